@@ -1,0 +1,27 @@
+# `make` lists what there is. Everything runs in .venv, made from the pinned requirements.
+SHELL := /bin/bash
+PYTHON ?= $(shell for p in /usr/bin/python3 python3; do command -v $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: help setup demo test lint bench clean
+help:
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
+
+setup:        ## make .venv and the API's schemas (says what the machine is missing)
+	@PYTHON=$(PYTHON) tools/setup
+
+lint: setup   ## ruff, format, mypy --strict, import contracts
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache >/tmp/podwire-lint.$$$$ \
+	  || { cat /tmp/podwire-lint.$$$$ 2>/dev/null; rm -f /tmp/podwire-lint.$$$$; exit 1; }; rm -f /tmp/podwire-lint.$$$$
+
+test: setup   ## all tests
+	@$(BIN)/pytest --durations=20
+
+demo: setup   ## the main job: a cluster, the page's example, packets (DOWN=1 removes everything afterwards)
+	@tools/demo
+
+bench: setup  ## all benchmarks, as tables
+	@$(BIN)/python -m bench
+
+clean:        ## remove what setup made
+	@rm -rf .venv .cache
