@@ -1,0 +1,1 @@
+"""Codecs between bytes and values, without sockets: netlink and its families, DNS."""
