@@ -104,7 +104,7 @@ class Acknowledgement:
 
 def message(kind: int, flags: int, sequence: int, payload: bytes, port: int = 0) -> bytes:
     """One message. The payload must be padded already, as that made of the encoders below is."""
-    return HEADER.pack(16 + len(payload), type, flags, sequence, port) + payload
+    return HEADER.pack(16 + len(payload), kind, flags, sequence, port) + payload
 
 
 def attribute(kind: int, value: bytes) -> bytes:
@@ -116,7 +116,7 @@ def attribute(kind: int, value: bytes) -> bytes:
 def nested(kind: int, *parts: bytes) -> bytes:
     """An attribute that holds attributes, marked so."""
     value = b"".join(parts)
-    return ATTRIBUTE.pack(4 + len(value), type | NESTED) + value
+    return ATTRIBUTE.pack(4 + len(value), kind | NESTED) + value
 
 
 def flag(kind: int) -> bytes:
