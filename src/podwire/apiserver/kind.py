@@ -1,0 +1,233 @@
+"""What a kind of object is: a row of a table.
+
+Here: the shape of a row, and the order in which its functions run. Not here: any kind (``kinds/``), the table (``registry.py``),
+storage, HTTP, the clock. Adding a kind to the API is writing one more ``Kind``; everything else serves it from its row.
+
+A write goes through, in this order (the words of the API's own pipeline):
+
+    create: schema.prune_and_check -> kind.for_create(tree) -> allocation -> kind.check(tree, None)
+    update: schema.prune_and_check -> kind.for_update(tree, old, subresource) -> allocation -> kind.check(tree, old, subresource)
+
+``tree`` is a plain JSON tree and is changed in place; ``old`` is the stored tree and is never changed.
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/ and
+https://github.com/kubernetes/community/blob/master/contributors/devel/sig-architecture/api-conventions.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from podwire.apiserver.cells import age
+from podwire.apiserver.validation import FieldError, Path, dns_subdomain, metadata_errors, metadata_update_errors
+
+Tree = dict[str, Any]
+
+ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "update", "watch")
+
+
+@dataclass(frozen=True)
+class Subresource:
+    """A part of an object with a path of its own. ``kind`` empty means: the body is the object itself."""
+
+    name: str
+    kind: str = ""
+    group: str = ""
+    version: str = ""
+    verbs: tuple[str, ...] = ("get", "patch", "update")
+
+
+STATUS = Subresource("status")
+SCALE = Subresource("scale", "Scale", "autoscaling", "v1")
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of a Table. ``priority`` above 0 is shown by ``-o wide`` only."""
+
+    name: str
+    type: str = "string"
+    format: str = ""
+    priority: int = 0
+    description: str = ""
+
+
+NAME = Column("Name", format="name")
+AGE = Column("Age")
+
+
+def _nothing(_tree: Tree) -> None:
+    return None
+
+
+def _nothing_changed(_tree: Tree, _old: Tree) -> None:
+    return None
+
+
+def _no_errors(_tree: Tree, _old: Tree | None) -> list[FieldError]:
+    return []
+
+
+def _no_warnings(_tree: Tree, _old: Tree | None) -> list[str]:
+    return []
+
+
+def _name_and_age(tree: Tree, now: datetime) -> list[Any]:
+    return [tree["metadata"]["name"], age(tree["metadata"].get("creationTimestamp"), now)]
+
+
+@dataclass(frozen=True, eq=False)
+class Kind:
+    """One kind in one version.
+
+    ``definition`` names its schema (the name in the OpenAPI document). ``default`` fills what the writer left out.
+    ``prepare_create`` and ``prepare_update`` are the kind's own changes to a write, beside the general ones (status and spec are
+    kept apart, generation counts changes of the spec). ``validate`` gives every error at once, in the API's words.
+    ``row`` gives the cells of ``columns``. ``selectable_fields`` are what ``--field-selector`` may ask for, beside
+    metadata.name and metadata.namespace.
+    """
+
+    group: str
+    version: str
+    plural: str
+    kind: str
+    namespaced: bool
+    definition: str
+    singular: str = ""
+    short_names: tuple[str, ...] = ()
+    categories: tuple[str, ...] = ()
+    subresources: tuple[Subresource, ...] = ()
+    verbs: tuple[str, ...] = ALL_VERBS
+    columns: tuple[Column, ...] = (NAME, AGE)
+    row: Callable[[Tree, datetime], list[Any]] = _name_and_age
+    selectable_fields: Mapping[str, Callable[[Tree], str]] = field(default_factory=dict)
+    name_errors: Callable[[str, bool], list[str]] = dns_subdomain
+    default: Callable[[Tree], None] = _nothing
+    prepare_create: Callable[[Tree], None] = _nothing
+    prepare_update: Callable[[Tree, Tree], None] = _nothing_changed
+    validate: Callable[[Tree, Tree | None], list[FieldError]] = _no_errors
+    validate_status: Callable[[Tree, Tree | None], list[FieldError]] = _no_errors
+    warnings: Callable[[Tree, Tree | None], list[str]] = _no_warnings
+    graceful: bool = False
+    """Deletion leaves time: the object stays with a deletionTimestamp until its keeper lets go (Pods)."""
+    generations: bool = True
+    """metadata.generation counts the changes of what the writer wants. Off for kinds without a spec."""
+    create_on_update: bool = False
+    """A PUT of an object that does not exist creates it."""
+    unconditional_update: bool = True
+    """An update may leave out metadata.resourceVersion."""
+
+    def __post_init__(self) -> None:
+        if not self.singular:
+            object.__setattr__(self, "singular", self.kind.lower())
+
+    @property
+    def api_version(self) -> str:
+        return f"{self.group}/{self.version}" if self.group else self.version
+
+    @property
+    def list_kind(self) -> str:
+        return self.kind + "List"
+
+    @property
+    def resource(self) -> str:
+        """``deployments.apps``, or ``pods`` in the core group: as messages name it."""
+        return f"{self.plural}.{self.group}" if self.group else self.plural
+
+    def subresource(self, name: str) -> Subresource | None:
+        return next((part for part in self.subresources if part.name == name), None)
+
+    @property
+    def has_status(self) -> bool:
+        return STATUS in self.subresources
+
+    def for_create(self, tree: Tree) -> None:
+        """Make a new object of what was sent: defaults, no status of the writer's, generation 1."""
+        self.default(tree)
+        if self.has_status:
+            tree.pop("status", None)
+        self.prepare_create(tree)
+        if self.generations:
+            tree["metadata"]["generation"] = 1
+        else:
+            tree["metadata"].pop("generation", None)
+
+    def for_update(self, tree: Tree, old: Tree, subresource: str = "") -> None:
+        """Make the next state of what was sent and what is stored.
+
+        A write of the object leaves the status alone; a write of the status leaves all else alone but
+        metadata that belongs to both (managedFields). Other subresources count as writes of the object.
+        """
+        _carry(tree["metadata"], old["metadata"])
+        if subresource == "status":
+            self._keep_all_but_status(tree, old)
+            self.default(tree)
+            return
+        self.default(tree)
+        if self.has_status:
+            _keep(tree, old, "status")
+        self.prepare_update(tree, old)
+        if self.generations:
+            generation = old["metadata"].get("generation", 0)
+            tree["metadata"]["generation"] = generation + 1 if _wanted(tree) != _wanted(old) else generation
+
+    def _keep_all_but_status(self, tree: Tree, old: Tree) -> None:
+        metadata, status = tree.get("metadata", {}), tree.get("status")
+        for key in list(tree):
+            if key not in ("apiVersion", "kind", "metadata"):
+                del tree[key]
+        for key, value in old.items():
+            if key not in ("apiVersion", "kind", "metadata", "status"):
+                tree[key] = value
+        if status is not None:
+            tree["status"] = status
+        kept = dict(old["metadata"])
+        for key in ("resourceVersion", "managedFields"):
+            kept.pop(key, None)
+            if key in metadata:
+                kept[key] = metadata[key]
+        if self.plural == "nodes":
+            # The kubelet reports labels and annotations together with its status, through either path.
+            for key in ("labels", "annotations"):
+                if key in metadata:
+                    kept[key] = metadata[key]
+        tree["metadata"] = kept
+
+    def check(self, tree: Tree, old: Tree | None, subresource: str = "") -> list[FieldError]:
+        """Give every error of an object that is to be stored. An empty list means that it may be."""
+        if subresource == "status" and old is not None:
+            return self.validate_status(tree, old)
+        path = Path("metadata")
+        if old is None:
+            errors = metadata_errors(tree["metadata"], self.namespaced, self.name_errors, path)
+        else:
+            errors = metadata_update_errors(tree["metadata"], old["metadata"], path)
+        return errors + self.validate(tree, old)
+
+
+def _carry(metadata: Tree, old: Tree) -> None:
+    """Fill what a writer may leave out and never changes. What deletion has set stays set."""
+    for key in ("uid", "creationTimestamp", "name", "namespace"):
+        if not metadata.get(key) and key in old:
+            metadata[key] = old[key]
+    for key in ("deletionTimestamp", "deletionGracePeriodSeconds"):
+        if key in old:
+            metadata[key] = old[key]
+    if "generation" in old:
+        metadata["generation"] = old["generation"]
+    if old.get("selfLink") is None:
+        metadata.pop("selfLink", None)
+
+
+def _keep(tree: Tree, old: Tree, key: str) -> None:
+    if key in old:
+        tree[key] = old[key]
+    else:
+        tree.pop(key, None)
+
+
+def _wanted(tree: Tree) -> Tree:
+    return {key: value for key, value in tree.items() if key not in ("apiVersion", "kind", "metadata", "status")}

@@ -1,0 +1,52 @@
+"""The table of kinds that the API serves.
+
+Here: which rows there are and how they are found. Not here: what a row holds (``kind.py``) or says (``kinds/``, ``compute/kinds.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from podwire.apiserver.kind import AGE, ALL_VERBS, NAME, SCALE, STATUS, Column, Kind, Subresource, Tree
+from podwire.apiserver.kinds import apps, coordination, core, discovery
+from podwire.compute import kinds as compute
+
+__all__ = ["AGE", "ALL_VERBS", "NAME", "REGISTRY", "SCALE", "STATUS", "Column", "Kind", "Registry", "Subresource", "Tree"]
+
+
+class Registry:
+    """Kinds by path, by name, by group: what discovery, routing and the collector of garbage ask. Keeps the order of its rows."""
+
+    def __init__(self, kinds: Iterable[Kind]) -> None:
+        self._kinds = tuple(kinds)
+        self._by_plural = {(kind.group, kind.version, kind.plural): kind for kind in self._kinds}
+        self._by_kind = {(kind.api_version, kind.kind): kind for kind in self._kinds}
+        if len(self._by_plural) != len(self._kinds) or len(self._by_kind) != len(self._kinds):
+            raise ValueError("two rows have the same group, version and name")
+
+    def __iter__(self) -> Iterator[Kind]:
+        return iter(self._kinds)
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def find(self, group: str, version: str, plural: str) -> Kind | None:
+        """Find the kind at ``/apis/GROUP/VERSION/PLURAL`` (``/api/VERSION/PLURAL`` for group ``""``)."""
+        return self._by_plural.get((group, version, plural))
+
+    def find_kind(self, api_version: str, kind: str) -> Kind | None:
+        """Find a kind by what an object says of itself: ``apps/v1`` and ``Deployment``."""
+        return self._by_kind.get((api_version, kind))
+
+    def groups(self) -> dict[str, tuple[str, ...]]:
+        """Give the groups, core first, and their versions, preferred first."""
+        found: dict[str, dict[str, None]] = {}
+        for kind in self._kinds:
+            found.setdefault(kind.group, {})[kind.version] = None
+        return {group: tuple(versions) for group, versions in found.items()}
+
+    def kinds(self, group: str, version: str) -> tuple[Kind, ...]:
+        return tuple(kind for kind in self._kinds if (kind.group, kind.version) == (group, version))
+
+
+REGISTRY = Registry((*core.KINDS, *apps.KINDS, *coordination.KINDS, *discovery.KINDS, *compute.KINDS))
