@@ -1,0 +1,165 @@
+"""Services joined with their EndpointSlices: what every Service port answers on, and who answers.
+
+What belongs here: the join of one Service with the slices that name it, in the words of the Kubernetes API. What must not:
+choosing endpoints (that is each reader's, by node, zone and policy), numbers and tables of a kernel, any I/O.
+
+How it works: ``join`` makes one frozen value from one Service and its slices. A change of one slice touches one Service
+(``EndpointSlice.service_key``), so a reader joins again for that key alone; nothing here grows with the cluster. Endpoints are
+merged over slices and told apart by address and port; where two slices name the same one, the better of the two conditions counts
+(an endpoint moves between slices through a moment in which both hold it). Named target ports are already resolved in slices,
+per endpoint group. Headless and ExternalName Services have no frontends: they are DNS alone. A Service that
+carries the label ``service.kubernetes.io/service-proxy-name`` belongs to another proxy.
+
+Sources: https://kubernetes.io/docs/reference/networking/virtual-ips/,
+https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/,
+https://kubernetes.io/docs/reference/labels-annotations-taints/#servicekubernetesioservice-proxy-name
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import msgspec
+
+from podwire.objects.core import Service, ServicePort
+from podwire.objects.discovery import Endpoint, EndpointSlice
+
+SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
+HEADLESS = "None"
+
+
+class Backend(msgspec.Struct, frozen=True, gc=False):
+    """One endpoint of one Service port. ``pod`` is ``namespace/name`` of the Pod behind it, ``""`` if it is none."""
+
+    address: str
+    port: int
+    node: str = ""
+    zone: str = ""
+    pod: str = ""
+    ready: bool = True
+    serving: bool = True
+    terminating: bool = False
+    hint_zones: tuple[str, ...] = ()
+    hint_nodes: tuple[str, ...] = ()
+
+
+class Frontend(msgspec.Struct, frozen=True, gc=False):
+    """One port of a Service and everything that answers there."""
+
+    name: str
+    protocol: str
+    port: int
+    node_port: int
+    backends: tuple[Backend, ...]
+
+
+class ServiceFrontends(msgspec.Struct, frozen=True, gc=False):
+    """One Service with all its ports. ``affinity_s`` is 0 without session affinity.
+
+    Addresses are of both families; a reader of one family takes those that it can use. ``load_balancer_ips`` are those whose
+    mode is VIP: packets for them reach a node with that destination. With mode Proxy they do not, and a node has no part in it.
+    """
+
+    key: str
+    cluster_ips: tuple[str, ...]
+    external_ips: tuple[str, ...]
+    load_balancer_ips: tuple[str, ...]
+    ports: tuple[Frontend, ...]
+    affinity_s: int = 0
+    external_local: bool = False
+    internal_local: bool = False
+    source_ranges: tuple[str, ...] = ()
+    health_check_node_port: int = 0
+    traffic_distribution: str = ""
+
+
+def proxied(service: Service) -> bool:
+    """Say whether a service proxy has anything to do for this Service."""
+    spec = service.spec
+    return (
+        spec.type != "ExternalName"
+        and spec.cluster_ip not in ("", HEADLESS)
+        and bool(spec.ports)
+        and SERVICE_PROXY_NAME not in service.metadata.labels
+    )
+
+
+def cluster_ips(service: Service) -> tuple[str, ...]:
+    """Give the Service's cluster addresses, the primary family's first; none if it is headless or not yet allocated."""
+    addresses = service.spec.cluster_ips or (service.spec.cluster_ip,)
+    return tuple(address for address in addresses if address not in ("", HEADLESS))
+
+
+def join(service: Service | None, slices: Iterable[EndpointSlice]) -> ServiceFrontends | None:
+    """Join one Service with its slices. ``None`` if there is nothing to proxy.
+
+    Source: the rules of https://kubernetes.io/docs/reference/networking/virtual-ips/
+    """
+    if service is None or not proxied(service):
+        return None
+    spec = service.spec
+    ordered = sorted((s for s in slices if s.address_type != "FQDN"), key=_slice_name)
+    exposed = spec.type in ("NodePort", "LoadBalancer")
+    return ServiceFrontends(
+        key=service.key,
+        cluster_ips=cluster_ips(service),
+        external_ips=spec.external_ips,
+        load_balancer_ips=_load_balancer_ips(service),
+        ports=tuple(
+            Frontend(port.name, port.protocol, port.port, port.node_port if exposed else 0, _backends(port, ordered)) for port in spec.ports
+        ),
+        affinity_s=spec.session_affinity_config.client_ip.timeout_seconds if spec.session_affinity == "ClientIP" else 0,
+        external_local=spec.external_traffic_policy == "Local" and (exposed or bool(spec.external_ips)),
+        internal_local=spec.internal_traffic_policy == "Local",
+        source_ranges=spec.load_balancer_source_ranges,
+        health_check_node_port=spec.health_check_node_port,
+        traffic_distribution=spec.traffic_distribution,
+    )
+
+
+def _slice_name(value: EndpointSlice) -> str:
+    return value.metadata.name
+
+
+def _load_balancer_ips(service: Service) -> tuple[str, ...]:
+    if service.spec.type != "LoadBalancer":
+        return ()
+    return tuple(i.ip for i in service.status.load_balancer.ingress if i.ip and i.ip_mode in ("", "VIP"))
+
+
+def _backends(port: ServicePort, slices: list[EndpointSlice]) -> tuple[Backend, ...]:
+    found: dict[tuple[str, int], Backend] = {}
+    for piece in slices:
+        for target in piece.ports:
+            if target.name == port.name and target.protocol == port.protocol and target.port is not None:
+                number = target.port
+                for endpoint in piece.endpoints:
+                    if endpoint.addresses:
+                        backend = _backend(endpoint, number)
+                        key = (backend.address, number)
+                        other = found.setdefault(key, backend)
+                        if other is not backend and _rank(backend) > _rank(other):
+                            found[key] = backend
+    return tuple(found.values())
+
+
+def _backend(endpoint: Endpoint, port: int) -> Backend:
+    conditions = endpoint.conditions
+    ready = conditions.ready is not False
+    target, hints = endpoint.target_ref, endpoint.hints
+    return Backend(
+        endpoint.addresses[0],  # the API asks consumers to use the first: the others are the same endpoint
+        port,
+        endpoint.node_name,
+        endpoint.zone,
+        f"{target.namespace}/{target.name}" if target is not None and target.kind == "Pod" else "",
+        ready,
+        ready if conditions.serving is None else conditions.serving,
+        conditions.terminating is True,
+        () if hints is None else tuple(zone.name for zone in hints.for_zones),
+        () if hints is None else tuple(node.name for node in hints.for_nodes),
+    )
+
+
+def _rank(backend: Backend) -> tuple[bool, bool, bool]:
+    return backend.ready, backend.serving, not backend.terminating
