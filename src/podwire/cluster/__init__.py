@@ -1,0 +1,1 @@
+"""The lab: one cluster on one Linux machine, from its specification to its last process."""

@@ -1,0 +1,63 @@
+"""Where a cluster keeps its things: names of files and sockets, nothing else.
+
+Everything below ``root`` (the state directory) lasts; everything below ``run`` lies on a tmpfs that only the cluster's own
+mount namespace sees, and goes with it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Paths:
+    """``root`` is the absolute path of the state directory, ``run`` of the cluster's private tmpfs folder."""
+
+    root: str
+    run: str = "/run/podwire"
+
+    @property
+    def state(self) -> str:
+        return f"{self.root}/state.json"
+
+    @property
+    def lock(self) -> str:
+        return f"{self.root}/lock"
+
+    @property
+    def control_socket(self) -> str:
+        return f"{self.root}/control.sock"
+
+    @property
+    def pki(self) -> str:
+        return f"{self.root}/pki"
+
+    @property
+    def database(self) -> str:
+        return f"{self.root}/api.sqlite"
+
+    @property
+    def logs(self) -> str:
+        return f"{self.root}/logs"
+
+    @property
+    def init_socket(self) -> str:
+        return f"{self.run}/init.sock"
+
+    def log(self, process: str) -> str:
+        return f"{self.logs}/{process.replace('/', '.')}.log"
+
+    def config(self, process: str) -> str:
+        return f"{self.root}/config/{process.replace('/', '.')}.json"
+
+    def kubeconfig(self, identity: str) -> str:
+        return f"{self.root}/kubeconfig/{identity.replace('/', '.')}"
+
+    def node(self, name: str) -> str:
+        return f"{self.root}/nodes/{name}"
+
+    def node_init_socket(self, name: str) -> str:
+        return f"{self.run}/{name}/init.sock"
+
+    def standins_socket(self, name: str) -> str:
+        return f"{self.run}/{name}/standins.sock"

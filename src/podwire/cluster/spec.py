@@ -1,0 +1,261 @@
+"""The cluster's specification: what a person asks for.
+
+What belongs here: reading ``cluster.yaml`` (``apiVersion: podwire.dev/v1alpha1``, ``kind: Cluster``), its defaults, and refusing
+what cannot be, in the words of the file: file, line, field, what was expected. What must not: what runs where (that is plan.py).
+
+Defaults follow ../shared/spec and GKE: a region of three zones, one node a zone, a /24 of Pod addresses for each node.
+Source: https://cloud.google.com/kubernetes-engine/docs/concepts/alias-ips
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import IPv4Network
+from typing import Any, Literal
+
+import msgspec
+
+API_VERSION = "podwire.dev/v1alpha1"
+DEFAULT_NAME = "podwire"
+POD_PREFIX = 24
+INTERNET = IPv4Network("198.51.100.0/24")
+MAX_NODES_PER_ZONE = 100
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+_ZONE_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+class Invalid(ValueError):
+    """A specification that cannot be. The text names the file and line where known, the field, and what was expected."""
+
+
+@dataclass(frozen=True)
+class NodePool:
+    name: str
+    zones: tuple[str, ...]
+    nodes_per_zone: int
+
+
+@dataclass(frozen=True)
+class Ranges:
+    """Address ranges, each an IPv4 network; no two overlap."""
+
+    nodes: IPv4Network
+    pods: IPv4Network
+    services: IPv4Network
+    control_plane: IPv4Network
+    external: IPv4Network
+
+
+@dataclass(frozen=True)
+class ClusterSpec:
+    name: str
+    region: str
+    node_pools: tuple[NodePool, ...]
+    ranges: Ranges
+
+    @property
+    def node_count(self) -> int:
+        return sum(len(pool.zones) * pool.nodes_per_zone for pool in self.node_pools)
+
+
+# The file's form ---------------------------------------------------------------------------------------------------------
+
+
+class _Form(msgspec.Struct, frozen=True, kw_only=True, rename="camel", forbid_unknown_fields=True):
+    pass
+
+
+class _Metadata(_Form, frozen=True):
+    name: str = ""
+
+
+class _NodePool(_Form, frozen=True):
+    name: str = "default-pool"
+    zones: tuple[str, ...] = ()
+    nodes_per_zone: int = 1
+
+
+class _Ranges(_Form, frozen=True):
+    nodes: str = "10.128.0.0/20"
+    pods: str = "10.4.0.0/14"
+    services: str = "10.8.0.0/20"
+    control_plane: str = "10.127.0.0/28"
+    external: str = "203.0.113.0/24"
+
+
+class _Spec(_Form, frozen=True):
+    region: str = "us-central1"
+    node_pools: tuple[_NodePool, ...] = (_NodePool(),)
+    ranges: _Ranges = _Ranges()
+
+
+class _Cluster(_Form, frozen=True):
+    api_version: Literal["podwire.dev/v1alpha1"]
+    kind: Literal["Cluster"]
+    metadata: _Metadata = _Metadata()
+    spec: _Spec = _Spec()
+
+
+# Smallest prefix lengths: what each range must have room for, whatever the number of nodes.
+_SMALLEST = {"nodes": 29, "pods": 24, "services": 27, "controlPlane": 28, "external": 29}
+
+
+def parse(
+    text: str,
+    *,
+    file: str = "",
+    name: str | None = None,
+    zones: int | None = None,
+    nodes_per_zone: int | None = None,
+) -> ClusterSpec:
+    """Read a specification; ``""`` means all defaults.
+
+    ``name``, ``zones`` and ``nodes_per_zone`` override what the text says (the command line's words); the latter two hold for
+    every node pool. Raises Invalid.
+    """
+    tree, lines = _tree(text, file)
+    try:
+        form = msgspec.convert(tree, _Cluster)
+    except msgspec.ValidationError as error:
+        message, _, path = str(error).partition(" - at `")
+        field = path.rstrip("`").removeprefix("$").removeprefix(".")
+        raise Invalid(_at(file, lines, field, message[:1].lower() + message[1:])) from None
+    fault = _Fault(file, lines)
+    spec = form.spec
+    ranges = _ranges(spec.ranges, fault)
+    pools = tuple(_pool(index, pool, spec.region, zones, nodes_per_zone, fault) for index, pool in enumerate(spec.node_pools))
+    if not pools:
+        raise fault("spec.nodePools", "at least one node pool is needed")
+    if len({pool.name for pool in pools}) < len(pools):
+        raise fault("spec.nodePools", "two node pools have the same name")
+    chosen = name or form.metadata.name or DEFAULT_NAME
+    if not _NAME.fullmatch(chosen):
+        where = "--name" if name else "metadata.name"
+        raise fault(where, f"{chosen!r} is no cluster name: at most 40 lower-case letters, digits and '-', a letter first")
+    cluster = ClusterSpec(chosen, spec.region, pools, ranges)
+    _has_room(cluster, fault)
+    return cluster
+
+
+@dataclass(frozen=True)
+class _Fault:
+    file: str
+    lines: Mapping[str, int]
+
+    def __call__(self, field: str, message: str) -> Invalid:
+        return Invalid(_at(self.file, self.lines, field, message))
+
+
+def _at(file: str, lines: Mapping[str, int], field: str, message: str) -> str:
+    """Say where: the line of the field itself, or of the nearest thing around it that the file names."""
+    around = field
+    while around and around not in lines:
+        around = re.sub(r"(\.[^.\[]*|\[\d+\]|^[^.\[]+)$", "", around)
+    line = lines.get(around)
+    place = f"{file}:{line}: " if file and line else f"{file}: " if file else ""
+    return f"{place}{field}: {message}" if field else f"{place}{message}"
+
+
+def _tree(text: str, file: str) -> tuple[dict[str, Any], dict[str, int]]:
+    """Give the plain tree of a YAML text and the line of each field, keyed as errors name it (``spec.nodePools[0].zones``)."""
+    if not text.strip():
+        return {"apiVersion": API_VERSION, "kind": "Cluster"}, {}
+    import yaml  # noqa: PLC0415 - most clusters have no file, and PyYAML costs 20 ms
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    try:
+        tree = yaml.load(text, Loader=loader)
+        node = yaml.compose(text, Loader=loader)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        # The end of a text that has no last line break counts as a line of its own to the parser, not to a person.
+        place = f"{file}:{min(mark.line + 1, len(text.splitlines()))}: " if mark else f"{file}: "
+        raise Invalid(f"{place}not YAML: {error.problem or error.context}") from None
+    except yaml.YAMLError as error:
+        raise Invalid(f"{file}: not YAML: {error}") from None
+    if not isinstance(tree, dict):
+        raise Invalid(f"{file}:1: expected a Cluster (a mapping with apiVersion, kind and spec), got {type(tree).__name__}")
+    lines: dict[str, int] = {}
+
+    def walk(node: Any, path: str) -> None:
+        lines.setdefault(path, node.start_mark.line + 1)
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                child = f"{path}.{key.value}" if path else str(key.value)
+                lines[child] = key.start_mark.line + 1
+                walk(value, child)
+        elif isinstance(node, yaml.SequenceNode):
+            for index, value in enumerate(node.value):
+                walk(value, f"{path}[{index}]")
+
+    walk(node, "")
+    return tree, lines
+
+
+def _pool(index: int, pool: _NodePool, region: str, zones: int | None, nodes_per_zone: int | None, fault: _Fault) -> NodePool:
+    field = f"spec.nodePools[{index}]"
+    if not _NAME.fullmatch(pool.name):
+        raise fault(f"{field}.name", f"{pool.name!r} is no node pool name: lower-case letters, digits and '-', a letter first")
+    if zones is not None and not 1 <= zones <= len(_ZONE_LETTERS):
+        raise fault("--zones", f"expected a number from 1 to {len(_ZONE_LETTERS)}, got {zones}")
+    per_zone = nodes_per_zone if nodes_per_zone is not None else pool.nodes_per_zone
+    if not 0 <= per_zone <= MAX_NODES_PER_ZONE:
+        word = "--nodes-per-zone" if nodes_per_zone is not None else f"{field}.nodesPerZone"
+        raise fault(word, f"expected a number from 0 to {MAX_NODES_PER_ZONE}, got {per_zone}")
+    named = pool.zones if zones is None else ()
+    for place, zone in enumerate(named):
+        if not re.fullmatch(re.escape(region) + "-[a-z]", zone):
+            raise fault(f"{field}.zones[{place}]", f"{zone!r} is no zone of region {region}: expected {region}-a, {region}-b ...")
+    if len(set(named)) < len(named):
+        raise fault(f"{field}.zones", "a zone is named twice")
+    count = zones if zones is not None else 3
+    return NodePool(pool.name, named or tuple(f"{region}-{letter}" for letter in _ZONE_LETTERS[:count]), per_zone)
+
+
+def _ranges(form: _Ranges, fault: _Fault) -> Ranges:
+    texts = {
+        "nodes": form.nodes,
+        "pods": form.pods,
+        "services": form.services,
+        "controlPlane": form.control_plane,
+        "external": form.external,
+    }
+    networks: dict[str, IPv4Network] = {}
+    for name, text in texts.items():
+        field = f"spec.ranges.{name}"
+        try:
+            network = IPv4Network(text)
+        except ValueError as error:
+            raise fault(field, f"expected an IPv4 range such as {getattr(_Ranges(), _snake(name))}, got {text!r} ({error})") from None
+        if network.prefixlen > _SMALLEST[name]:
+            raise fault(field, f"{network} is too small: at least a /{_SMALLEST[name]} is needed")
+        if network.is_loopback or network.is_multicast or network.is_link_local or network.is_unspecified:
+            raise fault(field, f"{network} is loopback, link-local, multicast or unspecified, which cannot be routed")
+        networks[name] = network
+    for (first, a), (second, b) in itertools.combinations(networks.items(), 2):
+        if a.overlaps(b):
+            raise fault(f"spec.ranges.{second}", f"{b} overlaps spec.ranges.{first} ({a})")
+    for name, network in networks.items():
+        if network.overlaps(INTERNET):
+            raise fault(f"spec.ranges.{name}", f"{network} overlaps {INTERNET}, where the lab's internet clients live")
+    return Ranges(networks["nodes"], networks["pods"], networks["services"], networks["controlPlane"], networks["external"])
+
+
+def _snake(name: str) -> str:
+    return re.sub("[A-Z]", lambda letter: "_" + letter.group().lower(), name)
+
+
+def _has_room(cluster: ClusterSpec, fault: _Fault) -> None:
+    count, ranges = cluster.node_count, cluster.ranges
+    if count == 0:
+        raise fault("spec.nodePools", "a cluster needs at least one node")
+    # The network's own address, the gateway and the last two are taken, as in a VPC subnet.
+    room = ranges.nodes.num_addresses - 4
+    if count > room:
+        raise fault("spec.ranges.nodes", f"{ranges.nodes} has room for {room} nodes, {count} are asked for")
+    room = 1 << (POD_PREFIX - ranges.pods.prefixlen)
+    if count > room:
+        raise fault("spec.ranges.pods", f"{ranges.pods} has room for {room} nodes of a /{POD_PREFIX} each, {count} are asked for")

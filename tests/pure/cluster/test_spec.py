@@ -1,0 +1,77 @@
+"""The cluster's specification: defaults, and each way to get it wrong, in the words of the file."""
+
+import pytest
+
+from podwire.cluster import spec
+
+HEAD = "apiVersion: podwire.dev/v1alpha1\nkind: Cluster\n"
+
+
+def test_no_file_means_three_zones_of_one_node() -> None:
+    cluster = spec.parse("")
+    assert cluster.name == "podwire"
+    assert cluster.region == "us-central1"
+    assert cluster.node_pools == (spec.NodePool("default-pool", ("us-central1-a", "us-central1-b", "us-central1-c"), 1),)
+    assert [str(value) for value in vars(cluster.ranges).values()] == [
+        "10.128.0.0/20",
+        "10.4.0.0/14",
+        "10.8.0.0/20",
+        "10.127.0.0/28",
+        "203.0.113.0/24",
+    ]
+
+
+def test_the_command_line_overrides_the_file() -> None:
+    text = HEAD + "metadata: {name: a}\nspec:\n  region: europe-west1\n  nodePools:\n  - zones: [europe-west1-d]\n    nodesPerZone: 4\n"
+    assert spec.parse(text).node_pools == (spec.NodePool("default-pool", ("europe-west1-d",), 4),)
+    cluster = spec.parse(text, name="b", zones=2, nodes_per_zone=3)
+    assert cluster.name == "b"
+    assert cluster.node_pools == (spec.NodePool("default-pool", ("europe-west1-a", "europe-west1-b"), 3),)
+    assert cluster.node_count == 6
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ("spec: {ranges: {pods: 10.128.0.0/16}}", "c.yaml:3: spec.ranges.pods: 10.128.0.0/16 overlaps spec.ranges.nodes (10.128.0.0/20)"),
+        (
+            "spec:\n  ranges:\n    pods: 10.4.0.0/23",
+            "c.yaml:5: spec.ranges.pods: 10.4.0.0/23 has room for 2 nodes of a /24 each, 3 are asked for",
+        ),
+        (
+            "spec:\n  ranges:\n    nodes: 10.1.2.3/20",
+            "c.yaml:5: spec.ranges.nodes: expected an IPv4 range such as 10.128.0.0/20, got '10.1.2.3/20' (10.1.2.3/20 has host bits set)",
+        ),
+        (
+            "spec:\n  ranges:\n    services: 10.9.0.0/30",
+            "c.yaml:5: spec.ranges.services: 10.9.0.0/30 is too small: at least a /27 is needed",
+        ),
+        (
+            "spec:\n  ranges:\n    external: 198.51.100.0/25",
+            "c.yaml:5: spec.ranges.external: 198.51.100.0/25 overlaps 198.51.100.0/24, where the lab's internet clients live",
+        ),
+        ("spec:\n  nodePools:\n  - nodesPerZone: many", "c.yaml:5: spec.nodePools[0].nodesPerZone: expected `int`, got `str`"),
+        ("spec:\n  nodePolls: []", "c.yaml:3: spec: object contains unknown field `nodePolls`"),
+        (
+            "spec:\n  nodePools:\n  - zones: [europe-west1-b]",
+            "c.yaml:5: spec.nodePools[0].zones[0]: 'europe-west1-b' is no zone of region us-central1: expected us-central1-a, us-central1-b ...",
+        ),
+        (
+            "metadata: {name: Big}",
+            "c.yaml:3: metadata.name: 'Big' is no cluster name: at most 40 lower-case letters, digits and '-', a letter first",
+        ),
+        ("spec: [", "c.yaml:3: not YAML: did not find expected node content"),
+        ("spec: {nodePools: []}", "c.yaml:3: spec.nodePools: at least one node pool is needed"),
+    ],
+)
+def test_what_cannot_be_is_refused_by_file_line_and_field(body: str, message: str) -> None:
+    with pytest.raises(spec.Invalid) as refused:
+        spec.parse(HEAD + body, file="c.yaml")
+    assert str(refused.value) == message
+
+
+def test_another_kind_is_refused() -> None:
+    with pytest.raises(spec.Invalid, match=r"c\.yaml:2: kind: invalid enum value 'Pod'"):
+        spec.parse("apiVersion: podwire.dev/v1alpha1\nkind: Pod\n", file="c.yaml")
+    with pytest.raises(spec.Invalid, match=r"c\.yaml:1: expected a Cluster .* got list"):
+        spec.parse("- a\n", file="c.yaml")
