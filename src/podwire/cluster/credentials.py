@@ -62,7 +62,7 @@ def ensure(paths: Paths, identities: Sequence[Identity], *, server_names: Sequen
 
 def admin_entry(paths: Paths, cluster: str, server: str) -> kubeconfig.Entry:
     """Give the user's own entry for a kubeconfig, with the API's address as seen from the machine."""
-    import base64  # noqa: PLC0415 - only two commands need it
+    import base64  # only two commands need it
 
     with open(paths.kubeconfig(ADMIN), encoding="utf-8") as stream:
         tree = json.load(stream)

@@ -137,11 +137,11 @@ def _locked(file: str) -> Iterator[None]:
 
 
 def _read(file: str) -> dict[str, Any]:
-    import yaml  # noqa: PLC0415 - costs 20 ms, and only commands that change the file need it
+    import yaml  # costs 20 ms, and only commands that change the file need it
 
     try:
         with open(file, encoding="utf-8") as stream:
-            tree = yaml.load(stream, Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+            tree = yaml.load(stream, Loader=yaml.CSafeLoader)
     except FileNotFoundError:
         return {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
@@ -161,7 +161,7 @@ def _entries(tree: dict[str, Any], section: str, file: str) -> list[dict[str, An
 
 
 def _write(file: str, tree: dict[str, Any]) -> None:
-    import yaml  # noqa: PLC0415 - as above
+    import yaml  # as above
 
     # A kubeconfig that is a link (people keep them elsewhere) stays one.
     real = os.path.realpath(file)
@@ -169,7 +169,7 @@ def _write(file: str, tree: dict[str, Any]) -> None:
     try:
         descriptor = os.open(beside, os.O_CREAT | os.O_TRUNC | os.O_WRONLY, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as stream:
-            yaml.dump(tree, stream, Dumper=getattr(yaml, "CSafeDumper", yaml.SafeDumper), sort_keys=False)
+            yaml.dump(tree, stream, Dumper=yaml.CSafeDumper, sort_keys=False)
         os.replace(beside, real)
     except OSError as error:
         with contextlib.suppress(FileNotFoundError):

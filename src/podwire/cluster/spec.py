@@ -163,12 +163,11 @@ def _tree(text: str, file: str) -> tuple[dict[str, Any], dict[str, int]]:
     """Give the plain tree of a YAML text and the line of each field, keyed as errors name it (``spec.nodePools[0].zones``)."""
     if not text.strip():
         return {"apiVersion": API_VERSION, "kind": "Cluster"}, {}
-    import yaml  # noqa: PLC0415 - most clusters have no file, and PyYAML costs 20 ms
+    import yaml  # most clusters have no file, and PyYAML costs 20 ms
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:
-        tree = yaml.load(text, Loader=loader)
-        node = yaml.compose(text, Loader=loader)
+        tree = yaml.load(text, Loader=yaml.CSafeLoader)
+        node = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
         # The end of a text that has no last line break counts as a line of its own to the parser, not to a person.

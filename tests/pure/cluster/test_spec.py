@@ -54,7 +54,8 @@ def test_the_command_line_overrides_the_file() -> None:
         ("spec:\n  nodePolls: []", "c.yaml:3: spec: object contains unknown field `nodePolls`"),
         (
             "spec:\n  nodePools:\n  - zones: [europe-west1-b]",
-            "c.yaml:5: spec.nodePools[0].zones[0]: 'europe-west1-b' is no zone of region us-central1: expected us-central1-a, us-central1-b ...",
+            "c.yaml:5: spec.nodePools[0].zones[0]: 'europe-west1-b' is no zone of region us-central1: "
+            "expected us-central1-a, us-central1-b ...",
         ),
         (
             "metadata: {name: Big}",
