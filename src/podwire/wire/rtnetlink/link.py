@@ -1,0 +1,303 @@
+"""Links: veth pairs, bridges and their ports.
+
+The order of the messages is the kernel's need, not taste:
+- A veth pair is made in one message, its peer placed in another namespace, named, MACed and sized at once; neither side may
+  be up yet (ENOTCONN), so up is a message of its own.
+- The mode in which IPv6 makes addresses is read when the link goes up, and a message that sets both sets up first: mode
+  before up, in two messages, or the link announces itself to the whole bridge.
+- Flags of a bridge port exist once the link has a master.
+
+Sources: include/uapi/linux/if_link.h; drivers/net/veth.c (veth_newlink), net/core/rtnetlink.c (do_setlink), net/bridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, fields
+from struct import Struct
+from typing import Final
+
+from podwire.wire import netlink
+from podwire.wire.rtnetlink.request import FLAGS, UNSPECIFIED, Part, Verb
+
+NEWLINK, DELLINK, GETLINK, NEWLINKPROP, DELLINKPROP = 16, 17, 18, 108, 109
+
+_HEADER: Final = Struct("=BxHiII")  # family, device type, index, flags, changed flags
+_IFF_UP: Final = 1
+
+_ADDRESS, _NAME, _MTU, _LINK, _MASTER = 1, 3, 4, 5, 10
+_LINKINFO, _ALIAS, _AF_SPEC, _NET_NS_FD, _EXT_MASK, _PROP_LIST, _ALT_NAME = 18, 20, 26, 28, 29, 52, 53
+_INFO_KIND, _INFO_DATA, _INFO_SLAVE_KIND, _INFO_SLAVE_DATA = 1, 2, 4, 5
+_VETH_PEER: Final = 1
+_INET6_ADDR_GEN_MODE: Final = 8
+_SKIP_STATS: Final = 1 << 3
+
+_MODES: Final = {"eui64": 0, "none": 1, "stable-privacy": 2, "random": 3}
+_MODE_NAMES: Final = {number: name for name, number in _MODES.items()}
+
+_PORT: Final = {"hairpin": 4, "learning": 8, "flood": 9, "mcast_flood": 27, "bcast_flood": 30, "neigh_suppress": 32, "isolated": 33}
+_BRIDGE_FLAGS: Final = {"stp": (5, 4), "vlan_filtering": (7, 1), "mcast_snooping": (23, 1)}
+_BRIDGE_NETFILTER: Final = (36, 37, 38)
+
+
+@dataclass(frozen=True, slots=True)
+class BridgePort:
+    """Flags of a bridge port; None leaves the kernel's. Isolated ports forward to no other isolated port."""
+
+    isolated: bool | None = None
+    hairpin: bool | None = None
+    learning: bool | None = None
+    flood: bool | None = None
+    mcast_flood: bool | None = None
+    bcast_flood: bool | None = None
+    neigh_suppress: bool | None = None
+
+    def data(self) -> bytes:
+        """The attributes of the flags that are set."""
+        values = ((number, getattr(self, name)) for name, number in _PORT.items())
+        return b"".join(netlink.u8(number, value) for number, value in values if value is not None)
+
+    @classmethod
+    def decode(cls, data: bytes) -> BridgePort:
+        """From a dump, where every flag that this kernel knows is told."""
+        found = netlink.attributes(data)
+        return cls(**{name: bool(found[number][0]) for name, number in _PORT.items() if number in found})
+
+    def printed(self) -> str:
+        """As ``bridge link set`` takes them."""
+        return "".join(f" {f.name} {'on' if getattr(self, f.name) else 'off'}" for f in fields(self) if getattr(self, f.name) is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Bridge:
+    """Options of a bridge; None leaves the kernel's. ``netfilter``: hand bridged packets to the IP hooks, all families alike."""
+
+    stp: bool | None = None
+    vlan_filtering: bool | None = None
+    mcast_snooping: bool | None = None
+    netfilter: bool | None = None
+
+    def data(self) -> bytes:
+        """The attributes of the options that are set."""
+        made = []
+        for name, (number, width) in _BRIDGE_FLAGS.items():
+            value = getattr(self, name)
+            if value is not None:
+                made.append((netlink.u32 if width == 4 else netlink.u8)(number, value))
+        if self.netfilter is not None:
+            made += [netlink.u8(number, self.netfilter) for number in _BRIDGE_NETFILTER]
+        return b"".join(made)
+
+    @classmethod
+    def decode(cls, data: bytes) -> Bridge:
+        """From a dump."""
+        found = netlink.attributes(data)
+        flags = {name: bool(netlink.to_int(found[number])) for name, (number, _) in _BRIDGE_FLAGS.items() if number in found}
+        calls = [bool(found[number][0]) for number in _BRIDGE_NETFILTER if number in found]
+        return cls(**flags, netfilter=any(calls) if calls else None)
+
+    def printed(self) -> str:
+        """As ``ip link add type bridge`` takes them."""
+        words = [("stp_state", self.stp), ("vlan_filtering", self.vlan_filtering), ("mcast_snooping", self.mcast_snooping)]
+        words += [(f"nf_call_{part}tables", self.netfilter) for part in ("ip", "ip6", "arp")]
+        return "".join(f" {word} {int(value)}" for word, value in words if value is not None)
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """A network interface. A field at its default is left to the kernel, or untouched by ``change``.
+
+    ``index``: asked for when the link is made, else the kernel's choice. ``peer``: the other end of a new veth pair, with a
+    ``namespace_fd`` if it is to be made elsewhere; it cannot be up at once. ``namespace_fd``: where a new link is made, or
+    an existing one moved. ``master``: a bridge's name, "" to leave it. ``mac``: six bytes. ``address_mode``: how IPv6
+    addresses come by themselves: "none", "eui64", "stable-privacy", "random". ``alias``: words for a reader, up to 255 bytes.
+    ``alternative_names``: up to 127 bytes each.
+
+    Read from a dump, every field is what the kernel says, ``peer`` and ``namespace_fd`` excepted; ``peer_index`` is the other
+    end of a veth in its own namespace, or 0.
+    """
+
+    name: str
+    kind: str = ""
+    index: int = 0
+    peer: Link | None = None
+    master: str | None = None
+    mac: bytes = b""
+    mtu: int = 0
+    up: bool | None = None
+    namespace_fd: int | None = None
+    bridge: Bridge | None = None
+    bridge_port: BridgePort | None = None
+    address_mode: str = ""
+    alias: str = ""
+    alternative_names: tuple[str, ...] = ()
+    peer_index: int = 0
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.name.encode()) < 16 or "/" in self.name or self.name in {".", ".."} or any(c.isspace() for c in self.name):
+            raise ValueError(f"{self.name!r} is no name of a link: 1 to 15 bytes, no slash, no space")
+        if self.peer is not None and self.peer.up:
+            raise ValueError(f"link {self.name}: its peer {self.peer.name} cannot be made up; set it up in its own namespace")
+        if self.address_mode and self.address_mode not in _MODES:
+            raise ValueError(f"link {self.name}: address mode {self.address_mode!r} is none of {', '.join(_MODES)}")
+
+    # ------------------------------------------------------------------------------------------------------ requests
+
+    def parts(self, verb: Verb, index: Callable[[str], int]) -> Iterator[Part]:
+        """The messages, in the order that the kernel needs."""
+        if verb == "delete":
+            yield Part(DELLINK, 0, self._head() + netlink.string(_NAME, self.name))
+            return
+        if verb != "change":
+            yield Part(NEWLINK, FLAGS[verb], self._making(index))
+        made = verb != "change"
+        settings = self._settings(index, made=made)
+        if self.address_mode:
+            mode = netlink.nested(_AF_SPEC, netlink.nested(10, netlink.u8(_INET6_ADDR_GEN_MODE, _MODES[self.address_mode])))
+            # A link that is to go down goes down in the first of the two messages: nothing may leave it any more.
+            down = self.up is False
+            yield Part(NEWLINK, 0, self._head(False if down else None) + self._named() + settings + mode)
+            settings = b""
+            if down:
+                yield from self._names()
+                return
+        if settings or self.up is not None:
+            yield Part(NEWLINK, 0, self._head(self.up) + self._named() + settings)
+        yield from self._names()
+
+    def _head(self, up: bool | None = None, index: int = 0) -> bytes:
+        return _HEADER.pack(UNSPECIFIED, 0, index, _IFF_UP if up else 0, 0 if up is None else _IFF_UP)
+
+    def _named(self) -> bytes:
+        return netlink.string(_NAME, self.name)
+
+    def _basics(self) -> bytes:
+        made = [self._named()]
+        if self.mac:
+            made.append(netlink.attribute(_ADDRESS, self.mac))
+        if self.mtu:
+            made.append(netlink.u32(_MTU, self.mtu))
+        return b"".join(made)
+
+    def _making(self, index: Callable[[str], int]) -> bytes:
+        data = b""
+        if self.peer is not None:
+            place = b"" if self.peer.namespace_fd is None else netlink.u32(_NET_NS_FD, self.peer.namespace_fd)
+            data = netlink.nested(_VETH_PEER, self.peer._head(index=self.peer.index), self.peer._basics(), place)
+        elif self.bridge is not None:
+            data = self.bridge.data()
+        info = netlink.string(_INFO_KIND, self.kind) + (netlink.nested(_INFO_DATA, data) if data else b"")
+        made = [self._head(index=self.index), self._basics(), netlink.nested(_LINKINFO, info)]
+        if self.master:
+            made.append(netlink.u32(_MASTER, index(self.master)))
+        if self.namespace_fd is not None:
+            made.append(netlink.u32(_NET_NS_FD, self.namespace_fd))
+        return b"".join(made)
+
+    def _settings(self, index: Callable[[str], int], *, made: bool) -> bytes:
+        """What is set on a link that exists; ``made``: it was just made with what can be said then."""
+        parts = []
+        if not made:
+            parts.append(self._basics()[len(self._named()) :])
+            if self.master is not None:
+                parts.append(netlink.u32(_MASTER, index(self.master) if self.master else 0))
+            if self.namespace_fd is not None:
+                parts.append(netlink.u32(_NET_NS_FD, self.namespace_fd))
+            if self.bridge is not None:
+                data = netlink.string(_INFO_KIND, "bridge") + netlink.nested(_INFO_DATA, self.bridge.data())
+                parts.append(netlink.nested(_LINKINFO, data))
+        if self.bridge_port is not None:
+            data = netlink.string(_INFO_SLAVE_KIND, "bridge") + netlink.nested(_INFO_SLAVE_DATA, self.bridge_port.data())
+            parts.append(netlink.nested(_LINKINFO, data))
+        if self.alias:
+            parts.append(netlink.attribute(_ALIAS, self.alias.encode()[:255]))
+        return b"".join(parts)
+
+    def _names(self) -> Iterator[Part]:
+        if self.alternative_names:
+            names = netlink.nested(_PROP_LIST, *(netlink.string(_ALT_NAME, name) for name in self.alternative_names))
+            yield Part(NEWLINKPROP, netlink.CREATE | netlink.EXCL | netlink.APPEND, self._head() + self._named() + names)
+
+    def printed(self, verb: Verb) -> str:
+        """As ``ip link`` takes it."""
+        if verb == "delete":
+            return f"ip link delete dev {self.name}"
+        if verb == "change":
+            return f"ip link set dev {self.name}" + self._printed_settings()
+        text = f"ip link {verb} name {self.name}" + self._printed_settings()
+        if self.index:
+            text += f" index {self.index}"
+        if self.kind:
+            text += f" type {self.kind}"
+        if self.bridge is not None:
+            text += self.bridge.printed()
+        if self.peer is not None:
+            text += f" peer name {self.peer.name}" + self.peer._printed_settings()
+        return text
+
+    def _printed_settings(self) -> str:
+        words = []
+        if self.mac:
+            words.append(f"address {self.mac.hex(':')}")
+        if self.mtu:
+            words.append(f"mtu {self.mtu}")
+        if self.master is not None:
+            words.append(f"master {self.master}" if self.master else "nomaster")
+        if self.namespace_fd is not None:
+            words.append(f"netns /proc/self/fd/{self.namespace_fd}")
+        if self.address_mode:
+            words.append(f"addrgenmode {self.address_mode.replace('-', '_')}")
+        if self.alias:
+            words.append(f"alias '{self.alias}'")
+        words += [f"altname {name}" for name in self.alternative_names]
+        if self.up is not None:
+            words.append("up" if self.up else "down")
+        if self.bridge_port is not None:
+            words.append("type bridge_slave" + self.bridge_port.printed())
+        return "".join(f" {word}" for word in words)
+
+    # ---------------------------------------------------------------------------------------------------- from dumps
+
+    @classmethod
+    def decode(cls, payload: bytes, names: Mapping[int, str]) -> Link:
+        """From a ``NEWLINK`` message; ``names`` gives the names of masters that came before."""
+        _, _, number, flags, _ = _HEADER.unpack_from(payload)
+        found = netlink.attributes(payload, _HEADER.size)
+        info = netlink.attributes(found.get(_LINKINFO, b""))
+        kind = netlink.to_string(info.get(_INFO_KIND, b""))
+        port = netlink.to_string(info.get(_INFO_SLAVE_KIND, b"")) == "bridge"
+        data = info.get(_INFO_DATA)
+        families = netlink.attributes(found.get(_AF_SPEC, b""))
+        mode = netlink.attributes(families.get(10, b"")).get(_INET6_ADDR_GEN_MODE)
+        master = netlink.to_int(found.get(_MASTER, b""))
+        properties = netlink.attribute_list(found.get(_PROP_LIST, b""))
+        return cls(
+            name=netlink.to_string(found[_NAME]),
+            kind=kind,
+            index=number,
+            master=names.get(master, f"if{master}") if master else "",
+            mac=found.get(_ADDRESS, b""),
+            mtu=netlink.to_int(found.get(_MTU, b"")),
+            up=bool(flags & _IFF_UP),
+            bridge=Bridge.decode(data) if kind == "bridge" and data is not None else None,
+            bridge_port=BridgePort.decode(info.get(_INFO_SLAVE_DATA, b"")) if port else None,
+            address_mode=_MODE_NAMES.get(mode[0], "") if mode else "",
+            alias=netlink.to_string(found.get(_ALIAS, b"")),
+            alternative_names=tuple(netlink.to_string(value) for key, value in properties if key == _ALT_NAME),
+            peer_index=netlink.to_int(found.get(_LINK, b"")) if kind == "veth" else 0,
+        )
+
+
+def query(name: str) -> bytes:
+    """The payload of a ``GETLINK`` for one link by name."""
+    return _HEADER.pack(UNSPECIFIED, 0, 0, 0, 0) + netlink.string(_NAME, name) + netlink.u32(_EXT_MASK, _SKIP_STATS)
+
+
+def dump() -> bytes:
+    """The payload of a ``GETLINK`` dump."""
+    return _HEADER.pack(UNSPECIFIED, 0, 0, 0, 0) + netlink.u32(_EXT_MASK, _SKIP_STATS)
+
+
+def identity(payload: bytes) -> tuple[int, str]:
+    """Index and name from a ``NEWLINK`` message: what there is to know of most links."""
+    return _HEADER.unpack_from(payload)[2], netlink.to_string(netlink.attributes(payload, _HEADER.size)[_NAME])
