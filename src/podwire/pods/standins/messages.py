@@ -1,0 +1,92 @@
+"""What the node's agent and the stand-ins' process say to each other. Pure: values and their bytes.
+
+A SOCK_SEQPACKET socket carries one JSON message a packet; the descriptor of a Pod's network namespace travels beside a
+``play``. Every request has a number, and its reply carries the same one. Requests of a connection are done in order.
+
+    play {role, ports} + descriptor     listen on exactly these ports in that namespace, for that Pod; again to change them
+    stop {uid}                          close everything of that Pod
+    list {after}                        what is playing, at most PAGE Pods whose uid sorts after the given one
+
+The namespace's descriptor is not kept: sockets hold a namespace by themselves, and thousands of Pods cost only their sockets.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+PAGE = 500
+"""Pods in one answer to ``list``: such a packet stays far below the socket's buffer of an ordinary user (212,992 bytes)."""
+MAXIMUM = 200_000
+"""Bytes of a packet."""
+
+
+class Malformed(ValueError):
+    """A packet that is no message."""
+
+
+class Port(msgspec.Struct, frozen=True, order=True, array_like=True, omit_defaults=True):
+    """A port that a stand-in listens on, and the container that it stands in for there (empty where none declares the port)."""
+
+    protocol: str
+    number: int
+    container: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.protocol}/{self.number}"
+
+
+class Role(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The Pod that is played: what its answers say about it."""
+
+    uid: str
+    name: str = ""
+    namespace: str = ""
+    ip: str = ""
+    node: str = ""
+    zone: str = ""
+    service_account: str = ""
+
+
+class Request(msgspec.Struct, frozen=True, omit_defaults=True):
+    id: int
+    do: Literal["play", "stop", "list"]
+    role: Role | None = None
+    ports: tuple[Port, ...] = ()
+    uid: str = ""
+    after: str = ""
+
+
+class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
+    """``failures``: port as ``TCP/80`` to why it is not listened on. ``error``: why the request was not done at all."""
+
+    id: int
+    failures: dict[str, str] = {}
+    playing: dict[str, tuple[Port, ...]] = {}
+    more: bool = False
+    error: str = ""
+
+
+_requests = msgspec.json.Decoder(Request)
+_replies = msgspec.json.Decoder(Reply)
+
+
+def encode(message: Request | Reply) -> bytes:
+    return msgspec.json.encode(message)
+
+
+def decode_request(packet: bytes) -> Request:
+    """Raises Malformed."""
+    try:
+        return _requests.decode(packet)
+    except msgspec.DecodeError as error:
+        raise Malformed(str(error)) from error
+
+
+def decode_reply(packet: bytes) -> Reply:
+    """Raises Malformed."""
+    try:
+        return _replies.decode(packet)
+    except msgspec.DecodeError as error:
+        raise Malformed(str(error)) from error
