@@ -1,0 +1,71 @@
+"""The schemas of all kinds, as JSON Schema with Kubernetes' extensions (merge keys, list types, kinds).
+
+Here: where they come from and how one is looked up. Kubernetes' own are a packaged resource that ``tools/schemas`` makes; ours are
+written in ``podwire.compute.schemas``. Not here: what is done with them (``schema.py``, ``openapi.py``, ``patch_strategic.py``).
+"""
+
+from __future__ import annotations
+
+import functools
+import gzip
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from podwire.compute.schemas import DEFINITIONS as COMPUTE
+
+RESOURCE = Path(__file__).with_name("schemas.json.gz")
+PREFIX = "#/$defs/"
+
+INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
+QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
+META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+TIME, MICRO_TIME = META + "Time", META + "MicroTime"
+
+Schema = dict[str, Any]
+
+
+class Missing(Exception):
+    """The packaged schemas are absent or lack a definition: the program was not set up or built to the end."""
+
+
+@functools.cache
+def _packaged() -> dict[str, Any]:
+    try:
+        body: dict[str, Any] = orjson.loads(gzip.decompress(RESOURCE.read_bytes()))
+    except FileNotFoundError as error:
+        raise Missing(f"{RESOURCE} is missing: run `make setup`") from error
+    return body
+
+
+@functools.cache
+def definitions() -> dict[str, Schema]:
+    """Give all definitions by name. Loaded once; nobody changes them."""
+    return {**_packaged()["definitions"], **COMPUTE}
+
+
+def kubernetes_version() -> str:
+    """Name the version of Kubernetes whose schemas are served, as ``1.37.0``."""
+    return str(_packaged()["version"])
+
+
+def definition(name: str) -> Schema:
+    """Look up one definition. Raises Missing."""
+    try:
+        return definitions()[name]
+    except KeyError:
+        raise Missing(f"there is no schema {name}: run `make setup`") from None
+
+
+def referenced(schema: Schema) -> str:
+    """Name the definition that a schema points to, ``""`` when it points nowhere."""
+    return str(schema.get("$ref", "")).removeprefix(PREFIX)
+
+
+def plain_type(schema: Schema) -> str:
+    """Name the type of a schema without ``null``: ``object``, ``array``, ``string``, ``integer``, ``number``, ``boolean`` or ``""``."""
+    kind = schema.get("type", "")
+    if isinstance(kind, list):
+        return next((one for one in kind if one != "null"), "")
+    return str(kind)
