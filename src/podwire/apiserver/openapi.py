@@ -1,0 +1,236 @@
+"""The OpenAPI v3 documents, one for each group and version: what ``kubectl explain`` shows and ``kubectl apply`` asks before it writes.
+
+Here: rows of the registry and their schemas turned into a document. Not here: HTTP, the checking of what is written (``schema.py``).
+
+Source: https://spec.openapis.org/oas/v3.0.3 and https://kubernetes.io/docs/concepts/overview/kubernetes-api/#openapi-v3
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Iterable
+from typing import Any
+
+import orjson
+
+from podwire.apiserver.definitions import META, PREFIX, Schema, definition, kubernetes_version, referenced
+from podwire.apiserver.kind import Kind, Subresource
+from podwire.apiserver.registry import REGISTRY
+
+_COMPONENTS = "#/components/schemas/"
+_JSON = "application/json"
+_PATCHES = (
+    "application/json-patch+json",
+    "application/merge-patch+json",
+    "application/strategic-merge-patch+json",
+    "application/apply-patch+yaml",
+)
+_SUBRESOURCES = {
+    "Scale": "io.k8s.api.autoscaling.v1.Scale",
+    "Binding": "io.k8s.api.core.v1.Binding",
+    "Eviction": "io.k8s.api.policy.v1.Eviction",
+    "TokenRequest": "io.k8s.api.authentication.v1.TokenRequest",
+}
+_KINDS_OF_BODIES = {
+    "Scale": ("autoscaling", "v1"),
+    "Binding": ("", "v1"),
+    "Eviction": ("policy", "v1"),
+    "TokenRequest": ("authentication.k8s.io", "v1"),
+}
+
+
+def place(group: str, version: str) -> str:
+    """Give where a group's document is, below ``/openapi/v3/``: ``api/v1`` or ``apis/apps/v1``."""
+    return f"apis/{group}/{version}" if group else f"api/{version}"
+
+
+@functools.cache
+def index() -> bytes:
+    """Give the body of ``/openapi/v3``: where the documents are, with a hash by which clients keep them."""
+    found = {}
+    for group, versions in REGISTRY.groups().items():
+        for version in versions:
+            mark = hashlib.sha256(openapi(group, version)).hexdigest().upper()[:32]
+            found[place(group, version)] = {"serverRelativeURL": f"/openapi/v3/{place(group, version)}?hash={mark}"}
+    return orjson.dumps({"paths": found})
+
+
+@functools.cache
+def openapi(group: str, version: str) -> bytes:
+    """Give the document of one group and version. Raises KeyError when nothing is served there."""
+    kinds = REGISTRY.kinds(group, version)
+    if not kinds:
+        raise KeyError(place(group, version))
+    roots = {kind.definition for kind in kinds} | {kind.definition + "List" for kind in kinds}
+    roots |= {_SUBRESOURCES[part.kind] for kind in kinds for part in kind.subresources if part.kind}
+    roots |= {META + "DeleteOptions", META + "Status", META + "Patch"}
+    paths: dict[str, Any] = {}
+    for kind in kinds:
+        paths.update(_paths(kind))
+    document = {
+        "openapi": "3.0.0",
+        "info": {"title": "Kubernetes", "version": f"v{kubernetes_version()}"},
+        "paths": dict(sorted(paths.items())),
+        "components": {"schemas": _components(roots)},
+    }
+    return orjson.dumps(document)
+
+
+# Schemas -----------------------------------------------------------------------------------------------------------------
+
+
+def _components(roots: Iterable[str]) -> dict[str, Schema]:
+    found: dict[str, Schema] = {}
+    waiting = list(roots)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = _converted(definition(name), waiting)
+    return dict(sorted(found.items()))
+
+
+def _converted(schema: Any, waiting: list[str]) -> Any:
+    """Turn JSON Schema into OpenAPI 3.0: no null among the types, no neighbours beside a reference."""
+    if isinstance(schema, list):
+        return [_converted(one, waiting) for one in schema]
+    if not isinstance(schema, dict):
+        return schema
+    if "$ref" in schema:
+        waiting.append(referenced(schema))
+        reference = {"$ref": _COMPONENTS + schema["$ref"].removeprefix(PREFIX)}
+        neighbours = {key: value for key, value in schema.items() if key != "$ref"}
+        return {"allOf": [reference], **neighbours} if neighbours else reference
+    out: Schema = {}
+    for key, value in schema.items():
+        if key == "type" and isinstance(value, list):
+            out[key] = next(one for one in value if one != "null")
+        elif key == "properties":
+            out[key] = {name: _converted(one, waiting) for name, one in value.items()}
+        elif key in ("items", "additionalProperties", "oneOf", "anyOf", "allOf"):
+            out[key] = _converted(value, waiting)
+        else:
+            out[key] = value
+    return out
+
+
+# Paths ---------------------------------------------------------------------------------------------------------------------
+
+
+def _parameter(name: str, kind: str, description: str, where: str = "query") -> Schema:
+    return {
+        "name": name,
+        "in": where,
+        "description": description,
+        "schema": {"type": kind, "uniqueItems": True},
+        "required": where == "path",
+    }
+
+
+_PRETTY = _parameter("pretty", "string", "If 'true', the output is printed for people.")
+_DRY_RUN = _parameter("dryRun", "string", "With the value All, nothing is stored.")
+_MANAGER = _parameter("fieldManager", "string", "The name of whoever makes the change.")
+_VALIDATION = _parameter("fieldValidation", "string", "What is done with unknown fields: Ignore, Warn or Strict.")
+_FORCE = _parameter("force", "boolean", "Takes fields away from other managers (apply only).")
+_LIST = [
+    _parameter("allowWatchBookmarks", "boolean", "Ask for events of the type BOOKMARK."),
+    _parameter("continue", "string", "Where the list goes on."),
+    _parameter("fieldSelector", "string", "Restrict by fields."),
+    _parameter("labelSelector", "string", "Restrict by labels."),
+    _parameter("limit", "integer", "The largest number of objects in one answer."),
+    _parameter("resourceVersion", "string", "The version from which to watch, or which to list."),
+    _parameter("resourceVersionMatch", "string", "How resourceVersion is meant: Exact or NotOlderThan."),
+    _parameter("sendInitialEvents", "boolean", "A watch begins with what there is."),
+    _parameter("timeoutSeconds", "integer", "How long the call may last."),
+    _parameter("watch", "boolean", "Send changes as they happen."),
+]
+
+
+def _content(name: str, types: Iterable[str] = (_JSON,)) -> Schema:
+    return {one: {"schema": {"$ref": _COMPONENTS + name}} for one in types}
+
+
+def _operation(
+    kind: Kind, action: str, verb: str, answer: str, *, body: Schema | None = None, parameters: Iterable[Schema] = (), part: str = ""
+) -> Schema:
+    scope = "Namespaced" if kind.namespaced else ""
+    gvk = {"group": kind.group, "version": kind.version, "kind": kind.kind}
+    sub = kind.subresource(part) if part else None
+    if sub is not None and sub.kind:
+        gvk = dict(zip(("group", "version"), _KINDS_OF_BODIES[sub.kind], strict=True)) | {"kind": sub.kind}
+    title = "".join(word.capitalize() for word in (kind.group.split(".")[0] or "core", kind.version))
+    described = {
+        "description": f"{verb} {kind.plural if action in ('list', 'deletecollection') else kind.kind}{' ' + part if part else ''}",
+        "operationId": f"{verb}{title}{scope}{kind.kind}{part.capitalize()}",
+        "tags": [f"{kind.group.split('.')[0] or 'core'}_{kind.version}"],
+        "parameters": list(parameters),
+        "responses": {
+            "201" if action == "post" else "200": {"description": "OK", "content": _content(answer)},
+            "401": {"description": "Unauthorized"},
+        },
+        "x-kubernetes-action": action,
+        "x-kubernetes-group-version-kind": gvk,
+    }
+    return described | ({"requestBody": {"content": body, "required": action != "delete"}} if body else {})
+
+
+def _paths(kind: Kind) -> dict[str, Any]:
+    base = "/" + place(kind.group, kind.version)
+    shared = [_parameter("namespace", "string", "The namespace.", "path")] if kind.namespaced else []
+    root = f"{base}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"{base}/{kind.plural}"
+    found: dict[str, Any] = {
+        root: {**_collection(kind), "parameters": [*shared, _PRETTY]},
+        root + "/{name}": {**_single(kind), "parameters": [_parameter("name", "string", "The name.", "path"), *shared, _PRETTY]},
+    }
+    if kind.namespaced:
+        listing = _operation(kind, "list", "list", kind.definition + "List")
+        listing["operationId"] += "ForAllNamespaces"
+        found[f"{base}/{kind.plural}"] = {"get": listing, "parameters": [*_LIST, _PRETTY]}
+    for part in kind.subresources:
+        names = [_parameter("name", "string", "The name.", "path"), *shared, _PRETTY]
+        found[f"{root}/{{name}}/{part.name}"] = {**_part(kind, part), "parameters": names}
+    return found
+
+
+def _collection(kind: Kind) -> Schema:
+    writes = [_DRY_RUN, _MANAGER, _VALIDATION]
+    return {
+        "get": _operation(kind, "list", "list", kind.definition + "List", parameters=_LIST),
+        "post": _operation(kind, "post", "create", kind.definition, body=_content(kind.definition), parameters=writes),
+        "delete": _operation(
+            kind,
+            "deletecollection",
+            "deleteCollection",
+            META + "Status",
+            body=_content(META + "DeleteOptions"),
+            parameters=[_DRY_RUN, *_LIST],
+        ),
+    }
+
+
+def _single(kind: Kind, part: str = "", body: str = "") -> Schema:
+    body = body or kind.definition
+    writes = [_DRY_RUN, _MANAGER, _VALIDATION]
+    found = {
+        "get": _operation(kind, "get", "read", body, part=part),
+        "put": _operation(kind, "put", "replace", body, body=_content(body), parameters=writes, part=part),
+        "patch": _operation(kind, "patch", "patch", body, body=_content(META + "Patch", _PATCHES), parameters=[*writes, _FORCE], part=part),
+    }
+    if not part:
+        found["delete"] = _operation(
+            kind, "delete", "delete", META + "Status", body=_content(META + "DeleteOptions"), parameters=[_DRY_RUN]
+        )
+    return found
+
+
+def _part(kind: Kind, part: Subresource) -> Schema:
+    body = _SUBRESOURCES.get(part.kind, kind.definition)
+    if part.verbs == ("create",):
+        return {
+            "post": _operation(
+                kind, "post", "create", body, body=_content(body), parameters=[_DRY_RUN, _MANAGER, _VALIDATION], part=part.name
+            )
+        }
+    whole = _single(kind, part.name, body)
+    words = {"get": "get", "put": "update", "patch": "patch"}
+    return {method: one for method, one in whole.items() if words[method] in part.verbs}
