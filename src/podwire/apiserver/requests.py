@@ -1,0 +1,165 @@
+"""What a request asks for: its path, its query, its headers, read into one value.
+
+Here: the shapes of the API's paths, the words of its queries, and the choice of the answer's form from ``Accept``. Not here: whether
+the kind exists, who may ask, what is done.
+
+    /api/VERSION/...  and  /apis/GROUP/VERSION/...   followed by
+    PLURAL[/NAME[/SUBRESOURCE]]  or  namespaces/NAMESPACE/PLURAL[/NAME[/SUBRESOURCE]]
+
+``namespaces/NAME/status`` and ``namespaces/NAME/finalize`` are subresources of the Namespace itself.
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from urllib.parse import parse_qsl
+
+from podwire.apiserver import status
+from podwire.apiserver.authentication import User
+
+JSON, YAML = "application/json", "application/yaml"
+PROTOBUF = "application/vnd.kubernetes.protobuf"
+JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patch+json"
+STRATEGIC_PATCH, APPLY_PATCH = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
+PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
+
+_NAMESPACE_SUBRESOURCES = ("status", "finalize")
+_TRUE = ("true", "1", "True", "t", "T", "TRUE")
+_FALSE = ("false", "0", "False", "f", "F", "FALSE", "")
+
+
+class Form(Enum):
+    """How objects are shown: whole, as rows of a table, or their metadata only."""
+
+    OBJECT = ""
+    TABLE = "Table"
+    METADATA = "PartialObjectMetadata"
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What a path names. ``namespace`` empty: cluster scope, or all namespaces."""
+
+    group: str
+    version: str
+    plural: str
+    namespace: str = ""
+    name: str = ""
+    subresource: str = ""
+
+
+@dataclass(slots=True)
+class Request:
+    """One request to a resource. ``query`` holds the last value of each word. ``warnings`` go into the answer's headers."""
+
+    method: str
+    path: str
+    target: Target
+    query: Mapping[str, str]
+    headers: Mapping[bytes, bytes]
+    user: User
+    body: bytes = b""
+    warnings: list[str] = field(default_factory=list)
+
+    def flag(self, name: str) -> bool:
+        """Read a boolean of the query. Raises Failure (400)."""
+        value = self.query.get(name, "")
+        if value in _TRUE:
+            return True
+        if value in _FALSE:
+            return False
+        raise status.bad_request(f'strconv.ParseBool: parsing "{value}": invalid syntax')
+
+    def number(self, name: str) -> int:
+        """Read a whole number of the query, 0 when absent. Raises Failure (400)."""
+        value = self.query.get(name, "")
+        if not value:
+            return 0
+        if value.isascii() and value.isdecimal():
+            return int(value)
+        raise status.bad_request(f'strconv.ParseInt: parsing "{value}": invalid syntax')
+
+    @property
+    def content_type(self) -> str:
+        """The media type of the body without parameters; JSON when none is named."""
+        return self.headers.get(b"content-type", b"").split(b";")[0].strip().decode("latin-1").lower() or JSON
+
+    @property
+    def form(self) -> Form:
+        """How the client wants objects shown. Raises Failure (406)."""
+        return accepted_form(self.headers.get(b"accept", b""))
+
+    @property
+    def dry_run(self) -> bool:
+        """Whether to do all but store. Raises Failure (400)."""
+        value = self.query.get("dryRun", "")
+        if value not in ("", "All"):
+            raise status.bad_request(f'invalid dryRun option: "{value}"; supported values: "All"')
+        return value == "All"
+
+    @property
+    def verb(self) -> str:
+        """The API's word for what is asked, which authorization knows."""
+        match self.method:
+            case "GET":
+                if "watch" in self.query and self.flag("watch"):
+                    return "watch"
+                return "get" if self.target.name else "list"
+            case "POST":
+                return "create"
+            case "PUT":
+                return "update"
+            case "PATCH":
+                return "patch"
+            case "DELETE":
+                return "delete" if self.target.name else "deletecollection"
+        raise status.method_not_allowed()
+
+
+def target(path: str) -> Target | None:
+    """Read a resource's path; None when it is not one."""
+    parts = path.strip("/").split("/")
+    if parts[0] == "api" and len(parts) > 2:
+        group, version, rest = "", parts[1], parts[2:]
+    elif parts[0] == "apis" and len(parts) > 3:
+        group, version, rest = parts[1], parts[2], parts[3:]
+    else:
+        return None
+    if "" in rest:
+        return None
+    namespace = ""
+    if rest[0] == "namespaces" and len(rest) > 2 and not (len(rest) == 3 and rest[2] in _NAMESPACE_SUBRESOURCES):
+        namespace, rest = rest[1], rest[2:]
+    if len(rest) > 3:
+        return None
+    return Target(group, version, rest[0], namespace, *rest[1:])
+
+
+def query(text: bytes) -> Mapping[str, str]:
+    """Read the query of a URL."""
+    if not text:
+        return {}
+    return dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
+
+
+@functools.lru_cache(maxsize=256)
+def accepted_form(accept: bytes) -> Form:
+    """Choose how to show objects: the first form of the ``Accept`` header that is served. Raises Failure (406)."""
+    for alternative in accept.decode("latin-1").split(","):
+        media, *parameters = [part.strip() for part in alternative.split(";")]
+        if media.lower() not in ("", "*/*", "application/*", JSON):
+            continue
+        words = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
+        shown = words.get("as", "")
+        if shown == "Table" and words.get("v", "v1") in ("v1", "v1beta1"):
+            return Form.TABLE
+        if shown in ("PartialObjectMetadata", "PartialObjectMetadataList") and words.get("v", "v1") in ("v1", "v1beta1"):
+            return Form.METADATA
+        if not shown:
+            return Form.OBJECT
+    raise status.not_acceptable(f"{JSON}, {JSON};as=Table, {JSON};as=PartialObjectMetadata")
