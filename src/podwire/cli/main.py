@@ -1,0 +1,99 @@
+"""``podwire``: the table of commands, loaded one at a time, and how every command fails.
+
+What belongs here: which word is which command, the options that all share, exit statuses. What must not: an import that a
+command could do itself. ``podwire status`` imports click and little else; a command that needs no client loads none.
+
+Exit statuses: 0 done, 1 failed, 2 wrong usage, 3 prediction and observation differ, 4 would break something in use.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+DONE, FAILED, WRONG_USAGE = 0, 1, 2
+
+# word: (module:attribute, help, hidden)
+COMMANDS: dict[str, tuple[str, str, bool]] = {
+    "up": ("podwire.cli.up:command", "Make a cluster, or start one that was kept.", False),
+    "down": ("podwire.cli.down:command", "End a cluster and delete its state.", False),
+    "list": ("podwire.cli.list:command", "List the clusters.", False),
+    "status": ("podwire.cli.status:command", "Show processes, nodes and load balancers.", False),
+    "exec": ("podwire.cli.exec:command", "Run a program at a place in the network.", False),
+    "apply": ("podwire.cli.apply:command", "Apply manifests.", False),
+    "kubectl": ("podwire.cli.kubectl:command", "Run kubectl against the cluster.", False),
+    "kubeconfig": ("podwire.cli.kubeconfig:command", "Print the cluster's kubeconfig.", False),
+    "logs": ("podwire.cli.logs:command", "Show the logs of the cluster's own processes.", False),
+    "capture": ("podwire.cli.capture:command", "Write packets at a place in the network as pcap.", False),
+    "dump": ("podwire.cli.dump:command", "Write everything that a report needs into a folder.", False),
+    "doctor": ("podwire.cli.doctor:command", "Say what this machine and user can and cannot do.", False),
+    "version": ("podwire.cli.version:command", "Show the version.", False),
+    "agent": ("podwire.cli.agent:command", "Run agents against any Kubernetes API.", False),
+    "apiserver": ("podwire.cli.apiserver:command", "Run the lab's Kubernetes API.", True),
+    "bootstrap": ("podwire.cli.bootstrap:command", "Apply the objects that every cluster has.", True),
+    "standins": ("podwire.cli.standins:command", "Play the containers that have no program.", True),
+    "supervisor": ("podwire.cli.supervisor:command", "Run a lab's processes.", True),
+}
+
+name_option = click.option(
+    "--name", "cluster", metavar="NAME", default="podwire", show_default=True, envvar="PODWIRE_NAME", help="The cluster's name."
+)
+
+
+class Failure(click.ClickException):
+    """Something that failed, in words for a person; the status is 1 unless said otherwise."""
+
+    def __init__(self, message: str, status: int = FAILED) -> None:
+        super().__init__(message)
+        self.exit_code = status
+
+    def show(self, file: Any = None) -> None:
+        click.echo(f"podwire: {self.format_message()}", file=file or sys.stderr)
+
+
+class Commands(click.Group):
+    """The table as a click group: a command's module is imported when its word is used, never for the list of all."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        return [word for word, (_, _, hidden) in COMMANDS.items() if not hidden]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        if cmd_name not in COMMANDS:
+            return None
+        module, _, attribute = COMMANDS[cmd_name][0].partition(":")
+        command = getattr(importlib.import_module(module), attribute)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        with formatter.section("Commands"):
+            formatter.write_dl([(word, text) for word, (_, text, hidden) in COMMANDS.items() if not hidden])
+
+
+@click.command(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 120})
+def podwire() -> None:
+    """The network of a Kubernetes cluster, with real packets."""
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run one command line and end the process with its status. Raises SystemExit."""
+    try:
+        status = podwire.main(list(arguments) if arguments is not None else None, prog_name="podwire", standalone_mode=False)
+    except click.exceptions.Exit as end:
+        sys.exit(end.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("podwire: interrupted", err=True)
+        sys.exit(130)
+    except click.ClickException as failure:
+        failure.show()
+        sys.exit(failure.exit_code)
+    except BrokenPipeError:
+        # Whoever read our output has enough (`| head`): quiet, and no second attempt when Python flushes at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        sys.exit(FAILED)
+    sys.exit(status if isinstance(status, int) else DONE)
