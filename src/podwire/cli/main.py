@@ -20,29 +20,25 @@ DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
 # word: (module:attribute, help, hidden)
 COMMANDS: dict[str, tuple[str, str, bool]] = {
-    "up": ("podwire.cli.up:command", "Make a cluster, or start one that was kept.", False),
-    "down": ("podwire.cli.down:command", "End a cluster and delete its state.", False),
-    "list": ("podwire.cli.list:command", "List the clusters.", False),
-    "status": ("podwire.cli.status:command", "Show processes, nodes and load balancers.", False),
-    "exec": ("podwire.cli.exec:command", "Run a program at a place in the network.", False),
-    "apply": ("podwire.cli.apply:command", "Apply manifests.", False),
-    "kubectl": ("podwire.cli.kubectl:command", "Run kubectl against the cluster.", False),
-    "kubeconfig": ("podwire.cli.kubeconfig:command", "Print the cluster's kubeconfig.", False),
-    "logs": ("podwire.cli.logs:command", "Show the logs of the cluster's own processes.", False),
-    "capture": ("podwire.cli.capture:command", "Write packets at a place in the network as pcap.", False),
-    "dump": ("podwire.cli.dump:command", "Write everything that a report needs into a folder.", False),
-    "doctor": ("podwire.cli.doctor:command", "Say what this machine and user can and cannot do.", False),
-    "version": ("podwire.cli.version:command", "Show the version.", False),
-    "agent": ("podwire.cli.agent:command", "Run agents against any Kubernetes API.", False),
-    "apiserver": ("podwire.cli.apiserver:command", "Run the lab's Kubernetes API.", True),
-    "bootstrap": ("podwire.cli.bootstrap:command", "Apply the objects that every cluster has.", True),
-    "standins": ("podwire.cli.standins:command", "Play the containers that have no program.", True),
-    "supervisor": ("podwire.cli.supervisor:command", "Run a lab's processes.", True),
+    "up": ("podwire.cli.up:up", "Make a cluster, or start one that was kept.", False),
+    "down": ("podwire.cli.down:down", "End a cluster and delete its state.", False),
+    "list": ("podwire.cli.list:list_", "List the clusters.", False),
+    "status": ("podwire.cli.status:status", "Show processes, nodes and load balancers.", False),
+    "exec": ("podwire.cli.exec:exec_", "Run a program at a place in the network.", False),
+    "apply": ("podwire.cli.apply:apply", "Apply manifests.", False),
+    "kubectl": ("podwire.cli.kubectl:kubectl", "Run kubectl against the cluster.", False),
+    "kubeconfig": ("podwire.cli.kubeconfig:kubeconfig", "Print the cluster's kubeconfig.", False),
+    "logs": ("podwire.cli.logs:logs", "Show the logs of the cluster's own processes.", False),
+    "capture": ("podwire.cli.capture:capture", "Write packets at a place in the network as pcap.", False),
+    "dump": ("podwire.cli.dump:dump", "Write everything that a report needs into a folder.", False),
+    "doctor": ("podwire.cli.doctor:doctor", "Say what this machine and user can and cannot do.", False),
+    "version": ("podwire.cli.version:version", "Show the version.", False),
+    "agent": ("podwire.cli.agent:agent", "Run agents against any Kubernetes API.", False),
+    "apiserver": ("podwire.cli.apiserver:apiserver", "Run the lab's Kubernetes API.", True),
+    "bootstrap": ("podwire.cli.bootstrap:bootstrap", "Apply the objects that every cluster has.", True),
+    "standins": ("podwire.cli.standins:standins", "Play the containers that have no program.", True),
+    "supervisor": ("podwire.cli.supervisor:supervisor", "Run a lab's processes.", True),
 }
-
-name_option = click.option(
-    "--name", "cluster", metavar="NAME", default="podwire", show_default=True, envvar="PODWIRE_NAME", help="The cluster's name."
-)
 
 
 class Failure(click.ClickException):
