@@ -83,7 +83,7 @@ def add(file: str, entry: Entry) -> str:
         tree["current-context"] = entry.context
         for word in ("apiVersion", "kind", "preferences"):
             tree.setdefault(word, fresh[word])
-        _write(file, tree)
+        write(file, tree)
     return "" if before == entry.context else before
 
 
@@ -111,7 +111,7 @@ def remove(file: str, context: str, before: str = "") -> bool:
         if not (tree["clusters"] or tree["users"] or tree["contexts"] or set(tree) - set(document(Entry("", "", b"", b"", b"")))):
             os.unlink(file)
         else:
-            _write(file, tree)
+            write(file, tree)
     return True
 
 
@@ -160,7 +160,8 @@ def _entries(tree: dict[str, Any], section: str, file: str) -> list[dict[str, An
     return entries
 
 
-def _write(file: str, tree: dict[str, Any]) -> None:
+def write(file: str, tree: dict[str, Any]) -> None:
+    """Write a kubeconfig whole, 0600, through a file beside it. Raises Unusable."""
     import yaml  # as above
 
     # A kubeconfig that is a link (people keep them elsewhere) stays one.

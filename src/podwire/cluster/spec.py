@@ -140,6 +140,27 @@ def parse(
     return cluster
 
 
+def manifest(spec: ClusterSpec) -> dict[str, Any]:
+    """Give the specification as a Cluster manifest with every default written out; ``parse`` reads it back."""
+    ranges = spec.ranges
+    return {
+        "apiVersion": API_VERSION,
+        "kind": "Cluster",
+        "metadata": {"name": spec.name},
+        "spec": {
+            "region": spec.region,
+            "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
+            "ranges": {
+                "nodes": str(ranges.nodes),
+                "pods": str(ranges.pods),
+                "services": str(ranges.services),
+                "controlPlane": str(ranges.control_plane),
+                "external": str(ranges.external),
+            },
+        },
+    }
+
+
 @dataclass(frozen=True)
 class _Fault:
     file: str

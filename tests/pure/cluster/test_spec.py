@@ -1,5 +1,7 @@
 """The cluster's specification: defaults, and each way to get it wrong, in the words of the file."""
 
+import json
+
 import pytest
 
 from podwire.cluster import spec
@@ -69,6 +71,11 @@ def test_what_cannot_be_is_refused_by_file_line_and_field(body: str, message: st
     with pytest.raises(spec.Invalid) as refused:
         spec.parse(HEAD + body, file="c.yaml")
     assert str(refused.value) == message
+
+
+def test_a_specification_written_out_reads_back_the_same() -> None:
+    cluster = spec.parse("", name="b", zones=2, nodes_per_zone=3)
+    assert spec.parse(json.dumps(spec.manifest(cluster))) == cluster
 
 
 def test_another_kind_is_refused() -> None:

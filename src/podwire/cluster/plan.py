@@ -1,0 +1,326 @@
+"""From a specification to what runs where: places, wires, addresses, processes, files. Pure.
+
+What belongs here: every address, name and command line of the lab, decided once. What must not: doing anything about it
+(supervisor.py and lifecycle.py do).
+
+The wires are those of docs/architecture.md, "The wires in the lab": a layer-3 fabric in the place ``vpc``, one veth to each
+other place, /32 routes, permanent neighbour entries. MAC addresses are made from addresses as Compute Engine makes them
+(``42:01`` and the four bytes), so both ends of a wire can be written down before either exists.
+Names of nodes follow GKE: ``gke-CLUSTER-POOL-HASH-SUFFIX``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from typing import Any
+
+import msgspec
+
+from podwire.cluster.credentials import ADMIN, Identity
+from podwire.cluster.paths import Paths
+from podwire.cluster.spec import INTERNET, POD_PREFIX, ClusterSpec, NodePool
+from podwire.daemon.config import AgentConfig
+from podwire.wire.rtnetlink import Address, Neighbour, Request, Route, add
+
+API_PORT = 443
+NODE_PORTS = (30000, 32767)
+CLUSTER_DOMAIN = "cluster.local"
+MTU = 1500
+EVERYWHERE = IPv4Network("0.0.0.0/0")
+
+VPC, CONTROL, INTERNET_PLACE = "vpc", "control", "internet"
+
+
+@dataclass(frozen=True)
+class Place:
+    """A network namespace: what is switched on in it and what its links carry once its wires exist."""
+
+    name: str
+    forwarding: bool
+    requests: tuple[Request, ...]
+
+
+@dataclass(frozen=True)
+class Wire:
+    """A veth pair between two places."""
+
+    a_place: str
+    a_interface: str
+    a_mac: bytes
+    b_place: str
+    b_interface: str
+    b_mac: bytes
+    mtu: int = MTU
+
+
+@dataclass(frozen=True)
+class Listen:
+    """A listening TCP socket that a process is started with. ``place`` "" is the machine's loopback, through door."""
+
+    name: str
+    place: str
+    address: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Process:
+    """A long-running process, or with ``once`` one that ends when its work is done.
+
+    ``arguments`` are the words after ``podwire``. ``pid_namespace`` names the node whose PID namespace it lives in, ``""`` the
+    cluster's. ``after`` names processes that must be ready before it starts. ``listen`` are handed in as ``--fd N`` each.
+    """
+
+    name: str
+    place: str
+    arguments: tuple[str, ...]
+    pid_namespace: str = ""
+    after: tuple[str, ...] = ()
+    listen: tuple[Listen, ...] = ()
+    once: bool = False
+
+
+@dataclass(frozen=True)
+class PlannedNode:
+    name: str
+    pool: str
+    zone: str
+    interface: str
+    address: IPv4Address
+    pod_range: IPv4Network
+
+
+@dataclass(frozen=True)
+class Plan:
+    spec: ClusterSpec
+    nodes: tuple[PlannedNode, ...]
+    places: tuple[Place, ...]
+    wires: tuple[Wire, ...]
+    processes: tuple[Process, ...]
+    identities: tuple[Identity, ...]
+    files: Mapping[str, bytes] = field(repr=False)
+    api_address: IPv4Address
+    kubernetes_address: IPv4Address
+    dns_address: IPv4Address
+    nat_address: IPv4Address
+
+    @property
+    def api_url(self) -> str:
+        """The API as components in the lab reach it."""
+        return f"https://{self.api_address}:{API_PORT}"
+
+    @property
+    def server_names(self) -> tuple[str, ...]:
+        """What the API's certificate must hold."""
+        names = ["kubernetes", "kubernetes.default", "kubernetes.default.svc", f"kubernetes.default.svc.{CLUSTER_DOMAIN}", "localhost"]
+        return (*names, "127.0.0.1", str(self.api_address), str(self.kubernetes_address))
+
+
+def mac(address: IPv4Address) -> bytes:
+    """Give the MAC address that belongs to an address, as Compute Engine makes it."""
+    return b"\x42\x01" + address.packed
+
+
+def node_names(cluster: str, pool: NodePool, zone: str) -> Iterator[str]:
+    """Give the names of a pool's nodes in a zone, the same ones each time."""
+    base = f"gke-{cluster}-{pool.name}"[:40].rstrip("-")
+    group = _letters(f"{cluster}/{pool.name}/{zone}", 8)
+    for index in range(pool.nodes_per_zone):
+        yield f"{base}-{group}-{_letters(f'{cluster}/{pool.name}/{zone}/{index}', 4)}"
+
+
+def _letters(text: str, count: int) -> str:
+    digest = hashlib.sha256(text.encode()).digest()
+    return "".join("0123456789bcdfghjklmnpqrstvwxz"[byte % 30] for byte in digest[:count])
+
+
+def plan(spec: ClusterSpec, paths: Paths, *, api_port: int) -> Plan:
+    """Decide everything about a lab. ``api_port`` is the port on 127.0.0.1 where the user finds the API."""
+    ranges = spec.ranges
+    nodes = _nodes(spec)
+    api, nat = ranges.control_plane[2], ranges.external[1]
+    kubernetes, dns = ranges.services[1], ranges.services[10]
+    wires = (
+        _wire(CONTROL, api, ranges.control_plane[1], "control"),
+        _wire(INTERNET_PLACE, INTERNET[10], INTERNET[1], "internet"),
+        *(_wire(f"node/{node.name}", node.address, ranges.nodes[1], node.interface) for node in nodes),
+    )
+    places = (
+        _vpc(spec, nodes, api),
+        _leaf(CONTROL, api, ranges.control_plane[1]),
+        _leaf(INTERNET_PLACE, INTERNET[10], INTERNET[1]),
+        *(_leaf(f"node/{node.name}", node.address, ranges.nodes[1], forwarding=True) for node in nodes),
+    )
+    return Plan(
+        spec=spec,
+        nodes=nodes,
+        places=places,
+        wires=wires,
+        processes=_processes(nodes, paths, api, api_port),
+        identities=_identities(nodes),
+        files=_files(spec, nodes, paths, api, dns, nat),
+        api_address=api,
+        kubernetes_address=kubernetes,
+        dns_address=dns,
+        nat_address=nat,
+    )
+
+
+def _nodes(spec: ClusterSpec) -> tuple[PlannedNode, ...]:
+    nodes: list[PlannedNode] = []
+    pod_ranges = spec.ranges.pods.subnets(new_prefix=POD_PREFIX)
+    for pool in spec.node_pools:
+        for zone in pool.zones:
+            for name in node_names(spec.name, pool, zone):
+                index = len(nodes)
+                nodes.append(PlannedNode(name, pool.name, zone, f"vm-{index}", spec.ranges.nodes[2 + index], next(pod_ranges)))
+    return tuple(nodes)
+
+
+# Places and wires --------------------------------------------------------------------------------------------------------
+
+
+def _wire(place: str, address: IPv4Address, gateway: IPv4Address, interface: str) -> Wire:
+    return Wire(VPC, interface, _gateway_mac(address, gateway), place, "eth0", mac(address))
+
+
+def _gateway_mac(address: IPv4Address, gateway: IPv4Address) -> bytes:
+    """The fabric's end of a wire. The gateway's address is on many of them, so the far end's last bytes tell them apart."""
+    return b"\x42\x00" + gateway.packed[:2] + address.packed[2:]
+
+
+def _leaf(place: str, address: IPv4Address, gateway: IPv4Address, *, forwarding: bool = False) -> Place:
+    """A place with one wire: its address as a /32, the gateway on the link, everything else through it."""
+    return Place(
+        place,
+        forwarding,
+        (
+            add(Address("eth0", IPv4Interface(f"{address}/32"))),
+            add(Neighbour("eth0", gateway, _gateway_mac(address, gateway))),
+            add(Route(IPv4Network(gateway), link="eth0")),
+            add(Route(EVERYWHERE, gateway=gateway, link="eth0")),
+        ),
+    )
+
+
+def _vpc(spec: ClusterSpec, nodes: Sequence[PlannedNode], api: IPv4Address) -> Place:
+    ranges = spec.ranges
+    ends = [
+        ("control", api, ranges.control_plane[1]),
+        ("internet", INTERNET[10], INTERNET[1]),
+        *((node.interface, node.address, ranges.nodes[1]) for node in nodes),
+    ]
+    requests: list[Request] = []
+    for interface, address, gateway in ends:
+        requests += [
+            add(Address(interface, IPv4Interface(f"{gateway}/32"))),
+            add(Neighbour(interface, address, mac(address))),
+            add(Route(IPv4Network(address), link=interface)),
+        ]
+    requests.append(add(Route(INTERNET, gateway=INTERNET[10], link="internet")))
+    # What no route or forwarding rule is more particular about ends here instead of going round.
+    requests += [add(Route(network, type="blackhole")) for network in (ranges.external, ranges.pods, ranges.nodes, ranges.control_plane)]
+    return Place(VPC, True, tuple(requests))
+
+
+# Processes and their files -----------------------------------------------------------------------------------------------
+
+
+def _identities(nodes: Sequence[PlannedNode]) -> tuple[Identity, ...]:
+    controllers = ("system:podwire:controllers",)
+    return (
+        Identity(ADMIN, "podwire-admin", ("system:masters",)),
+        *(Identity(name, f"system:podwire:{name}", controllers) for name in ("controllers", "vpc", "publish", "bootstrap")),
+        *(Identity(f"node/{node.name}", f"system:node:{node.name}", ("system:nodes",)) for node in nodes),
+    )
+
+
+def _processes(nodes: Sequence[PlannedNode], paths: Paths, api: IPv4Address, api_port: int) -> tuple[Process, ...]:
+    def agent(name: str, place: str, *agents: str, node: str = "") -> Process:
+        words = ["agent", *agents, "--kubeconfig", paths.kubeconfig(name), "--config", paths.config(name)]
+        words += ["--node", node] if node else []
+        return Process(name, place, tuple(words), pid_namespace=node, after=("apiserver",))
+
+    listen = (Listen("api", "", "127.0.0.1", api_port), Listen("api-control", CONTROL, str(api), API_PORT))
+    bootstrap = ("bootstrap", "--kubeconfig", paths.kubeconfig("bootstrap"), "--objects", f"{paths.root}/config/addons.json")
+    return (
+        Process("apiserver", CONTROL, ("apiserver", "--config", paths.config("apiserver")), listen=listen),
+        Process("bootstrap", CONTROL, bootstrap, after=("apiserver",), once=True),
+        agent("controllers", CONTROL, "workloads", "loadbalancers"),
+        agent("vpc", VPC, "vpc"),
+        agent("publish", INTERNET_PLACE, "publish"),
+        *(
+            process
+            for node in nodes
+            for process in (
+                Process(
+                    f"standins/{node.name}",
+                    f"node/{node.name}",
+                    ("standins", "--socket", paths.standins_socket(node.name)),
+                    pid_namespace=node.name,
+                ),
+                agent(f"node/{node.name}", f"node/{node.name}", "pods", "services", node=node.name),
+            )
+        ),
+    )
+
+
+def _files(
+    spec: ClusterSpec,
+    nodes: Sequence[PlannedNode],
+    paths: Paths,
+    api: IPv4Address,
+    dns: IPv4Address,
+    nat: IPv4Address,
+) -> dict[str, bytes]:
+    ranges = spec.ranges
+    common = AgentConfig(
+        cluster_name=spec.name,
+        cluster_domain=CLUSTER_DOMAIN,
+        cluster_dns=(str(dns),),
+        node_ranges=(str(ranges.nodes),),
+        pod_ranges=(str(ranges.pods),),
+        service_ranges=(str(ranges.services),),
+        control_range=str(ranges.control_plane),
+        external_ranges=(str(ranges.external),),
+        nat_address=str(nat),
+        region=spec.region,
+        control_socket=paths.control_socket,
+        state_dir=paths.root,
+    )
+    files = {paths.config(name): msgspec.json.encode(common) for name in ("controllers", "vpc", "publish")}
+    for node in nodes:
+        own = msgspec.structs.replace(
+            common,
+            zone=node.zone,
+            pod_cidr=str(node.pod_range),
+            node_ip=str(node.address),
+            node_labels={"cloud.google.com/gke-nodepool": node.pool},
+            init_socket=paths.node_init_socket(node.name),
+            standins_socket=paths.standins_socket(node.name),
+        )
+        files[paths.config(f"node/{node.name}")] = msgspec.json.encode(own)
+    files[paths.config("apiserver")] = _json(
+        {
+            "database": paths.database,
+            "certificate": f"{paths.pki}/apiserver.crt",
+            "key": f"{paths.pki}/apiserver.key",
+            "clientCA": f"{paths.pki}/ca.crt",
+            "serviceRange": str(ranges.services),
+            "controlAddress": str(api),
+            "controlPort": API_PORT,
+            "nodePortRange": list(NODE_PORTS),
+            "externalRange": str(ranges.external),
+            "region": spec.region,
+            "clusterName": spec.name,
+        }
+    )
+    return files
+
+
+def _json(tree: Any) -> bytes:
+    return json.dumps(tree, indent=2).encode()
