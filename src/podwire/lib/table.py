@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Iterator
 from typing import Any, Generic, TypeVar, cast
 
-from immutables import Map
+from immutables import Map, MapMutation
 
 T = TypeVar("T")
 Index = Callable[[T], Iterable[Hashable]]
@@ -104,16 +104,14 @@ class Table(Generic[T]):
 
     def replace(self, values: Iterable[T]) -> set[str]:
         """Make the table hold these rows and no others, in one step. Returns the keys that were added, changed or removed."""
-        wanted = {self._key(value): value for value in values}
-        rows = self._rows
-        changed = {key for key, value in wanted.items() if rows.get(key) != value}
-        changed.update(key for key in rows if key not in wanted)
-        if not changed:
-            return changed
-        self._rows = Map(wanted)
-        self._indexes = {name: _indexed(self._rows, function) for name, function in self._functions.items()}
-        self._revision += 1
-        return changed
+        replacement = self.replacement()
+        for value in values:
+            replacement.add(value)
+        return replacement.commit()
+
+    def replacement(self) -> Replacement[T]:
+        """Begin a replacement that is put together piece by piece; the table changes when it is committed, in one step."""
+        return Replacement(self)
 
     def snapshot(self) -> Snapshot[T]:
         """Give the table as it is now. O(1): nothing is copied."""
@@ -146,6 +144,55 @@ class Table(Generic[T]):
                 index = index.set(value, index.get(value, _EMPTY).set(key, cast("T", new)))
             indexes[name] = index
         self._indexes = indexes
+
+
+class Replacement(Generic[T]):
+    """The next content of a table. Between its making and its commit the table must not be written.
+
+    It exists for lists too long to be taken in at one go: adding a row costs some microseconds, and the commit only looks
+    for rows that are gone.
+    """
+
+    def __init__(self, table: Table[T]) -> None:
+        self._table = table
+        self._rows: MapMutation[str, T] = Map[str, T]().mutate()
+        self._groups: dict[str, dict[Hashable, MapMutation[str, T]]] = {name: {} for name in table._functions}
+        self._changed: set[str] = set()
+
+    def add(self, value: T) -> None:
+        key = self._table._key(value)
+        former = self._rows.get(key)
+        if former is not None:
+            self._drop(key, former)
+        self._rows[key] = value
+        if self._table._rows.get(key) != value:
+            self._changed.add(key)
+        else:
+            self._changed.discard(key)
+        for name, function in self._table._functions.items():
+            groups = self._groups[name]
+            for group in function(value):
+                rows = groups.get(group)
+                if rows is None:
+                    rows = groups[group] = Map[str, T]().mutate()
+                rows[key] = value
+
+    def _drop(self, key: str, former: T) -> None:
+        for name, function in self._table._functions.items():
+            for group in function(former):
+                self._groups[name][group].pop(key, None)
+
+    def commit(self) -> set[str]:
+        """Make the table hold what was added. Returns the keys that were added, changed or removed."""
+        table, rows = self._table, self._rows.finish()
+        self._changed.update(key for key in table._rows if key not in rows)
+        if self._changed:
+            table._rows = rows
+            table._indexes = {
+                name: Map({group: rows.finish() for group, rows in groups.items() if len(rows)}) for name, groups in self._groups.items()
+            }
+            table._revision += 1
+        return self._changed
 
 
 def _indexed(rows: Map[str, T], function: Index[T]) -> Map[Hashable, Map[str, T]]:

@@ -1,0 +1,48 @@
+"""``podwire agent NAME...``: run agents as one process against any Kubernetes API server.
+
+What belongs here: the table of names and the options. The lab starts its agents with exactly this command line.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+if TYPE_CHECKING:
+    from podwire.daemon.run import Agent
+
+AGENTS = {
+    "pods": "podwire.pods.agent:run",
+    "services": "podwire.services.agent:run",
+    "workloads": "podwire.workloads.controller:run",
+    "loadbalancers": "podwire.loadbalancers.controller:run",
+    "vpc": "podwire.vpc.agent:run",
+    "publish": "podwire.vpc.publish:run",
+    "dns": "podwire.dns.agent:run",
+}
+PER_NODE = ("pods", "services")
+
+
+def load(name: str) -> Agent:
+    """Import an agent. Raises KeyError for an unknown name."""
+    module, function = AGENTS[name].split(":")
+    found: Agent = getattr(importlib.import_module(module), function)
+    return found
+
+
+@click.command()
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, type=click.Choice(list(AGENTS)))
+@click.option("--kubeconfig", metavar="FILE", help="Credentials and address of the API server; without: those of the Pod this runs in.")
+@click.option("--node", metavar="NAME", default="", help="The node that this process serves (needed by: " + ", ".join(PER_NODE) + ").")
+@click.option("--config", metavar="FILE", help="The agents' configuration, JSON or YAML.")
+def agent(names: tuple[str, ...], kubeconfig: str | None, node: str, config: str | None) -> None:
+    """Run agents: one process, any Kubernetes API server."""
+    needing = [name for name in names if name in PER_NODE]
+    if needing and not node:
+        raise click.UsageError(f"{', '.join(needing)} runs on a node: give --node NAME")
+    from podwire.daemon.run import run
+
+    sys.exit(run([(name, load(name)) for name in dict.fromkeys(names)], kubeconfig=kubeconfig, node=node, config=config))

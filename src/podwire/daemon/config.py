@@ -1,0 +1,106 @@
+"""What an agent must be told besides the API: one JSON or YAML file, decoded strictly.
+
+A field that is missing has a default that suits a cluster of one's own making; a field that is unknown or of the wrong type is
+refused by its name. Addresses and ranges are text here, each list in the order of the families, and are checked when they are
+read.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+
+class ConfigError(ValueError):
+    """A configuration that does not decode. The text names the file and the field."""
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Fields are spelled as here. Ranges are in CIDR form; sockets are paths; "" and () mean: there is none."""
+
+    cluster_name: str = "podwire"
+    cluster_domain: str = "cluster.local"
+    cluster_dns: tuple[str, ...] = ()
+    pod_ranges: tuple[str, ...] = ()
+    service_ranges: tuple[str, ...] = ()
+    node_ranges: tuple[str, ...] = ()
+    control_range: str = ""
+    external_ranges: tuple[str, ...] = ()
+    nat_address: str = ""
+    region: str = ""
+    zone: str = ""
+    pod_cidr: str = ""
+    node_ip: str = ""
+    node_labels: dict[str, str] = {}
+    max_pods: int = 110
+    init_socket: str = ""
+    standins_socket: str = ""
+    control_socket: str = ""
+    state_dir: str = ""
+    ca_file: str = ""
+    log_level: str = "info"
+    log_format: str = "text"
+    health_port: int = 0
+    node_grace_s: float = 40.0
+
+
+_RANGES = ("pod_ranges", "service_ranges", "node_ranges", "external_ranges", "control_range", "pod_cidr")
+_ADDRESSES = ("cluster_dns", "nat_address", "node_ip")
+_CHOICES = {"log_level": ("debug", "info", "warning", "error"), "log_format": ("text", "json")}
+
+
+def load(path: str | Path | None) -> AgentConfig:
+    """Read a configuration file, JSON or YAML. None gives the defaults. Raises ConfigError."""
+    if path is None:
+        return AgentConfig()
+    try:
+        body = Path(path).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror}") from error
+    try:
+        return decode(body)
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from error
+
+
+def decode(body: bytes) -> AgentConfig:
+    """Raises ConfigError naming the field."""
+    try:
+        tree = msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        tree = _yaml(body)
+    try:
+        config = msgspec.convert(tree or {}, AgentConfig)
+    except msgspec.ValidationError as error:
+        raise ConfigError(str(error).replace("`$.", "`")) from error
+    _check(config)
+    return config
+
+
+def _yaml(body: bytes) -> Any:
+    import yaml  # not needed for the JSON that clusters of our own write
+
+    try:
+        return yaml.safe_load(body)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"neither JSON nor YAML: {error}") from error
+
+
+def _check(config: AgentConfig) -> None:
+    for fields, parse, what in ((_RANGES, ipaddress.ip_network, "a range"), (_ADDRESSES, ipaddress.ip_address, "an address")):
+        for field in fields:
+            value = getattr(config, field)
+            for text in (value,) if isinstance(value, str) else value:
+                try:
+                    if text:
+                        parse(text)
+                except ValueError as error:
+                    raise ConfigError(f"{field}: {text!r} is not {what}: {error}") from error
+    for field, choices in _CHOICES.items():
+        if getattr(config, field) not in choices:
+            raise ConfigError(f"{field}: {getattr(config, field)!r} is none of {', '.join(choices)}")
+    if config.max_pods < 1:
+        raise ConfigError(f"max_pods: must be at least 1, got {config.max_pods}")
