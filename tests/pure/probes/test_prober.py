@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.objects.core import Probe
-from podwire.probes.prober import Prober, ProbeKind, begin, observe
+from podwire.probes.prober import ProbeKind, Prober, begin, observe
 
 
 def after(prober: Prober, outcomes: list[bool]) -> Prober:
