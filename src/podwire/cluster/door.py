@@ -1,0 +1,141 @@
+"""The one process of a cluster in the machine's own network namespace.
+
+It starts init in fresh namespaces, and then does three things:
+
+- it makes listening sockets on 127.0.0.1 on the supervisor's request and hands them in (SCM_RIGHTS);
+- until ``up`` commits, it takes everything back when ``up`` goes away (the end of the boot channel);
+- it goes when init goes, and init goes when it goes (boot.py), so neither is ever alone.
+
+What must not be here: anything heavy. It is started as ``python -m podwire.cluster.door ROOT --boot FD --lock FD --hold NAME=FD...``.
+
+On the boot channel: ``{"started": {}}`` or ``{"error": text}`` from here; ``{"commit": {}}`` from ``up``, answered ``{"committed": {}}``.
+From the supervisor: ``{"id", "port", "protocol"}``, answered ``{"id", "port"}`` + a socket, or ``{"id", "error"}``.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+from collections.abc import Mapping
+
+from podwire.cluster import boot, packets, ports, state
+from podwire.cluster.loop import Loop
+from podwire.cluster.paths import Paths
+from podwire.linux import syscalls
+from podwire.linux.errors import KernelRefused
+
+
+class Door:
+    def __init__(self, paths: Paths, upper: socket.socket, lock: int) -> None:
+        self._paths = paths
+        self._upper = upper
+        self._lock = lock
+        self._loop = Loop()
+        self._committed = False
+        self._inner: socket.socket
+        self._init: int
+
+    def run(self, held: Mapping[str, int]) -> None:
+        """Live as long as the cluster does."""
+        try:
+            self._start(held)
+            packets.send(self._upper, {"started": {}})
+        except KernelRefused as refused:
+            self._roll_back()
+            with contextlib.suppress(packets.Closed):
+                packets.send(self._upper, {"error": str(refused)})
+            return
+        except packets.Closed:
+            self._end()
+            self._roll_back()
+            return
+        self._loop.on_readable(self._init, self._loop.stop)
+        self._loop.on_readable(self._upper.fileno(), self._hear_upper)
+        self._loop.on_readable(self._inner.fileno(), self._hear_inner)
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else lambda *_: self._end())
+        self._loop.run()
+        self._end()
+        if not self._committed:
+            self._roll_back()
+
+    def _start(self, held: Mapping[str, int]) -> None:
+        self._inner, inside = packets.pair()
+        own = state.identify(os.getpid())
+        assert own
+        state.write_run(self._paths, state.Run(state.boot_id(), own))
+        # Orphans of the short-lived process between become children of door, so that init's end can be waited for here.
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1, "become a subreaper")
+        pid = boot.start_init(self._paths, {**held, "door": inside.fileno()}, self._lock)
+        self._init = os.pidfd_open(pid)
+        inside.close()
+        for descriptor in held.values():
+            os.close(descriptor)
+        state.write_run(self._paths, state.Run(state.boot_id(), own, state.identify(pid)))
+
+    def _hear_upper(self) -> None:
+        try:
+            packet = packets.receive(self._upper)
+            if "commit" in packet.message:
+                state.unmark(self._paths, "making")
+                self._committed = True
+                packets.send(self._upper, {"committed": {}})
+        except packets.Closed:
+            self._loop.forget(self._upper.fileno())
+            self._upper.close()
+            if not self._committed:
+                self._loop.stop()
+
+    def _hear_inner(self) -> None:
+        try:
+            message, descriptors = packets.receive(self._inner)
+        except packets.Closed:
+            self._loop.stop()
+            return
+        for descriptor in descriptors:
+            os.close(descriptor)
+        answer: packets.Message = {"id": message.get("id")}
+        try:
+            with ports.listening_or_any(int(message["port"]), str(message["protocol"])) as made:
+                answer["port"] = made.getsockname()[1]
+                packets.send(self._inner, answer, [made.fileno()])
+        except (ports.Refused, KeyError, ValueError, OSError) as error:
+            packets.send(self._inner, {**answer, "error": str(error)})
+
+    def _end(self) -> None:
+        """End the cluster: the kernel ends every process in init's PID namespace before init itself is over."""
+        with contextlib.suppress(AttributeError, ProcessLookupError):
+            signal.pidfd_send_signal(self._init, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            while True:
+                os.waitpid(-1, 0)
+
+    def _roll_back(self) -> None:
+        """Take back a cluster that never was whole. One that had been kept stays as it was."""
+        if state.is_marked(self._paths, "making"):
+            from podwire.cluster import lifecycle
+
+            state.remove(self._paths, lifecycle.forget_entry)
+
+
+def main(arguments: list[str]) -> None:
+    root, *words = arguments
+    held: dict[str, int] = {}
+    numbers: dict[str, int] = {}
+    for word, value in zip(words[::2], words[1::2], strict=True):
+        if word == "--hold":
+            name, _, number = value.partition("=")
+            held[name] = int(number)
+        else:
+            numbers[word] = int(value)
+    for descriptor in (*held.values(), *numbers.values()):
+        os.set_inheritable(descriptor, False)
+    syscalls.set_title(f"podwire door {os.path.basename(root)}")
+    Door(Paths(root), socket.socket(fileno=numbers["--boot"]), numbers["--lock"]).run(held)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
