@@ -55,6 +55,7 @@ from podwire.nft.model import (
     Verdict,
     VerdictMap,
 )
+from podwire.nft.text import parse, render, render_rule, rule, table
 
 __all__ = [
     "AddChain",
@@ -107,4 +108,9 @@ __all__ = [
     "Verdict",
     "VerdictMap",
     "datatype",
+    "parse",
+    "render",
+    "render_rule",
+    "rule",
+    "table",
 ]

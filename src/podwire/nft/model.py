@@ -241,7 +241,7 @@ class Limit:
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """``update @set { key timeout 3600s : value }``, ``add``, ``delete``: the packet path changes a set. ``timeout_ms`` 0: the set's own."""
+    """``update @set { key timeout 3600s : value }``, ``add``, ``delete``: packets change a set. ``timeout_ms`` 0: the set's own."""
 
     operation: str
     set: str
