@@ -68,7 +68,7 @@ class Addresses:
 
     def release_owner(self, owner: str) -> list[IPAddress]:
         """Take back every address of an owner, and give them."""
-        found = [address for address, holder in self.owners().items() if holder == owner]
+        found = sorted((address for address, holder in self.owners().items() if holder == owner), key=int)
         for address in found:
             self.release(address)
         return found

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 import functools
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from podwire.linux import namespaces
+from podwire.linux import namespaces, syscalls
 from podwire.linux.errors import KernelRefused
 from podwire.linux.network import Network
 from podwire.pods import wiring
@@ -54,6 +55,20 @@ class PodNetwork:
         self._network.apply(wiring.bridge(self._ranges, self._mtu, exists=exists))
         self._inside(functools.partial(_write_settings, _of_interface(wiring.BRIDGE)))
 
+    def add_new(self, owner: str, addresses: Sequence[IPAddress]) -> int:
+        """Make a network namespace and attach it as a Pod; gives its descriptor, which the caller closes. Raises as ``add`` does."""
+        own = namespaces.own_network()
+        try:
+            namespace, inside = namespaces.inside(own, _new_namespace)  # one thread for all that is done there
+        finally:
+            os.close(own)
+        try:
+            self._attach(owner, addresses, namespace, inside)
+        except BaseException:
+            os.close(namespace)
+            raise
+        return namespace
+
     def add(self, owner: str, addresses: Sequence[IPAddress], namespace: int) -> Wires:
         """Attach the namespace of that descriptor as a Pod with these addresses, at most one of each family.
 
@@ -61,22 +76,33 @@ class PodNetwork:
             NetworkFull: the bridge has no port left.
             KernelRefused: anything else; nothing of the attachment is left then.
         """
+        return self._attach(owner, addresses, namespace, namespaces.inside(namespace, _prepared))
+
+    def _attach(self, owner: str, addresses: Sequence[IPAddress], namespace: int, inside: Network) -> Wires:
         pod = wiring.wires(owner, addresses)
         gateways = [self._gateways[address.version] for address in addresses]
-        namespaces.inside(namespace, functools.partial(_write_settings, wiring.POD_SETTINGS))
         try:
             self._make_pair(pod, namespace)
-            with Network(namespace) as inside:
-                inside.apply(wiring.in_pod(pod, gateways, self._bridge_mac, self._congestion))
+            inside.apply(wiring.in_pod(pod, gateways, self._bridge_mac, self._congestion))
             self._network.apply(wiring.on_node_after(pod))
         except KernelRefused:
             self._network.apply(wiring.removal(pod))
             raise
+        finally:
+            inside.close()
         return pod
 
     def delete(self, owner: str, addresses: Sequence[IPAddress]) -> None:
-        """Remove a Pod's attachment; what is not there is none. Raises KernelRefused."""
+        """Remove a Pod's attachment; what is not there is none. Raises KernelRefused.
+
+        The kernel takes some 15 ms to delete a link, with a lock that all namespaces share. Who lets go of the Pod's whole
+        namespace calls ``detach`` instead: the link then ends with it, together with others.
+        """
         self._network.apply(wiring.removal(wiring.wires(owner, addresses)))
+
+    def detach(self, addresses: Sequence[IPAddress]) -> None:
+        """No packet finds these addresses any more; the link is left to end with the Pod's namespace. Raises KernelRefused."""
+        self._network.apply(wiring.unrouted(addresses))
 
     def check(self, owner: str, addresses: Sequence[IPAddress], namespace: int) -> None:
         """Compare an attachment with how it was made. Raises AttachmentBroken."""
@@ -136,6 +162,23 @@ class PodNetwork:
             return Path("/proc/sys/net/ipv4/tcp_available_congestion_control").read_text().split()
         except OSError:
             return []
+
+
+def _prepared() -> Network:
+    """Runs inside a Pod's namespace."""
+    _write_settings(wiring.POD_SETTINGS)
+    return Network()
+
+
+def _new_namespace() -> tuple[int, Network]:
+    """Runs in a thread of its own, which it takes to a new namespace."""
+    syscalls.unshare(syscalls.CLONE_NEWNET)
+    namespace = namespaces.own_network()
+    try:
+        return namespace, _prepared()
+    except BaseException:
+        os.close(namespace)
+        raise
 
 
 def _of_interface(name: str) -> dict[str, str]:
