@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import struct
+import subprocess
 from ipaddress import IPv4Address, IPv6Address, ip_address
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from oracles import program
 from podwire.wire import filter as filters
 from podwire.wire import pcap
 
@@ -146,3 +149,11 @@ def test_a_file_reads_back_and_a_packet_prints() -> None:
     assert pcap.line(pcap.Packet(0, 1, ethertype, 0, content, len(content))) == "fd00::2.53 > fd00:0:0:1::3.9: UDP, length 12"
     with pytest.raises(ValueError, match="no pcap file"):
         list(pcap.read(b"x" * 40))
+
+
+def test_tcpdump_reads_what_is_written(tmp_path: Path) -> None:
+    ethertype, content = packet("10.4.0.2", "10.4.1.3", 17, 40000, 80)
+    file = tmp_path / "x.pcap"
+    file.write_bytes(pcap.header() + pcap.record(pcap.Packet(1_700_000_000_123_456_789, 3, ethertype, 4, content, len(content))))
+    text = subprocess.run([program("tcpdump"), "-nr", str(file)], capture_output=True, text=True, check=True).stdout
+    assert "Out IP 10.4.0.2.40000 > 10.4.1.3.80: UDP" in text
