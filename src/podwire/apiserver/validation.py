@@ -17,6 +17,9 @@ import orjson
 
 INVALID, REQUIRED, UNSUPPORTED, DUPLICATE = "FieldValueInvalid", "FieldValueRequired", "FieldValueNotSupported", "FieldValueDuplicate"
 FORBIDDEN, TOO_LONG, TOO_MANY, NOT_FOUND = "FieldValueForbidden", "FieldValueTooLong", "FieldValueTooMany", "FieldValueNotFound"
+INTERNAL = "InternalError"
+
+IMMUTABLE = "field is immutable"
 
 _TITLES = {
     INVALID: "Invalid value",
@@ -27,8 +30,9 @@ _TITLES = {
     TOO_LONG: "Too long",
     TOO_MANY: "Too many",
     NOT_FOUND: "Not found",
+    INTERNAL: "Internal error",
 }
-_WITHOUT_VALUE = (REQUIRED, FORBIDDEN, TOO_LONG, TOO_MANY)
+_WITHOUT_VALUE = (REQUIRED, FORBIDDEN, TOO_LONG, TOO_MANY, INTERNAL)
 
 
 class Path:
@@ -109,6 +113,15 @@ def too_many(path: Path, limit: int) -> FieldError:
     return FieldError(TOO_MANY, path.text, None, f"must have at most {limit} items")
 
 
+def not_found(path: Path, value: Any) -> FieldError:
+    return FieldError(NOT_FOUND, path.text, value)
+
+
+def internal(path: Path, detail: str) -> FieldError:
+    """What the server cannot do though nothing is wrong with the request: a pool is empty."""
+    return FieldError(INTERNAL, path.text, None, detail)
+
+
 def summary(errors: Sequence[FieldError]) -> str:
     """Print errors as the message of a Status carries them: one alone, several in brackets, each once."""
     texts = list(dict.fromkeys(str(error) for error in errors))
@@ -136,7 +149,8 @@ def _regex_error(what: str, pattern: str, *examples: str) -> str:
     return f"{what} (e.g. {shown}, regex used for validation is '{pattern}')"
 
 
-_LABEL_TEXT = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character"
+_LABEL_TEXT = "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', "
+    "and must start and end with an alphanumeric character"
 _SUBDOMAIN_TEXT = (
     "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', "
     "and must start and end with an alphanumeric character"
@@ -331,9 +345,8 @@ def metadata_update_errors(metadata: dict[str, Any], old: dict[str, Any], path: 
                     f"no new finalizers can be added if the object is being deleted, found new finalizers []string{shown}",
                 )
             )
-    for key in ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds"):
-        if metadata.get(key) != old.get(key):
-            errors.append(invalid(path / key, metadata.get(key), "field is immutable"))
+    fixed = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
+    errors += [invalid(path / key, metadata.get(key), IMMUTABLE) for key in fixed if metadata.get(key) != old.get(key)]
     for key in ("labels", "annotations", "ownerReferences", "finalizers"):
         if metadata.get(key) != old.get(key):
             return errors + _common_errors(metadata, path)
