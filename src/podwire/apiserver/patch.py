@@ -117,10 +117,8 @@ def _index(part: str, length: int, verb: str, path: str, *, beyond: bool = False
         raise PatchError(f'{verb} operation does not apply: "{part}" in "{path}" is no index: invalid index referenced', 422)
     index = int(part)
     if index >= length + beyond:
-        raise PatchError(
-            f"{verb} operation does not apply: error in {verb} for path: '{path}': Unable to access invalid index: {part}: invalid index referenced",
-            422,
-        )
+        where = f"error in {verb} for path: '{path}'"
+        raise PatchError(f"{verb} operation does not apply: {where}: Unable to access invalid index: {part}: invalid index referenced", 422)
     return index
 
 

@@ -15,11 +15,8 @@ from typing import Any
 from podwire.apiserver.kind import Kind, Tree
 
 _ABOUT = {
-    "Name": (
-        "Name must be unique within a namespace. Is required when creating resources, although some resources may allow a client to request "
-        "the generation of an appropriate name automatically."
-    ),
-    "Age": "CreationTimestamp is a timestamp representing the server time when this object was created.",
+    "Name": "The object's name, unique among its kind within its namespace.",
+    "Age": "How long ago the object was made.",
 }
 
 
