@@ -156,4 +156,4 @@ def test_tcpdump_reads_what_is_written(tmp_path: Path) -> None:
     file = tmp_path / "x.pcap"
     file.write_bytes(pcap.header() + pcap.record(pcap.Packet(1_700_000_000_123_456_789, 3, ethertype, 4, content, len(content))))
     text = subprocess.run([program("tcpdump"), "-nr", str(file)], capture_output=True, text=True, check=True).stdout
-    assert "Out IP 10.4.0.2.40000 > 10.4.1.3.80: UDP" in text
+    assert "Out IP 10.4.0.2.40000 > 10.4.1.3.80: " in text
