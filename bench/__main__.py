@@ -1,0 +1,28 @@
+"""The command line of the benchmarks: see ``bench``."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+
+BENCHMARKS = {"cluster-up": "bench.cluster_up", "pod-network": "bench.pod_network"}
+
+
+def main() -> int:
+    """Run the benchmarks named, or all. Exits 1 when a figure falls short of its limit."""
+    parser = argparse.ArgumentParser(prog="python -m bench")
+    parser.add_argument("name", nargs="*", choices=[[], *BENCHMARKS], help="which (default: all)")
+    parser.add_argument("--json", action="store_true", help="one JSON object a benchmark")
+    arguments = parser.parse_args()
+    status = 0
+    for name in arguments.name or BENCHMARKS:
+        report = importlib.import_module(BENCHMARKS[name]).run()
+        print(report.as_json() if arguments.json else report.as_table(), flush=True)
+        if not all(limit.holds(report.figures[figure]) for figure, limit in report.limits.items()):
+            status = 1
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
