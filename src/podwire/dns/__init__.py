@@ -1,0 +1,1 @@
+"""Cluster DNS: names for Services and their endpoints."""
