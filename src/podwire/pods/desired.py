@@ -1,0 +1,216 @@
+"""What a Pod is on its node, from its object, the Services that select it, and the node. Pure.
+
+Here: which program plays a container, on which ports stand-ins listen, a Pod's names and the files that resolve names in it.
+Not here: addresses (``addresses``), wires (``wiring``), status (``status``), what containers find in their environment
+(``environment``).
+
+Sources: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service/, .../concepts/workloads/pods/init-containers/
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from podwire.objects.core import Container, ContainerPort, Pod, Probe, Service
+from podwire.objects.meta import selects
+from podwire.pods.standins.messages import Port, Role
+
+MACHINE_IMAGE = "podwire.dev/machine"
+HOSTNAME_LIMIT = 63
+
+
+@dataclass(frozen=True)
+class NodeFacts:
+    """What Pods must know of the node that they are on. ``resolv_conf`` is the node's own file."""
+
+    name: str
+    ip: str = ""
+    zone: str = ""
+    cluster_domain: str = "cluster.local"
+    cluster_dns: tuple[str, ...] = ()
+    resolv_conf: str = ""
+
+
+class Player(enum.Enum):
+    """Who plays a container. The image decides alone."""
+
+    MACHINE = "machine"
+    STAND_IN = "stand-in"
+
+
+def player(container: Container) -> Player:
+    """The image ``podwire.dev/machine``, with any tag or digest, is a program of the machine; every other one is stood in for."""
+    rest = container.image.removeprefix(MACHINE_IMAGE)
+    is_machine = container.image.startswith(MACHINE_IMAGE) and (not rest or rest[0] in ":@")
+    return Player.MACHINE if is_machine else Player.STAND_IN
+
+
+def is_sidecar(container: Container) -> bool:
+    """An init container that goes on running beside the others."""
+    return container.restart_policy == "Always"
+
+
+# Ports -----------------------------------------------------------------------------------------------------------------
+
+
+def resolve_port(port: int | str, container: Container) -> int | None:
+    """The number of a port of that container; None for a name that it does not declare, or a number out of range."""
+    if isinstance(port, str):
+        if not port.isdigit():
+            return next((declared.container_port for declared in container.ports if declared.name == port), None)
+        port = int(port)
+    return port if 0 < port < 65536 else None
+
+
+def standin_ports(pod: Pod, services: Iterable[Service]) -> tuple[Port, ...]:
+    """Where the Pod's stand-ins listen: declared ports, the ports of their probes, and the target ports of Services that select it.
+
+    A target port that no container declares goes to the first container, unless a program of the machine is in the Pod: then
+    it may be that program's.
+    """
+    running = [container for container in pod.spec.init_containers if is_sidecar(container)] + list(pod.spec.containers)
+    standins = [container for container in running if player(container) is Player.STAND_IN]
+    if not standins:
+        return ()
+    found: dict[tuple[str, int], str] = {}
+    for container in standins:
+        for protocol, number in _own_ports(container):
+            found.setdefault((protocol, number), container.name)
+    declared = [(port, container) for container in running for port in container.ports]
+    mixed = len(standins) < len(running)
+    for service in services:
+        if not selects(service.spec.selector, pod.metadata.labels) or service.namespace != pod.namespace:
+            continue
+        for wanted in service.spec.ports:
+            target = wanted.target_port or wanted.port
+            key = _target(target, wanted.protocol, declared)
+            if key is not None and not mixed:
+                found.setdefault(key, "")
+    return tuple(Port(protocol, number, name) for (protocol, number), name in sorted(found.items()))
+
+
+def _own_ports(container: Container) -> Iterator[tuple[str, int]]:
+    for port in container.ports:
+        yield port.protocol, port.container_port
+    for probe in (container.startup_probe, container.readiness_probe, container.liveness_probe):
+        number = _probe_port(probe, container) if probe is not None else None
+        if number is not None:
+            yield "TCP", number
+
+
+def _probe_port(probe: Probe, container: Container) -> int | None:
+    """The port on the Pod that a probe goes to; None where it goes elsewhere or nowhere."""
+    for action in (probe.http_get, probe.tcp_socket):
+        if action is not None:
+            return None if action.host else resolve_port(action.port, container)
+    return probe.grpc.port if probe.grpc is not None else None
+
+
+def _target(target: int | str, protocol: str, declared: list[tuple[ContainerPort, Container]]) -> tuple[str, int] | None:
+    if isinstance(target, str) and not target.isdigit():
+        names = (port.container_port for port, _ in declared if port.name == target and port.protocol == protocol)
+        number = next(names, None)
+        return None if number is None else (protocol, number)
+    return protocol, int(target)
+
+
+def role(pod: Pod, facts: NodeFacts, ip: str) -> Role:
+    """Whom the stand-ins say they are."""
+    return Role(
+        uid=pod.metadata.uid,
+        name=pod.name,
+        namespace=pod.namespace,
+        ip=ip,
+        node=facts.name,
+        zone=facts.zone,
+        service_account=pod.spec.service_account_name or "default",
+    )
+
+
+# Names -----------------------------------------------------------------------------------------------------------------
+
+
+def hostname(pod: Pod) -> str:
+    """What ``hostname`` prints in the Pod: ``spec.hostname`` or the Pod's name, cut to 63 characters."""
+    return (pod.spec.hostname or pod.name)[:HOSTNAME_LIMIT].rstrip("-.")
+
+
+def full_name(pod: Pod, facts: NodeFacts) -> str:
+    """The Pod's fully qualified name, which it has only with a subdomain; else empty."""
+    if not pod.spec.subdomain:
+        return ""
+    return f"{hostname(pod)}.{pod.spec.subdomain}.{pod.namespace}.svc.{facts.cluster_domain}"
+
+
+def kernel_hostname(pod: Pod, facts: NodeFacts) -> str:
+    """The name that the kernel has for the Pod: the node's for one in its network."""
+    if pod.spec.host_network:
+        return facts.name
+    return (full_name(pod, facts) if pod.spec.set_hostname_as_fqdn else "") or hostname(pod)
+
+
+def resolv_conf(pod: Pod, facts: NodeFacts) -> str:
+    """The Pod's /etc/resolv.conf, by its dnsPolicy and dnsConfig."""
+    policy = pod.spec.dns_policy or "ClusterFirst"
+    if policy == "ClusterFirst" and pod.spec.host_network:
+        policy = "Default"
+    nameservers: list[str] = []
+    searches: list[str] = []
+    options: dict[str, str | None] = {}
+    if policy in {"ClusterFirst", "ClusterFirstWithHostNet"} and facts.cluster_dns:
+        domain = facts.cluster_domain
+        nameservers = list(facts.cluster_dns)
+        searches = [f"{pod.namespace}.svc.{domain}", f"svc.{domain}", domain]
+        options = {"ndots": "5"}
+    elif policy != "None":
+        nameservers, searches, options = _parsed(facts.resolv_conf)
+    extra = pod.spec.dns_config
+    if extra is not None:
+        nameservers += extra.nameservers
+        searches += extra.searches
+        options |= {option.name: option.value for option in extra.options}
+    lines = [f"nameserver {address}" for address in dict.fromkeys(nameservers)]
+    if searches:
+        lines.insert(0, "search " + " ".join(dict.fromkeys(searches)))
+    if options:
+        lines.append("options " + " ".join(name if value is None else f"{name}:{value}" for name, value in options.items()))
+    return "".join(line + "\n" for line in lines)
+
+
+def _parsed(text: str) -> tuple[list[str], list[str], dict[str, str | None]]:
+    nameservers: list[str] = []
+    searches: list[str] = []
+    options: dict[str, str | None] = {}
+    for line in text.splitlines():
+        words = line.split("#")[0].split()
+        match words:
+            case ["nameserver", address, *_]:
+                nameservers.append(address)
+            case ["search" | "domain", *domains]:
+                searches = domains
+            case ["options", *given]:
+                for option in given:
+                    name, colon, value = option.partition(":")
+                    options[name] = value if colon else None
+    return nameservers, searches, options
+
+
+def hosts(pod: Pod, facts: NodeFacts, ips: Iterable[str]) -> str:
+    """The Pod's /etc/hosts."""
+    lines = [
+        "# Kubernetes-managed hosts file.",
+        "127.0.0.1\tlocalhost",
+        "::1\tlocalhost ip6-localhost ip6-loopback",
+        "fe00::0\tip6-localnet",
+        "fe00::0\tip6-mcastprefix",
+        "fe00::1\tip6-allnodes",
+        "fe00::2\tip6-allrouters",
+    ]
+    names = " ".join(name for name in (full_name(pod, facts), kernel_hostname(pod, facts)) if name)
+    lines += [f"{ip}\t{' '.join(dict.fromkeys(names.split()))}" for ip in ips]
+    if pod.spec.host_aliases:
+        lines += ["", "# Entries added by HostAliases."]
+        lines += [f"{alias.ip}\t{' '.join(alias.hostnames)}" for alias in pod.spec.host_aliases]
+    return "\n".join(lines) + "\n"

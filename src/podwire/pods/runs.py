@@ -1,0 +1,136 @@
+"""What has become of each container, as data; restarts and their back-off. Pure.
+
+A ``Run`` is the present state of one container with the little that is remembered of the run before. A ``Record`` is all that
+the node must know of a Pod to take it up again after the agent was killed; it lies on disk as JSON.
+
+Times are wall-clock seconds since 1970.
+
+Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restart-policy
+"""
+
+from __future__ import annotations
+
+import enum
+
+import msgspec
+
+BACK_OFF_FIRST_S, BACK_OFF_LAST_S = 10.0, 300.0
+BACK_OFF_RESET_S = 600.0
+"""A container that ran this long begins again without delay."""
+
+
+class State(enum.Enum):
+    WAITING = "waiting"
+    RUNNING = "running"
+    TERMINATED = "terminated"
+
+
+class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a run ended. ``exit_code`` is what a shell would see: 128 and the number for a signal."""
+
+    exit_code: int = 0
+    signal: int = 0
+    reason: str = ""
+    message: str = ""
+    started_at: float = 0.0
+    finished_at: float = 0.0
+    container_id: str = ""
+
+
+class Run(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One container. ``restarts`` counts the runs before this one; ``program`` is the name under which its program is started."""
+
+    state: State = State.WAITING
+    reason: str = ""
+    message: str = ""
+    restarts: int = 0
+    started_at: float = 0.0
+    program: str = ""
+    container_id: str = ""
+    started: bool = False
+    ready: bool = False
+    ending: Ending | None = None
+    last: Ending | None = None
+    back_off_s: float = 0.0
+    retry_at: float = 0.0
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A Pod on this node. ``sandbox`` counts its network namespaces: a second one means a node that was started anew."""
+
+    uid: str
+    namespace: str
+    name: str
+    addresses: tuple[str, ...] = ()
+    sandbox: int = 0
+    start_time: float = 0.0
+    runs: dict[str, Run] = {}
+    finished: bool = False
+
+    def with_run(self, name: str, run: Run) -> Record:
+        return msgspec.structs.replace(self, runs={**self.runs, name: run})
+
+
+def restarts_after(policy: str, exit_code: int) -> bool:
+    """Whether a container is started again after it ended so."""
+    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
+
+
+def began(run: Run, now: float, *, program: str, container_id: str, started: bool) -> Run:
+    """The container runs. ``started``: nothing has to be probed before that is said."""
+    return msgspec.structs.replace(
+        run,
+        state=State.RUNNING,
+        reason="",
+        message="",
+        started_at=now,
+        program=program,
+        container_id=container_id,
+        started=started,
+        ready=False,
+        last=run.ending or run.last,
+        ending=None,
+    )
+
+
+def ended(run: Run, now: float, *, exit_code: int, signal: int = 0, reason: str = "", message: str = "") -> Run:
+    """The container has ended."""
+    ending = Ending(
+        exit_code=exit_code,
+        signal=signal,
+        reason=reason or ("Completed" if exit_code == 0 else "Error"),
+        message=message,
+        started_at=run.started_at,
+        finished_at=now,
+        container_id=run.container_id,
+    )
+    return msgspec.structs.replace(run, state=State.TERMINATED, reason="", message="", started=False, ready=False, ending=ending)
+
+
+def to_restart(run: Run, now: float) -> Run:
+    """The container is to run again: the first time at once, then after ten seconds, then twice as long each time."""
+    ran_s = now - run.started_at if run.started_at else 0.0
+    back_off = 0.0 if ran_s >= BACK_OFF_RESET_S else run.back_off_s
+    following = min(BACK_OFF_LAST_S, back_off * 2) if back_off else BACK_OFF_FIRST_S
+    return msgspec.structs.replace(run, restarts=run.restarts + 1, back_off_s=following, retry_at=now + back_off)
+
+
+def waiting(run: Run, reason: str, message: str = "") -> Run:
+    """The container waits to be started."""
+    last = run.ending or run.last
+    state = State.WAITING
+    return msgspec.structs.replace(run, state=state, reason=reason, message=message, started=False, ready=False, ending=None, last=last)
+
+
+def lost(record: Record, now: float) -> Record:
+    """The node was started anew: whatever ran is gone, and begins again with a further restart in a further sandbox."""
+    runs = {}
+    for name, run in record.runs.items():
+        if run.state is State.RUNNING:
+            gone = ended(run, now, exit_code=255, reason="Unknown", message="The node was restarted.")
+            runs[name] = msgspec.structs.replace(waiting(gone, "ContainerCreating"), restarts=run.restarts + 1, program="", retry_at=0.0)
+        elif run.state is State.WAITING:
+            runs[name] = msgspec.structs.replace(run, retry_at=0.0)
+        else:
+            runs[name] = run
+    return msgspec.structs.replace(record, addresses=(), runs=runs)

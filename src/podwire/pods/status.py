@@ -1,0 +1,225 @@
+"""A Pod's status, from its object and what is known of its containers. Pure.
+
+The result is a plain JSON tree with every field that the API demands, also where it is false or zero; it is sent as a
+strategic merge patch, which leaves other people's conditions alone. Times of transitions are kept where nothing changed.
+
+Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from podwire.objects.core import Container, Pod
+from podwire.pods.desired import NodeFacts, is_sidecar
+from podwire.pods.runs import Ending, Record, Run, State, restarts_after
+
+Tree = dict[str, Any]
+_NEW = Run(reason="ContainerCreating")
+_NOT_YET = Run(reason="PodInitializing")
+_RESOURCES = ("cpu", "memory")
+
+
+def timestamp(seconds: float) -> str:
+    """A time as the API writes it."""
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mapping[str, Any] | None = None) -> Tree:
+    """The whole status. ``former`` is the status that was written last, whose transition times are kept where they can be."""
+    initialized = is_initialized(pod, record)
+    phase = phase_of(pod, record)
+    tree: Tree = {
+        "phase": phase,
+        "hostIP": facts.ip,
+        "hostIPs": [{"ip": facts.ip}],
+        "startTime": timestamp(record.start_time),
+        "qosClass": qos_class(pod),
+        "conditions": _with_times(_conditions(pod, record, initialized, phase), pod, former, now),
+        "containerStatuses": [
+            _container(c, record.runs.get(c.name) or (_NEW if initialized else _first(pod))) for c in pod.spec.containers
+        ],
+    }
+    ips = (facts.ip,) if pod.spec.host_network else record.addresses
+    if ips:
+        tree |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
+    if pod.spec.init_containers:
+        runs = ((container, record.runs.get(container.name, _NOT_YET)) for container in pod.spec.init_containers)
+        tree["initContainerStatuses"] = [_container(container, run, init=True) for container, run in runs]
+    return tree
+
+
+def _first(pod: Pod) -> Run:
+    return _NOT_YET if pod.spec.init_containers else _NEW
+
+
+# Phase -----------------------------------------------------------------------------------------------------------------
+
+
+def init_done(container: Container, record: Record) -> bool:
+    """Whether an init container has done its work: ended well, or as a sidecar has started at least once."""
+    run = record.runs.get(container.name, _NOT_YET)
+    if is_sidecar(container):
+        return run.started or run.ending is not None or run.last is not None
+    return run.ending is not None and run.ending.exit_code == 0
+
+
+def is_initialized(pod: Pod, record: Record) -> bool:
+    """Whether every init container has done its work."""
+    return all(init_done(container, record) for container in pod.spec.init_containers)
+
+
+def init_failed(pod: Pod, record: Record) -> bool:
+    """Whether an init container has failed for good."""
+    if pod.spec.restart_policy != "Never":
+        return False
+    runs = (record.runs.get(container.name) for container in pod.spec.init_containers if not is_sidecar(container))
+    return any(run is not None and run.ending is not None and run.ending.exit_code != 0 for run in runs)
+
+
+def is_over(pod: Pod, record: Record) -> bool:
+    """Whether every container has ended and none is started again."""
+    if init_failed(pod, record):
+        return True
+    endings = [record.runs.get(container.name, _NEW).ending for container in pod.spec.containers]
+    policy = pod.spec.restart_policy
+    return all(ending is not None and not restarts_after(policy, ending.exit_code) for ending in endings)
+
+
+def phase_of(pod: Pod, record: Record) -> str:
+    """Pending until all containers have been started once; then Running until all have ended for good."""
+    if init_failed(pod, record):
+        return "Failed"
+    runs = [record.runs.get(container.name, _NEW) for container in pod.spec.containers]
+    if not is_initialized(pod, record) or any(run.started_at == 0 and run.last is None for run in runs):
+        return "Pending"
+    if is_over(pod, record):
+        return "Failed" if any(run.ending is not None and run.ending.exit_code for run in runs) else "Succeeded"
+    return "Running"
+
+
+# Conditions ------------------------------------------------------------------------------------------------------------
+
+
+def _conditions(pod: Pod, record: Record, initialized: bool, phase: str) -> list[Tree]:
+    over = phase in {"Succeeded", "Failed"}
+    waiting = [c.name for c in pod.spec.init_containers if not init_done(c, record)]
+    unready = [c.name for c in _serving(pod) if not record.runs.get(c.name, _NEW).ready]
+    gates = {condition.type: condition.status for condition in pod.status.conditions}
+    closed = [gate.condition_type for gate in pod.spec.readiness_gates if gates.get(gate.condition_type) != "True"]
+    containers = _condition("ContainersReady", not unready and not over)
+    if phase == "Succeeded":
+        containers |= {"reason": "PodCompleted"}
+    elif phase == "Failed":
+        containers |= {"reason": "PodFailed"}
+    elif unready:
+        containers |= {"reason": "ContainersNotReady", "message": f"containers with unready status: [{' '.join(unready)}]"}
+    ready = {**containers, "type": "Ready"}
+    if closed and containers["status"] == "True":
+        words = [f'the status of pod readiness gate "{name}" is not "True", but {gates.get(name, "Unknown")}' for name in closed]
+        ready |= {"status": "False", "reason": "ReadinessGatesNotReady", "message": "; ".join(words)}
+    first = _condition("Initialized", initialized)
+    if waiting:
+        first |= {"reason": "ContainersNotInitialized", "message": f"containers with incomplete status: [{' '.join(waiting)}]"}
+    elif phase == "Succeeded":
+        first |= {"reason": "PodCompleted"}
+    sandbox = _condition("PodReadyToStartContainers", bool(record.sandbox) and not over)
+    return [sandbox, first, ready, containers, _condition("PodScheduled", True)]
+
+
+def _serving(pod: Pod) -> Iterable[Container]:
+    """The containers that must be ready for the Pod to be: sidecars too."""
+    return [container for container in pod.spec.init_containers if is_sidecar(container)] + list(pod.spec.containers)
+
+
+def _condition(kind: str, true: bool) -> Tree:
+    return {"type": kind, "status": "True" if true else "False", "reason": None, "message": None}
+
+
+def _with_times(conditions: list[Tree], pod: Pod, former: Mapping[str, Any] | None, now: float) -> list[Tree]:
+    """An absent reason or message is sent as null, which takes away what was there before."""
+    if former is not None:
+        before = {c["type"]: (c["status"], c["lastTransitionTime"]) for c in former["conditions"]}
+    else:
+        before = {c.type: (c.status, c.last_transition_time) for c in pod.status.conditions}
+    for condition in conditions:
+        state, at = before.get(condition["type"], ("", None))
+        condition["lastTransitionTime"] = at if at and state == condition["status"] else timestamp(now)
+    return conditions
+
+
+# Containers ------------------------------------------------------------------------------------------------------------
+
+
+def _container(container: Container, run: Run, *, init: bool = False) -> Tree:
+    # An init container that has done its work is ready; a sidecar is as other containers are.
+    done = init and not is_sidecar(container) and run.ending is not None and run.ending.exit_code == 0
+    tree: Tree = {
+        "name": container.name,
+        "image": container.image,
+        "imageID": "",
+        "ready": run.ready or done,
+        "restartCount": run.restarts,
+        "started": run.started,
+        "state": _state(run),
+        "lastState": {"terminated": _terminated(run.last)} if run.last is not None else {},
+    }
+    if run.container_id:
+        tree["containerID"] = run.container_id
+    return tree
+
+
+def _state(run: Run) -> Tree:
+    if run.state is State.RUNNING:
+        return {"running": {"startedAt": timestamp(run.started_at)}}
+    if run.state is State.TERMINATED and run.ending is not None:
+        return {"terminated": _terminated(run.ending)}
+    waiting = {"reason": run.reason or "ContainerCreating"}
+    return {"waiting": waiting | ({"message": run.message} if run.message else {})}
+
+
+def _terminated(ending: Ending) -> Tree:
+    tree: Tree = {"exitCode": ending.exit_code, "reason": ending.reason, "finishedAt": timestamp(ending.finished_at)}
+    if ending.started_at:
+        tree["startedAt"] = timestamp(ending.started_at)
+    if ending.signal:
+        tree["signal"] = ending.signal
+    if ending.message:
+        tree["message"] = ending.message
+    if ending.container_id:
+        tree["containerID"] = ending.container_id
+    return tree
+
+
+# Quality of service ----------------------------------------------------------------------------------------------------
+
+
+def qos_class(pod: Pod) -> str:
+    """Guaranteed, Burstable or BestEffort, by requests and limits of cpu and memory."""
+    guaranteed, any_set = True, False
+    for container in (*pod.spec.init_containers, *pod.spec.containers):
+        for resource in _RESOURCES:
+            limit = _amount(container.resources.limits.get(resource))
+            request = _amount(container.resources.requests.get(resource)) or limit
+            any_set = any_set or bool(limit or request)
+            guaranteed = guaranteed and bool(limit) and request == limit
+    if not any_set:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+_SUFFIXES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
+_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
+
+
+def _amount(quantity: str | int | float | None) -> float:
+    """A quantity as a number, good enough to compare; the API has checked that it is one."""
+    if quantity is None:
+        return 0.0
+    text = str(quantity)
+    for suffix, factor in {**_BINARY, **_SUFFIXES}.items():
+        if text.endswith(suffix):
+            return float(text.removesuffix(suffix)) * factor
+    return float(text)
