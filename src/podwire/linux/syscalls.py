@@ -59,7 +59,8 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
-_MOUNT_SETATTR, _OPEN_TREE, _MOVE_MOUNT = 442, 428, 429
+_MOUNT_SETATTR, _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE = 442, 428, 429, 436
+_CLOSE_RANGE_CLOEXEC: Final = 4
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
@@ -171,3 +172,24 @@ def permitted_capabilities() -> frozenset[int]:
     _, low, _, _, high, _ = struct.unpack("=6I", data.raw)
     mask = low | high << 32
     return frozenset(number for number in range(64) if mask >> number & 1)
+
+
+def signal_descriptor(numbers: frozenset[int]) -> int:
+    """A descriptor from which signals that the caller has blocked are read, 128 bytes each, with who sent them (signalfd)."""
+    mask = sum(1 << (number - 1) for number in numbers).to_bytes(128, "little")
+    return _check(_libc.signalfd(-1, ctypes.c_char_p(mask), os.O_CLOEXEC | os.O_NONBLOCK), "make a descriptor for signals")
+
+
+def read_signals(fd: int) -> list[tuple[int, int]]:
+    """The signals that wait at the descriptor, as (number, pid of the sender; 0 when it is outside this PID namespace)."""
+    try:
+        data = os.read(fd, 128 * 64)
+    except BlockingIOError:
+        return []
+    return [(number, sender) for number, _, _, sender in (struct.unpack_from("=IiiI", data, offset) for offset in range(0, len(data), 128))]
+
+
+def close_on_exec_from(lowest: int) -> None:
+    """Let every descriptor from ``lowest`` on be closed when a program is executed, also those that somebody left open."""
+    last = ctypes.c_uint(0xFFFFFFFF)
+    _check(_libc.syscall(_CLOSE_RANGE, ctypes.c_uint(lowest), last, _CLOSE_RANGE_CLOEXEC), "mark descriptors to be closed")

@@ -1,0 +1,247 @@
+"""What a program sees of the machine's file system.
+
+Everything here runs in the program's own process, between fork and exec, in a mount namespace of its own; nothing of it is
+seen outside. Two views exist: the machine's own with some files exchanged (a Pod's resolv.conf), and the container's:
+everything read-only, without devices and set-user-ID bits, with an own /tmp, /run, /dev, /proc and /sys.
+
+Why so thorough where uid 0 is only uid 0 of a user namespace: when root made the cluster, that uid is the machine's root to
+every file that checks owners alone: device nodes, ``/proc/sys/kernel/core_pattern``, ``/proc/sysrq-trigger``. A read-only
+mount does not protect a device node, so devices are off everywhere but for the harmless ones in the new /dev.
+
+A file can be put where the machine has no such path. The folder that lacks it is then replaced by a small one that
+holds the same entries, each bound to the machine's, and the new one. Sources are taken (``open_tree``) before anything is
+covered, so a source may lie in a folder that is hidden.
+
+Sources: mount_namespaces(7), mount_setattr(2), move_mount(2) (a mount may lie on a symbolic link: where /etc/resolv.conf leads
+does not matter); the paths that containerd masks by default (oci/spec_opts).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, ParamSpec, TypeVar
+
+from podwire.linux import syscalls
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+_DEVICES: Final = ("null", "zero", "full", "random", "urandom", "tty")
+_LINKS: Final = {
+    "fd": "/proc/self/fd",
+    "stdin": "/proc/self/fd/0",
+    "stdout": "/proc/self/fd/1",
+    "stderr": "/proc/self/fd/2",
+    "ptmx": "pts/ptmx",
+}
+_READ_ONLY: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
+_MASKED: Final = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
+_TIGHT: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV
+_TIGHTER: Final = _TIGHT | syscalls.MS_NOEXEC
+
+
+@dataclass(frozen=True)
+class View:
+    """``files``: path that the program sees -> path of the file or folder to show there, read-only; ``folders`` likewise, writable.
+
+    ``read_only``: the container's view. ``hidden``: folders that it finds empty. ``proc``: a fresh /proc although the view is
+    the machine's (the program is in a PID namespace of its own).
+    """
+
+    files: Mapping[str, str] = field(default_factory=dict)
+    folders: Mapping[str, str] = field(default_factory=dict)
+    hidden: Sequence[str] = ()
+    read_only: bool = False
+    proc: bool = False
+
+    def __bool__(self) -> bool:
+        return bool(self.files or self.folders or self.hidden or self.read_only or self.proc)
+
+
+class ViewRefused(OSError):
+    """A step of the view failed; the text names the path."""
+
+
+def apply(view: View) -> None:
+    """Give the calling process, which is in a mount namespace of its own, this view.
+
+    Raises:
+        ViewRefused: with the path that the kernel refused.
+    """
+    _step("/", syscalls.mount, "none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    taken = [(target, _step(source, syscalls.open_tree, source, recursive=True), True) for target, source in view.files.items()]
+    taken += [(target, _step(source, syscalls.open_tree, source, recursive=True), False) for target, source in view.folders.items()]
+    later = ("/tmp", "/run", "/dev", "/proc", "/sys") if view.read_only else ()  # noqa: S108  (they get their own below)
+    for target, fd, _ in taken:
+        _step(target, _make_place, target, folder=_is_folder(fd), later=later)
+    if view.read_only:
+        _container()
+    elif view.proc:
+        _fresh_proc()
+    for path in view.hidden:
+        if os.path.isdir(path):
+            _step(path, syscalls.mount, "tmpfs", path, "tmpfs", _TIGHTER | syscalls.MS_RDONLY, "size=4k,mode=0555")
+    for target, fd, read_only in taken:
+        _step(target, _make_place, target, folder=_is_folder(fd), later=())
+        _step(target, _attach, fd, target, read_only=read_only)
+        os.close(fd)
+
+
+def _step(path: str, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+    try:
+        return action(*arguments, **named)
+    except OSError as refused:
+        number = refused.errno or 0
+        raise ViewRefused(number, f"{path}: {os.strerror(number)}") from refused
+
+
+def _is_folder(fd: int) -> bool:
+    return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def _attach(fd: int, target: str, read_only: bool) -> None:
+    flags = syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV | (syscalls.MOUNT_ATTR_RDONLY if read_only else 0)
+    syscalls.mount_setattr("", set_flags=flags, recursive=True, fd=fd)
+    syscalls.move_mount(fd, target)
+
+
+# ------------------------------------------------------------------------------------------------------------ places
+
+
+def _make_place(target: str, *, folder: bool, later: Sequence[str]) -> None:
+    """Make sure that there is something at ``target`` to mount on. Places below ``later`` are made when those are there."""
+    parent, name = os.path.split(os.path.normpath(target))
+    parent = os.path.realpath(parent)
+    if any(parent == place or parent.startswith(place + "/") for place in later):
+        return
+    path = os.path.join(parent, name)
+    if os.path.lexists(path):
+        return
+    ancestor = parent
+    while not os.path.isdir(ancestor):
+        ancestor = os.path.dirname(ancestor)
+    if not _writable_here(ancestor):
+        _shadow(ancestor)
+    os.makedirs(parent, exist_ok=True)
+    if folder:
+        os.mkdir(path)
+    else:
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+
+
+_shadows: set[int] = set()
+
+
+def _writable_here(folder: str) -> bool:
+    """Whether the folder is on a file system that this view made: nothing may ever be made on the machine's own."""
+    return os.stat(folder).st_dev in _shadows
+
+
+def _tmpfs(path: str, data: str, flags: int = _TIGHT) -> None:
+    syscalls.mount("tmpfs", path, "tmpfs", flags, data)
+    _shadows.add(os.stat(path).st_dev)
+
+
+def _shadow(folder: str) -> None:
+    """Replace a folder by a small one with the same entries."""
+    entries = [(entry.name, _copy(entry)) for entry in os.scandir(folder)]
+    mode = stat.S_IMODE(os.stat(folder).st_mode)
+    # Nothing can be mounted over the root: the new one is made elsewhere and then becomes the root.
+    place = "/proc" if folder == "/" else folder
+    _tmpfs(place, f"mode={mode:o}")
+    for name, copy in entries:
+        path = os.path.join(place, name)
+        if isinstance(copy, str):
+            os.symlink(copy, path)
+        elif copy is not None:
+            if _is_folder(copy):
+                os.mkdir(path)
+            else:
+                os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
+            syscalls.move_mount(copy, path)
+            os.close(copy)
+    if folder == "/":
+        where = os.getcwd()
+        os.chdir(place)
+        syscalls.pivot_root(".", ".")
+        syscalls.umount(".")
+        os.chdir("/")
+        with contextlib.suppress(OSError):
+            os.chdir(where)
+
+
+def _copy(entry: os.DirEntry[str]) -> int | str | None:
+    """A symbolic link's text, or a copy of the mount with what is mounted in it; None for what vanished or cannot be reached."""
+    try:
+        return os.readlink(entry.path) if entry.is_symlink() else syscalls.open_tree(entry.path, recursive=True)
+    except OSError:
+        return None
+
+
+# ------------------------------------------------------------------------------------------------- the container's view
+
+
+def _container() -> None:
+    devices = {name: syscalls.open_tree(f"/dev/{name}") for name in _DEVICES if os.path.exists(f"/dev/{name}")}
+    tight = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
+    _step("/", syscalls.mount_setattr, "/", set_flags=tight, recursive=True)
+    _step("/tmp", _tmpfs, "/tmp", "mode=1777")  # noqa: S108
+    _step("/run", _tmpfs, "/run", "mode=0755")
+    _step("/dev", _dev, devices)
+    _fresh_proc()
+    _tighten_proc()
+    _fresh_sys()
+
+
+def _dev(devices: Mapping[str, int]) -> None:
+    _tmpfs("/dev", "mode=0755,size=64k", syscalls.MS_NOSUID | syscalls.MS_NOEXEC)
+    for name, fd in devices.items():
+        path = f"/dev/{name}"
+        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
+        syscalls.move_mount(fd, path)
+        os.close(fd)
+    for name, target in _LINKS.items():
+        os.symlink(target, f"/dev/{name}")
+    os.mkdir("/dev/shm")  # noqa: S108
+    _tmpfs("/dev/shm", "mode=1777", _TIGHTER)  # noqa: S108
+    os.mkdir("/dev/pts")
+    syscalls.mount("devpts", "/dev/pts", "devpts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
+
+
+def _fresh_proc() -> None:
+    # Refused where the machine's own /proc is masked, as in most containers: then that one stays, with its masks.
+    with contextlib.suppress(PermissionError):
+        syscalls.mount("proc", "/proc", "proc", _TIGHTER)
+
+
+def _tighten_proc() -> None:
+    for name in _READ_ONLY:
+        path = f"/proc/{name}"
+        if os.path.exists(path):
+            _step(path, _read_only, path)
+    for name in _MASKED:
+        path = f"/proc/{name}"
+        if os.path.isdir(path):
+            _step(path, syscalls.mount, "tmpfs", path, "tmpfs", _TIGHTER | syscalls.MS_RDONLY, "size=4k")
+        elif os.path.exists(path):
+            _step(path, syscalls.mount, "/dev/null", path, "", syscalls.MS_BIND)
+
+
+def _read_only(path: str) -> None:
+    fd = syscalls.open_tree(path, recursive=True)
+    try:
+        _attach(fd, path, read_only=True)
+    finally:
+        os.close(fd)
+
+
+def _fresh_sys() -> None:
+    # Shows the program's own network interfaces. Refused where the machine's /sys is masked: then that one stays, read-only.
+    with contextlib.suppress(PermissionError):
+        syscalls.mount("sysfs", "/sys", "sysfs", _TIGHTER | syscalls.MS_RDONLY)
+        if os.path.isdir("/sys/firmware"):
+            syscalls.mount("tmpfs", "/sys/firmware", "tmpfs", _TIGHTER | syscalls.MS_RDONLY, "size=4k")
