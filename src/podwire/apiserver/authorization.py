@@ -66,7 +66,9 @@ class Rule:
 
 def _rule(subject: str, verbs: str | frozenset[str], groups: str, resources: str, guard: Guard | None = None) -> Rule:
     verbs = verbs if isinstance(verbs, frozenset) else frozenset(verbs.split())
-    return Rule(subject, verbs, frozenset("" if group == "core" else group for group in groups.split()), frozenset(resources.split()), guard)
+    return Rule(
+        subject, verbs, frozenset("" if group == "core" else group for group in groups.split()), frozenset(resources.split()), guard
+    )
 
 
 RULES: tuple[Rule, ...] = (
@@ -78,6 +80,7 @@ RULES: tuple[Rule, ...] = (
     _rule(NODES, _READ, "core", "pods services endpoints nodes namespaces configmaps secrets serviceaccounts"),
     _rule(NODES, _READ, "discovery.k8s.io", "endpointslices"),
     _rule(NODES, _READ, "networking.k8s.io", "networkpolicies"),
+    _rule(NODES, _READ, "compute.podwire.dev", "addresses forwardingrules targetpools instances"),
     # ... and what it writes: itself, its lease, the Pods that run on it, Events.
     _rule(NODES, "create", "core", "nodes", _own_or_unnamed),
     _rule(NODES, "update patch", "core", "nodes nodes/status", _own_name),
@@ -86,15 +89,15 @@ RULES: tuple[Rule, ...] = (
     _rule(NODES, "delete", "core", "pods", _own_pod),
     _rule(NODES, "create", "core", "pods/eviction", _own_pod),
     _rule(NODES, "create update patch", "core events.k8s.io", "events"),
-    # The controllers of this program write everything but the cluster's own frame: they end no node, and make nobody a ServiceAccount's token.
+    # The controllers of this program write what their loops need. They end no node and no Namespace.
     _rule(CONTROLLERS, _READ, "*", "*"),
     _rule(
         CONTROLLERS,
         "create update patch delete deletecollection",
         "core",
         "pods pods/status pods/binding pods/eviction services services/status endpoints configmaps secrets serviceaccounts events "
-        "replicationcontrollers replicationcontrollers/status replicationcontrollers/scale persistentvolumeclaims persistentvolumeclaims/status "
-        "persistentvolumes persistentvolumes/status resourcequotas/status limitranges",
+        "replicationcontrollers replicationcontrollers/status replicationcontrollers/scale limitranges resourcequotas/status "
+        "persistentvolumeclaims persistentvolumeclaims/status persistentvolumes persistentvolumes/status",
     ),
     _rule(CONTROLLERS, "create update patch", "core", "nodes nodes/status namespaces namespaces/status namespaces/finalize"),
     _rule(
@@ -140,7 +143,4 @@ def refusal(user: User, asked: Attributes) -> str:
     what = f"{plural}.{asked.group}" if asked.group else plural
     named = f'{what} "{asked.name}"' if asked.name else what
     where = f'in the namespace "{asked.namespace}"' if asked.namespace else "at the cluster scope"
-    return (
-        f'{named} is forbidden: User "{user.name}" cannot {asked.verb} resource "{asked.resource}" '
-        f'in API group "{asked.group}" {where}'
-    )
+    return f'{named} is forbidden: User "{user.name}" cannot {asked.verb} resource "{asked.resource}" in API group "{asked.group}" {where}'

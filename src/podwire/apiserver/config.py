@@ -6,31 +6,39 @@ from pathlib import Path
 
 import msgspec
 
+from podwire.apiserver.version import KUBERNETES_VERSION
+from podwire.objects.meta import kubernetes_name
+
 
 class InvalidConfig(ValueError):
     """A configuration that cannot be read. The text names the file and the field."""
 
 
-class ApiServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Paths are absolute or relative to the process's folder. Ranges are CIDR texts, one for each address family, the primary one first.
+class ApiServerConfig(
+    msgspec.Struct,
+    frozen=True,
+    kw_only=True,
+    forbid_unknown_fields=True,
+    rename=lambda field: "clientCA" if field == "client_ca" else kubernetes_name(field),
+):
+    """Ranges are CIDR texts. ``version``: what ``/version`` says instead of the version of the schemas.
 
-    ``control_address`` and ``control_port`` are where the Service ``kubernetes`` leads; ``node_port_range`` is first and last port.
+    ``control_address`` and ``control_port`` are where the Service ``kubernetes`` leads; ``node_port_range`` is first and last port;
+    the first address of ``external_range`` is Cloud NAT's.
     """
 
     database: str
     certificate: str
     key: str
     client_ca: str
-    service_ranges: tuple[str, ...] = ("10.8.0.0/20",)
-    external_ranges: tuple[str, ...] = ("203.0.113.0/24",)
-    internal_ranges: tuple[str, ...] = ("10.128.0.0/20",)
+    service_range: str = "10.8.0.0/20"
+    external_range: str = "203.0.113.0/24"
     node_port_range: tuple[int, int] = (30000, 32767)
     control_address: str = "10.127.0.2"
     control_port: int = 443
     cluster_name: str = "podwire"
-    cluster_domain: str = "cluster.local"
     region: str = "us-central1"
-    version: str = ""
+    version: str = KUBERNETES_VERSION
 
 
 def read(path: str | Path) -> ApiServerConfig:

@@ -1,7 +1,7 @@
 """Failures as the API tells them: a ``Status`` object with a code, a reason and a message, in the words that clients know.
 
-Here: each reason, its code, its text. Not here: when one is raised. A handler raises ``Failure``; the application turns it into the answer, and
-turns anything else that is raised into ``internal``, so that no client ever sees a traceback.
+Here: each reason, its code, its text. Not here: when one is raised. A handler raises ``Failure``; the application turns it into the
+answer, and turns anything else that is raised into ``internal``, so that no client ever sees a traceback.
 
 Source: https://kubernetes.io/docs/reference/kubernetes-api/common-definitions/status/
 """
@@ -119,9 +119,7 @@ def expired(message: str) -> Failure:
 
 
 def too_large(limit: int) -> Failure:
-    return Failure(
-        413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}", headers=((b"connection", b"close"),)
-    )
+    return Failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}", headers=((b"connection", b"close"),))
 
 
 def unsupported_media_type(sent: str, accepted: Sequence[str]) -> Failure:
@@ -129,7 +127,8 @@ def unsupported_media_type(sent: str, accepted: Sequence[str]) -> Failure:
     return Failure(
         415,
         "UnsupportedMediaType",
-        f"the body of the request was in an unknown format - accepted media types include: {listed}" + (f" (it was {sent})" if sent else ""),
+        f"the body of the request was in an unknown format - accepted media types include: {listed}"
+        + (f" (it was {sent})" if sent else ""),
     )
 
 

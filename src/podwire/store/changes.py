@@ -68,17 +68,22 @@ class Change:
         self.frames: dict[object, bytes] = {}
 
 
+def _nothing() -> None:
+    return None
+
+
 class Watch:
     """The changes under a prefix, in order, from one revision on.
 
     ``wake`` is set when there is something to take; ``take`` empties the queue. When ``overflowed`` is true the watch has ended: the
-    watcher was too slow, and what it missed is not in the queue.
+    watcher was too slow, and what it missed is not in the queue; ``on_overflow`` is called then.
     """
 
     def __init__(self, prefix: str, accepts: Callable[[Change], bool] | None, limit: int = QUEUE) -> None:
         self.prefix = prefix
         self.wake = asyncio.Event()
         self.overflowed = False
+        self.on_overflow: Callable[[], None] = _nothing
         self._whole_table = prefix.find("/") == len(prefix) - 1
         self._accepts = accepts
         self._limit = limit
@@ -92,7 +97,9 @@ class Watch:
             return
         if len(self._queue) >= self._limit:
             self._queue.clear()
-            self.overflowed = True
+            if not self.overflowed:
+                self.overflowed = True
+                self.on_overflow()
         if not self.overflowed:
             self._queue.append(change)
         self.wake.set()
@@ -165,6 +172,11 @@ class Table:
         if limit:
             high = min(high, low + limit)
         return list(map(self.records.__getitem__, self.keys[low:high]))
+
+    def count(self, prefix: str) -> int:
+        """Count the records under ``prefix``."""
+        low = bisect_left(self.keys, prefix)
+        return bisect_left(self.keys, prefix + _END, low) - low
 
     def range_at(self, revision: int, prefix: str, after: str = "") -> list[Record]:
         """Give what ``range`` would have given at ``revision``: the changes since are undone. Raises Compacted."""

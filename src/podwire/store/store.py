@@ -13,6 +13,7 @@ Everything here runs on one event loop's thread; only ``Disk`` has a thread of i
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -31,7 +32,8 @@ class Transaction:
         self.revision = revision
         self._store = store
         self.changes: dict[str, Change] = {}
-        self.on_failure: list[Callable[[], None]] = []
+        self.on_success: list[Callable[[], None]] = []  # called when it is on disk, before anybody is told
+        self.on_failure: list[Callable[[], None]] = []  # called when it is not, and never will be
 
     def put(self, key: str, value: bytes, facts: object = None) -> None:
         """Create or replace an object."""
@@ -70,6 +72,7 @@ class Store:
         self._pending: dict[str, Change] = {}
         self._collecting = _Group()
         self._writing: _Group | None = None
+        self._reaching: deque[tuple[int, asyncio.Future[int]]] = deque()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
         self.revision = disk.revision()
@@ -116,6 +119,10 @@ class Store:
             found = table.range_at(at, prefix, after)
             return found[:limit] if limit else found
         return table.range(prefix, after, limit)
+
+    def count(self, prefix: str) -> int:
+        """Count the objects under ``prefix``."""
+        return self._table(prefix).count(prefix)
 
     def tables(self) -> Iterator[str]:
         """Give the names of the tables that hold anything."""
@@ -191,6 +198,13 @@ class Store:
             loop.call_soon(self._hand_over, loop)
         return waiter
 
+    async def reached(self, revision: int) -> None:
+        """Wait until the latest state, as it was at ``revision``, is on disk. Raises Unwritable."""
+        if revision > self.revision:
+            waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            self._reaching.append((self._head, waiter))
+            await waiter
+
     async def close(self) -> None:
         """Wait for the writes under way and close the file."""
         await self._idle.wait()
@@ -226,9 +240,15 @@ class Store:
                 self._table(key).apply(change)
                 if self._pending.get(key) is change:
                     del self._pending[key]
+            for act in transaction.on_success:
+                act()
         for transaction, waiter in group.transactions:
             if not waiter.done():
                 waiter.set_result(transaction.revision)
+        while self._reaching and self._reaching[0][0] <= self.revision:
+            _, waiter = self._reaching.popleft()
+            if not waiter.done():
+                waiter.set_result(self.revision)
 
     def _fail(self, failed: list[tuple[Transaction, asyncio.Future[int]]], error: BaseException) -> None:
         self._pending.clear()
@@ -237,6 +257,12 @@ class Store:
         for transaction, waiter in reversed(failed):
             for undo in transaction.on_failure:
                 undo()
-            if not waiter.done():
-                waiter.set_exception(Unwritable(f"the store could not write: {error}"))
-                waiter.exception()  # a client that has gone does not ask
+            _refuse(waiter, error)
+        while self._reaching:
+            _refuse(self._reaching.popleft()[1], error)
+
+
+def _refuse(waiter: asyncio.Future[int], error: BaseException) -> None:
+    if not waiter.done():
+        waiter.set_exception(Unwritable(f"the store could not write: {error}"))
+        waiter.exception()  # a client that has gone does not ask

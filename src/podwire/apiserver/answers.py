@@ -1,0 +1,53 @@
+"""What a handler gives back: a whole answer, or one that goes on.
+
+Here: the two shapes, and JSON. Not here: HTTP (``app.py``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import orjson
+
+Tree = dict[str, Any]
+
+SLICE = 256 * 1024  # bytes sent at once: what is bigger goes out in pieces, and others are served in between
+
+
+@dataclass(slots=True)
+class Answer:
+    """A whole body."""
+
+    code: int
+    body: bytes
+    headers: tuple[tuple[bytes, bytes], ...] = ()
+    content_type: bytes = b"application/json"
+
+
+@dataclass(slots=True)
+class Stream:
+    """A body in pieces. A watch has ``stop``, to be called when the client has gone or the server ends; ``abort`` is set by the
+    application: it ends a connection whose client does not read."""
+
+    code: int
+    pieces: AsyncIterator[bytes]
+    stop: Callable[[], None] | None = None
+    abort: Callable[[], None] = field(default=lambda: None)
+    content_type: bytes = b"application/json"
+
+
+def encode(tree: Any) -> bytes:
+    """Give the canonical bytes: equal trees have equal bytes."""
+    return orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)
+
+
+def decode(value: bytes) -> Tree:
+    """Read bytes that ``encode`` made."""
+    tree: Tree = orjson.loads(value)
+    return tree
+
+
+def answer(tree: Any, code: int = 200) -> Answer:
+    return Answer(code, orjson.dumps(tree))

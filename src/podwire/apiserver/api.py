@@ -1,0 +1,103 @@
+"""What every handler works with: the store, the kinds, the allocator of addresses, the clock.
+
+Here: the parts and the few steps that all verbs share. Not here: any verb, HTTP.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Protocol
+
+from podwire.apiserver import keys
+from podwire.apiserver.answers import Stream, Tree, decode, encode
+from podwire.apiserver.kind import Kind
+from podwire.apiserver.registry import REGISTRY, Registry
+from podwire.apiserver.selectors import facts_of_tree
+from podwire.apiserver.validation import FieldError
+from podwire.store import Record, Store, Transaction
+
+_NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_NAME_LENGTH = 63
+
+
+class Grant(Protocol):
+    """Addresses and ports set aside for one write. Exactly one of ``commit`` and ``abandon`` follows."""
+
+    @property
+    def errors(self) -> list[FieldError]: ...
+    def commit(self) -> None: ...
+    def abandon(self) -> None: ...
+
+
+class Allocating(Protocol):
+    """What is asked of the allocator."""
+
+    def begin(self, kind: Kind, tree: Tree, old: Tree | None) -> Grant: ...
+    def release(self, kind: Kind, tree: Tree) -> None: ...
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(slots=True)
+class Api:
+    """``streams`` are the open watches."""
+
+    store: Store
+    allocator: Allocating
+    registry: Registry = REGISTRY
+    clock: Callable[[], datetime] = _now
+    streams: set[Stream] = field(default_factory=set)
+
+    def timestamp(self, later_s: int = 0) -> str:
+        """Give the present time, or one some seconds later, as objects carry it."""
+        return (self.clock() + timedelta(seconds=later_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+    def node_of(self, namespace: str, pod: str) -> str:
+        """Name the node that a Pod is on; ``""`` when there is none."""
+        record = self.store.get(f"pods/{namespace}/{pod}")
+        return "" if record is None else str(decode(record.value).get("spec", {}).get("nodeName", ""))
+
+    def close_streams(self) -> None:
+        """End all watches, so that their clients ask another server or ask again."""
+        for stream in list(self.streams):
+            if stream.stop is not None:
+                stream.stop()
+
+
+def fresh_uid() -> str:
+    return str(uuid.uuid4())
+
+
+def generated_name(prefix: str) -> str:
+    """Make a name of a prefix and five random letters, those without vowels so that they spell nothing."""
+    return prefix[: _NAME_LENGTH - 5] + "".join(random.choices(_NAME_LETTERS, k=5))
+
+
+def put(transaction: Transaction, kind: Kind, tree: Tree) -> bytes:
+    """Take an object into a transaction: it gets the transaction's revision. Returns its bytes."""
+    metadata = tree["metadata"]
+    metadata["resourceVersion"] = str(transaction.revision)
+    value = encode(tree)
+    transaction.put(keys.key(kind, metadata.get("namespace", ""), metadata["name"]), value, facts_of_tree(kind, tree))
+    return value
+
+
+def remove(transaction: Transaction, kind: Kind, tree: Tree) -> bytes:
+    """Take an object's removal into a transaction. Returns its last bytes, which carry the transaction's revision."""
+    metadata = tree["metadata"]
+    metadata["resourceVersion"] = str(transaction.revision)
+    value = encode(tree)
+    transaction.delete(keys.key(kind, metadata.get("namespace", ""), metadata["name"]), value, facts_of_tree(kind, tree))
+    return value
+
+
+def latest_tree(api: Api, kind: Kind, namespace: str, name: str) -> Tree | None:
+    """Give an object as the next write must find it."""
+    record: Record | None = api.store.latest(keys.key(kind, namespace, name))
+    return None if record is None else decode(record.value)

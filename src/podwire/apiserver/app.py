@@ -1,0 +1,241 @@
+"""The ASGI application: one HTTP request in, one answer out.
+
+    who (certificate, token) ─> which path ─> may they ─> body ─> verbs ─> answer, or a Status that says what is wrong
+
+Here: paths that are not resources, the reading of bodies and the sending of answers, errors. Not here: what verbs do. Whatever is raised
+below becomes a Status; nothing of a traceback leaves this file but into the log. Answers that are long go out in pieces, and between them
+others are served.
+
+Source: https://asgi.readthedocs.io/en/latest/specs/www.html, https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from typing import Any
+
+import orjson
+
+from podwire.apiserver import authentication, authorization, discovery, openapi, requests, status, verbs
+from podwire.apiserver.answers import Answer, Stream, answer
+from podwire.apiserver.api import Api
+from podwire.apiserver.authentication import ANONYMOUS, Tokens, User
+from podwire.apiserver.bodies import LIMIT
+from podwire.apiserver.requests import Request
+from podwire.store import Unwritable
+
+Scope = dict[str, Any]
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+EXTENSION = "podwire"
+IN_FLIGHT = 400  # requests worked on at once, watches apart; more are asked to come again
+
+_LOG = logging.getLogger("podwire.apiserver")
+_COMMON = ((b"cache-control", b"no-cache, private"),)
+
+
+class _Gone(Exception):
+    """The client closed its connection before it had sent its request."""
+
+
+class Application:
+    """The API over one store. ``version`` is what ``/version`` says, as ``v1.37.0``."""
+
+    def __init__(self, api: Api, tokens: Tokens, version: str) -> None:
+        self._api = api
+        self._tokens = tokens
+        self._version = _version(version)
+        self._in_flight = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            return
+        headers: dict[bytes, bytes] = dict(scope["headers"])
+        request: Request | None = None
+        counted = self._in_flight < IN_FLIGHT
+        self._in_flight += counted
+        try:
+            if not counted:
+                raise status.too_many_requests()
+            user = self._user(scope, headers)
+            path: str = scope["path"]
+            target = requests.target(path)
+            if target is None:
+                found: Answer | Stream = await self._other(scope["method"], path, headers, user)
+            else:
+                if user is ANONYMOUS:
+                    raise status.unauthorized()
+                request = Request(scope["method"], path, target, requests.query(scope["query_string"]), headers, user)
+                verb = verbs.authorize(self._api, request)
+                if request.method not in ("GET", "HEAD"):
+                    request.body = await _body(headers, receive)
+                found = await verbs.handle(self._api, request, verb)
+        except status.Failure as failure:
+            found = _refusal(failure)
+        except Unwritable as error:
+            _LOG.error("%s %s: %s", scope["method"], scope["path"], error)
+            found = _refusal(status.internal(str(error)))
+        except _Gone:
+            return
+        except Exception as error:
+            _LOG.exception("%s %s", scope["method"], scope["path"])
+            found = _refusal(status.internal(f"{type(error).__name__} while the request was handled"))
+        finally:
+            self._in_flight -= counted
+        warnings = request.warnings if request is not None else ()
+        if isinstance(found, Stream):
+            await self._stream(scope, receive, send, found, warnings)
+        else:
+            await _send_whole(send, found, warnings, head=scope["method"] == "HEAD")
+
+    def _user(self, scope: Scope, headers: Mapping[bytes, bytes]) -> User:
+        """Say who asks. Raises Failure (401)."""
+        header = headers.get(b"authorization")
+        if header is not None:
+            token = authentication.bearer(header)
+            user = self._tokens.user(token) if token is not None else None
+            if user is None:
+                raise status.unauthorized()
+            return user
+        extension = scope.get("extensions", {}).get(EXTENSION)
+        certified = extension["user"] if extension is not None else None
+        return certified if certified is not None else ANONYMOUS
+
+    async def _other(self, method: str, path: str, headers: Mapping[bytes, bytes], user: User) -> Answer:
+        """Answer to a path that is not a resource's. Raises Failure (401, 403, 404, 405)."""
+        if not authorization.allows_path(user, method, path):
+            if user is ANONYMOUS:
+                raise status.unauthorized()
+            raise status.forbidden_text(f'forbidden: User "{user.name}" cannot {method.lower()} path "{path}"')
+        found = await self._page(path.rstrip("/") or "/", headers)
+        if found is None:
+            raise status.no_such_path()
+        if method not in ("GET", "HEAD"):
+            raise status.method_not_allowed()
+        return found
+
+    async def _page(self, path: str, headers: Mapping[bytes, bytes]) -> Answer | None:
+        if path in ("/healthz", "/livez", "/readyz"):
+            return Answer(200, b"ok", content_type=b"text/plain; charset=utf-8")
+        if path == "/version":
+            return answer(self._version)
+        if path == "/metrics":
+            return Answer(200, self._metrics(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
+        if path == "/":
+            return answer({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
+        if path == "/openapi/v3":
+            # Worked out once, beside the event loop: it reads all schemas.
+            return Answer(200, await asyncio.to_thread(openapi.index))
+        if path.startswith("/openapi/v3/"):
+            return await self._document(path.removeprefix("/openapi/v3/"))
+        return discovery.respond(path, headers.get(b"accept", b""))
+
+    async def _document(self, place: str) -> Answer | None:
+        match place.split("/"):
+            case ["api", version]:
+                group = ""
+            case ["apis", group, version]:
+                pass
+            case _:
+                return None
+        try:
+            return Answer(200, await asyncio.to_thread(openapi.openapi, group, version))
+        except KeyError:
+            return None
+
+    def _metrics(self) -> bytes:
+        store, lines = self._api.store, []
+        lines.append(f"apiserver_storage_revision {store.revision}")
+        lines.append(f"apiserver_current_inflight_requests {self._in_flight}")
+        lines.append(f"apiserver_longrunning_requests {len(self._api.streams)}")
+        lines += [f'apiserver_storage_objects{{resource="{name}"}} {store.count(name + "/")}' for name in sorted(store.tables())]
+        return ("\n".join(lines) + "\n").encode()
+
+    async def _stream(self, scope: Scope, receive: Receive, send: Send, stream: Stream, warnings: Iterable[str]) -> None:
+        """Send an answer in pieces. A watch also listens for its client's going."""
+        headers = [(b"content-type", stream.content_type), *_COMMON, *_warned(warnings)]
+        listener: asyncio.Task[None] | None = None
+        extension = scope.get("extensions", {}).get(EXTENSION)
+        if stream.stop is not None:
+            if extension is not None:
+                stream.abort = extension["abort"]
+            self._api.streams.add(stream)
+            listener = asyncio.create_task(_until_gone(receive, stream.stop))
+        try:
+            await send({"type": "http.response.start", "status": stream.code, "headers": headers})
+            async for piece in stream.pieces:
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b"", "more_body": False})
+        finally:
+            self._api.streams.discard(stream)
+            if listener is not None:
+                listener.cancel()
+
+
+async def _until_gone(receive: Receive, stop: Callable[[], None]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    stop()
+
+
+async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
+    """Read a whole body. Raises Failure (413)."""
+    announced = headers.get(b"content-length", b"0")
+    if not announced.isdigit() or int(announced) > LIMIT:
+        raise status.too_large(LIMIT)
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise _Gone
+        part = message.get("body", b"")
+        if not message.get("more_body", False) and not parts:
+            if len(part) > LIMIT:
+                raise status.too_large(LIMIT)
+            return bytes(part)
+        parts.append(part)
+        size += len(part)
+        if size > LIMIT:
+            raise status.too_large(LIMIT)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+
+
+async def _send_whole(send: Send, found: Answer, warnings: Iterable[str], *, head: bool) -> None:
+    length = str(len(found.body)).encode()
+    headers = [(b"content-type", found.content_type), (b"content-length", length), *_COMMON, *found.headers, *_warned(warnings)]
+    await send({"type": "http.response.start", "status": found.code, "headers": headers})
+    await send({"type": "http.response.body", "body": b"" if head else found.body})
+
+
+def _warned(warnings: Iterable[str]) -> list[tuple[bytes, bytes]]:
+    """Warnings as RFC 7234 has them: code 299, no agent, a quoted text."""
+    quoted = (text.translate(_QUOTED).encode("ascii", "replace").decode() for text in warnings)
+    return [(b"warning", f'299 - "{text}"'.encode("latin-1")) for text in quoted]
+
+
+_QUOTED = {ord('"'): '\\"', ord("\\"): "\\\\", **dict.fromkeys([*range(32), 127], " ")}
+
+
+def _refusal(failure: status.Failure) -> Answer:
+    return Answer(failure.code, orjson.dumps(failure.tree()), failure.headers)
+
+
+def _version(version: str) -> dict[str, str]:
+    major, minor, _ = version.removeprefix("v").split(".", 2)
+    return {
+        "major": major,
+        "minor": minor,
+        "gitVersion": version,
+        "gitCommit": "",
+        "gitTreeState": "clean",
+        "buildDate": "1970-01-01T00:00:00Z",
+        "goVersion": "",
+        "compiler": "cpython",
+        "platform": "linux/amd64",
+    }

@@ -1,0 +1,95 @@
+"""What a cluster's API holds before anybody has written: the system's namespaces and the Service ``kubernetes``.
+
+Made when it is missing, at each start, through the same rules as any other write. The Service's endpoints are brought up to date at each
+start, since the control plane's address is a matter of configuration; that is the API server's own affair, as upstream.
+
+Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+
+from podwire.apiserver import keys, status
+from podwire.apiserver.answers import Tree, decode
+from podwire.apiserver.api import Api, fresh_uid, put
+from podwire.apiserver.config import ApiServerConfig
+from podwire.apiserver.kind import Kind
+
+NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
+
+
+async def ensure(api: Api, config: ApiServerConfig) -> None:
+    """Make what is missing. Raises Failure, Unwritable."""
+    for name in NAMESPACES:
+        await _ensure(api, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    for tree in _kubernetes_service(config):
+        await _ensure(api, tree, follow=tree["kind"] != "Service")
+
+
+def _kubernetes_service(config: ApiServerConfig) -> list[Tree]:
+    metadata = {"name": "kubernetes", "namespace": "default"}
+    labels = {"component": "apiserver", "provider": "kubernetes"}
+    address, port = config.control_address, config.control_port
+    mirrored = {"endpointslice.kubernetes.io/skip-mirror": "true"}
+    return [
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {**metadata, "labels": labels},
+            "spec": {
+                "clusterIP": str(ip_network(config.service_range)[1]),
+                "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
+            },
+        },
+        {
+            "apiVersion": "v1",
+            "kind": "Endpoints",
+            "metadata": {**metadata, "labels": mirrored},
+            "subsets": [{"addresses": [{"ip": address}], "ports": [{"name": "https", "port": port, "protocol": "TCP"}]}],
+        },
+        {
+            "apiVersion": "discovery.k8s.io/v1",
+            "kind": "EndpointSlice",
+            "metadata": {**metadata, "labels": {"kubernetes.io/service-name": "kubernetes"}},
+            "addressType": "IPv4",
+            "endpoints": [{"addresses": [address], "conditions": {"ready": True}}],
+            "ports": [{"name": "https", "port": port, "protocol": "TCP"}],
+        },
+    ]
+
+
+async def _ensure(api: Api, tree: Tree, *, follow: bool = False) -> None:
+    """Store an object when it is missing or, with ``follow``, when what it says has changed."""
+    kind = api.registry.find_kind(tree["apiVersion"], tree["kind"])
+    if kind is None:
+        raise status.internal(f"kind {tree['kind']} is not registered")
+    record = api.store.latest(keys.key(kind, tree["metadata"].get("namespace", ""), tree["metadata"]["name"]))
+    old = decode(record.value) if record is not None else None
+    if old is not None and not (follow and _says(tree) != _says(old)):
+        return
+    await _store(api, kind, tree, old)
+
+
+def _says(tree: Tree) -> Tree:
+    return {key: tree.get(key) for key in ("subsets", "endpoints", "ports")}
+
+
+async def _store(api: Api, kind: Kind, tree: Tree, old: Tree | None) -> None:
+    metadata = tree["metadata"]
+    metadata["uid"] = old["metadata"]["uid"] if old is not None else fresh_uid()
+    metadata["creationTimestamp"] = old["metadata"]["creationTimestamp"] if old is not None else api.timestamp()
+    if old is None:
+        kind.for_create(tree)
+    else:
+        kind.for_update(tree, old)
+    grant = api.allocator.begin(kind, tree, old)
+    errors = [*grant.errors, *kind.check(tree, old)]
+    if errors:
+        grant.abandon()
+        raise status.invalid(kind, metadata["name"], errors)
+    transaction = api.store.transaction()
+    put(transaction, kind, tree)
+    transaction.on_success.append(grant.commit)
+    transaction.on_failure.append(grant.abandon)
+    await api.store.commit(transaction)

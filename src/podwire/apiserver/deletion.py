@@ -1,0 +1,188 @@
+"""Delete: what goes at once, what is given time, what has to wait for somebody.
+
+An object goes at once when nothing holds it. A Pod on a node is given its grace period: it is marked with the time at which it must have
+stopped, and the node deletes it for good, with a grace period of 0, when it has. An object with finalizers is marked and goes with the
+last of them. How its dependents are dealt with is left to the collector of garbage: ``orphan`` and ``foregroundDeletion`` are finalizers
+that it acts on and removes. A Namespace is marked and goes when what is in it has gone, which its controller says by removing its own
+finalizer.
+
+Source: https://kubernetes.io/docs/concepts/architecture/garbage-collection/ and
+https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#pod-termination
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import orjson
+
+from podwire.apiserver import bodies, keys, reading, shapes, status
+from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
+from podwire.apiserver.api import Api, latest_tree, put, remove
+from podwire.apiserver.kind import Kind
+from podwire.apiserver.requests import Request
+from podwire.apiserver.writing import is_finished
+from podwire.store import Transaction
+
+ORPHAN, FOREGROUND = "orphan", "foregroundDeletion"
+_POLICIES = ("Orphan", "Foreground", "Background")
+_KEPT_NAMESPACES = ("default", "kube-system", "kube-public")
+_DEFAULT_GRACE_S = 30
+_TOGETHER = 50  # objects of a collection that are deleted before others are served
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """What a DeleteOptions object says. ``grace_s`` None: what the object itself wants."""
+
+    grace_s: int | None = None
+    uid: str = ""
+    resource_version: str = ""
+    propagation: str = ""
+    dry_run: bool = False
+
+
+def options(request: Request) -> Options:
+    """Read the options from the body, else from the query. Raises Failure (400, 415)."""
+    tree: Tree = bodies.tree(request) if request.body.strip() else {}
+    grace: Any = tree.get("gracePeriodSeconds")
+    if grace is None and "gracePeriodSeconds" in request.query:
+        grace = request.number("gracePeriodSeconds")
+    if grace is not None and type(grace) is not int:
+        raise status.bad_request("DeleteOptions: gracePeriodSeconds is not a whole number")
+    preconditions = tree.get("preconditions") or {}
+    propagation = tree.get("propagationPolicy") or request.query.get("propagationPolicy", "")
+    orphan = tree.get("orphanDependents")
+    if not propagation and orphan is not None:
+        propagation = "Orphan" if orphan else "Background"
+    if propagation and propagation not in _POLICIES:
+        raise status.bad_request(
+            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{propagation}": supported values: '
+            '"Foreground", "Background", "Orphan", "nil"'
+        )
+    dry_run = request.dry_run or tree.get("dryRun") == ["All"]
+    return Options(
+        None if grace is None else max(grace, 0) if grace >= 0 else 1,
+        str(preconditions.get("uid") or ""),
+        str(preconditions.get("resourceVersion") or ""),
+        propagation,
+        dry_run,
+    )
+
+
+async def delete(api: Api, request: Request, kind: Kind) -> Answer:
+    """Answer to DELETE of an object: the object when it is marked, a Status when it is gone. Raises Failure."""
+    wanted = options(request)
+    target = request.target
+    tree = latest_tree(api, kind, target.namespace, target.name)
+    if tree is None:
+        raise status.not_found(kind, target.name)
+    _check(kind, tree, wanted)
+    marked = mark(api, kind, tree, wanted)
+    gone = is_finished(kind, tree)
+    if not wanted.dry_run:
+        if gone or marked:
+            transaction = api.store.transaction()
+            _take(transaction, kind, tree)
+            await asyncio.shield(api.store.commit(transaction))
+        else:
+            await api.store.reached(int(tree["metadata"]["resourceVersion"]))
+    if gone:
+        return answer(status.success(kind, target.name, tree["metadata"].get("uid", "")))
+    return shapes.one(api, request, kind, encode(tree))
+
+
+async def delete_collection(api: Api, request: Request, kind: Kind) -> Answer:
+    """Answer to DELETE of what is selected: the list of it. Raises Failure."""
+    wanted = options(request)
+    chosen = reading.select(request, kind)
+    records = [record for record in api.store.range(keys.prefix(kind, request.target.namespace)) if not chosen or chosen(record)]
+    deleted: list[Tree] = []
+    for start in range(0, len(records), _TOGETHER):
+        transaction = api.store.transaction()
+        for record in records[start : start + _TOGETHER]:
+            latest = api.store.latest(record.key)
+            if latest is None:
+                continue
+            tree = decode(latest.value)
+            _check(kind, tree, wanted)
+            if (mark(api, kind, tree, wanted) or is_finished(kind, tree)) and not wanted.dry_run:
+                _take(transaction, kind, tree)
+            deleted.append(tree)
+        if transaction.changes:
+            await asyncio.shield(api.store.commit(transaction))
+    metadata = {"resourceVersion": str(api.store.revision)}
+    return Answer(200, orjson.dumps({"kind": kind.list_kind, "apiVersion": kind.api_version, "metadata": metadata, "items": deleted}))
+
+
+def _take(transaction: Transaction, kind: Kind, tree: Tree) -> None:
+    if is_finished(kind, tree):
+        remove(transaction, kind, tree)
+    else:
+        put(transaction, kind, tree)
+
+
+def _check(kind: Kind, tree: Tree, wanted: Options) -> None:
+    """Refuse what was asked for another object or another state, or may not be. Raises Failure (403, 409)."""
+    metadata = tree["metadata"]
+    name = metadata["name"]
+    for what, asked, actual in (
+        ("UID", wanted.uid, metadata.get("uid", "")),
+        ("ResourceVersion", wanted.resource_version, metadata.get("resourceVersion", "")),
+    ):
+        if asked and asked != actual:
+            message = f"Precondition failed: {what} in precondition: {asked}, {what} in object meta: {actual}"
+            raise status.conflict(kind, name, message)
+    if kind.resource == "namespaces" and name in _KEPT_NAMESPACES:
+        raise status.forbidden(kind, name, "this namespace may not be deleted")
+
+
+def mark(api: Api, kind: Kind, tree: Tree, wanted: Options) -> bool:
+    """Mark an object as being deleted, in place; say whether that changed it. ``is_finished`` then says whether it is gone at once."""
+    metadata = tree["metadata"]
+    before = encode(tree)
+    grace_s = _grace(kind, tree, wanted)
+    if not metadata.get("deletionTimestamp"):
+        metadata["deletionTimestamp"] = api.timestamp(grace_s)
+        metadata["deletionGracePeriodSeconds"] = grace_s
+        if kind.generations and metadata.get("generation"):
+            metadata["generation"] += 1
+    elif grace_s < metadata.get("deletionGracePeriodSeconds", 0):
+        sooner = datetime.fromisoformat(metadata["deletionTimestamp"]) - timedelta(seconds=metadata["deletionGracePeriodSeconds"] - grace_s)
+        metadata["deletionTimestamp"] = sooner.strftime("%Y-%m-%dT%H:%M:%SZ")
+        metadata["deletionGracePeriodSeconds"] = grace_s
+    _propagate(metadata, wanted.propagation)
+    if kind.resource == "namespaces":
+        tree.setdefault("status", {})["phase"] = "Terminating"
+    return encode(tree) != before
+
+
+def _grace(kind: Kind, tree: Tree, wanted: Options) -> int:
+    """Give the seconds that the object is left to stop in."""
+    if not kind.graceful:
+        return 0
+    metadata, spec = tree["metadata"], tree.get("spec", {})
+    if not spec.get("nodeName") or tree.get("status", {}).get("phase") in ("Succeeded", "Failed"):
+        return 0
+    if wanted.grace_s is not None:
+        return wanted.grace_s
+    if "deletionGracePeriodSeconds" in metadata:
+        return int(metadata["deletionGracePeriodSeconds"])
+    return int(spec.get("terminationGracePeriodSeconds", _DEFAULT_GRACE_S))
+
+
+def _propagate(metadata: Tree, policy: str) -> None:
+    if not policy:
+        return
+    finalizers = [one for one in metadata.get("finalizers", ()) if one not in (ORPHAN, FOREGROUND)]
+    if policy == "Orphan":
+        finalizers.append(ORPHAN)
+    elif policy == "Foreground":
+        finalizers.append(FOREGROUND)
+    if finalizers:
+        metadata["finalizers"] = finalizers
+    else:
+        metadata.pop("finalizers", None)

@@ -1,0 +1,150 @@
+"""The API server's process: configuration, store, sockets, signals.
+
+Serves on listening sockets that it is given as descriptors; it makes none of its own. ``READY=1`` goes to the supervisor when requests
+are served. On SIGTERM it takes no more connections, ends the watches, finishes what it is at and closes the store.
+
+Only this process opens the database; a second one is refused by the file's lock.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import contextlib
+import gc
+import logging
+import random
+import socket
+import ssl
+import sys
+from collections.abc import Sequence
+from functools import partial
+from ipaddress import ip_network
+
+import uvicorn
+import uvloop
+
+from podwire.apiserver import bootstrap, keys
+from podwire.apiserver.allocation import Allocator, Ranges
+from podwire.apiserver.answers import decode
+from podwire.apiserver.api import Api
+from podwire.apiserver.app import Application
+from podwire.apiserver.authentication import Tokens
+from podwire.apiserver.config import ApiServerConfig, InvalidConfig, read
+from podwire.apiserver.kind import Kind
+from podwire.apiserver.protocol import Protocol
+from podwire.apiserver.registry import REGISTRY
+from podwire.daemon.notify import Notifier
+from podwire.daemon.watchdog import Watchdog
+from podwire.store import Change, LayoutMismatch, Store, StoreInUse
+
+_LOG = logging.getLogger("podwire.apiserver")
+_GRACE_S = 2
+_ALLOCATED = ("Service", "Address")  # kinds that hold something of the allocator's
+_BACKLOG = 1024
+
+
+class _Server(uvicorn.Server):
+    """uvicorn's server with our beginning and end: it says when it serves, and ends watches before it waits for requests."""
+
+    def __init__(self, config: uvicorn.Config, api: Api, notifier: Notifier) -> None:
+        super().__init__(config)
+        self._api = api
+        self._notifier = notifier
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._notifier.send(READY="1", STATUS="serving")
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self._notifier.send(STOPPING="1")
+        self._api.close_streams()
+        await super().shutdown(sockets)
+
+
+def tls_context(config: ApiServerConfig) -> ssl.SSLContext:
+    """Make the server's side of TLS: its certificate; clients may have one, which is checked. Raises OSError, ssl.SSLError."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.certificate, config.key)
+    context.load_verify_locations(config.client_ca)
+    context.verify_mode = ssl.CERT_OPTIONAL
+    context.set_alpn_protocols(["http/1.1"])
+    context.num_tickets = 0  # no client here resumes sessions
+    return context
+
+
+def open_api(config: ApiServerConfig) -> Api:
+    """Open the store and set the allocator up from it. Raises LayoutMismatch, StoreInUse, sqlite3.Error."""
+    store = Store.open(config.database)
+    external = ip_network(config.external_range)
+    ranges = Ranges((ip_network(config.service_range),), config.node_port_range, (external,), (external[1],))
+    allocator = Allocator(ranges, random.SystemRandom())
+    for kind in REGISTRY:
+        if kind.kind in _ALLOCATED:
+            for record in store.range(keys.prefix(kind)):
+                for problem in allocator.load(kind, decode(record.value)):
+                    _LOG.error("%s", problem)
+            store.observe(kind.resource, partial(_release, allocator, kind))
+    return Api(store, allocator)
+
+
+def _release(allocator: Allocator, kind: Kind, change: Change) -> None:
+    """An object is gone: what it held is free again."""
+    if change.record is None and change.previous is not None:
+        allocator.release(kind, decode(change.previous.value))
+
+
+async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notifier: Notifier) -> None:
+    """Serve until SIGTERM or SIGINT. Raises what ``open_api``, ``tls_context`` and ``bootstrap.ensure`` raise."""
+    api = open_api(config)
+    try:
+        await bootstrap.ensure(api, config)
+        application = Application(api, Tokens(api.store), config.version)
+        settings = uvicorn.Config(
+            application,
+            http=Protocol,
+            ws="none",
+            loop="none",
+            lifespan="off",
+            interface="asgi3",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=180,
+            timeout_graceful_shutdown=_GRACE_S,
+        )
+        settings.load()
+        settings.ssl = tls_context(config)
+        gc.collect()
+        gc.freeze()  # what was read stays: the collector need not walk it
+        watchdog = asyncio.create_task(Watchdog(_LOG).run())
+        try:
+            await _Server(settings, api, notifier).serve(list(sockets))
+        finally:
+            watchdog.cancel()
+    finally:
+        await api.store.close()
+
+
+def main(arguments: list[str]) -> None:
+    """Run ``podwire apiserver --config FILE --fd N [--fd M]``. Exits 1 with one line when it cannot begin."""
+    parser = argparse.ArgumentParser(prog="podwire apiserver", description="Serve the Kubernetes API on given sockets.")
+    parser.add_argument("--config", required=True, metavar="FILE", help="configuration, JSON")
+    parser.add_argument("--fd", type=int, action="append", required=True, metavar="N", help="descriptor of a listening socket (repeatable)")
+    parsed = parser.parse_args(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    gc.set_threshold(20_000, 20, 50)
+    try:
+        config = read(parsed.config)
+        sockets = [socket.socket(fileno=descriptor) for descriptor in parsed.fd]
+        with contextlib.suppress(KeyboardInterrupt):
+            uvloop.run(serve(config, sockets, Notifier()))
+    except (InvalidConfig, LayoutMismatch, StoreInUse, OSError) as error:
+        sys.exit(f"podwire apiserver: {error}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,108 @@
+"""The forms in which objects are shown: whole, as rows of a Table, or their metadata alone; one or many.
+
+Lists are put together from the stored bytes: a whole object is never decoded. Where cells or metadata are asked for, objects are decoded in
+small groups, and others are served in between.
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from datetime import datetime
+
+import orjson
+
+from podwire.apiserver import status, tables
+from podwire.apiserver.answers import SLICE, Answer, Stream, Tree, decode
+from podwire.apiserver.api import Api
+from podwire.apiserver.kind import Kind
+from podwire.apiserver.requests import Form, Request
+from podwire.store import Record
+
+_DECODED = 100  # objects decoded before others are served
+_INCLUDE = ("Metadata", "Object", "None")
+
+
+def include(request: Request) -> str:
+    """Read what a Table's rows hold beside their cells. Raises Failure (400)."""
+    word = request.query.get("includeObject", "") or "Metadata"
+    if word not in _INCLUDE:
+        raise status.bad_request(f"unrecognized includeObject value: {word}")
+    return word
+
+
+def one(api: Api, request: Request, kind: Kind, value: bytes, code: int = 200) -> Answer:
+    """Answer with one object. Raises Failure (406)."""
+    form = request.form
+    if form is Form.OBJECT:
+        return Answer(code, value)
+    tree = decode(value)
+    if form is Form.METADATA:
+        return Answer(code, orjson.dumps(tables.partial(tree)))
+    metadata = {"resourceVersion": tree["metadata"]["resourceVersion"]}
+    return Answer(code, orjson.dumps(tables.table(kind, [tree], api.clock(), include=include(request), metadata=metadata)))
+
+
+def many(api: Api, request: Request, kind: Kind, records: Sequence[Record], metadata: Tree) -> Answer | Stream:
+    """Answer with a list."""
+    form = request.form
+    if form is Form.OBJECT:
+        head = b'{"kind":%b,"apiVersion":%b,"metadata":%b,"items":[' % (
+            orjson.dumps(kind.list_kind),
+            orjson.dumps(kind.api_version),
+            orjson.dumps(metadata),
+        )
+        if sum(len(record.value) for record in records) <= SLICE:
+            return Answer(200, b"%b%b]}" % (head, b",".join([record.value for record in records])))
+        return Stream(200, _joined(head, records))
+    if form is Form.METADATA:
+        head = b'{"kind":"PartialObjectMetadataList","apiVersion":"meta.k8s.io/v1","metadata":%b,"items":[' % orjson.dumps(metadata)
+        return (
+            Stream(200, _converted(head, records, kind, form, api.clock(), ""))
+            if len(records) > _DECODED
+            else Answer(200, head + b",".join(_parts(records, kind, form, api.clock(), "")) + b"]}")
+        )
+    shown = include(request)
+    head = b'{"kind":"Table","apiVersion":"meta.k8s.io/v1","metadata":%b,"columnDefinitions":%b,"rows":[' % (
+        orjson.dumps(metadata),
+        orjson.dumps(tables.columns(kind)),
+    )
+    if len(records) <= _DECODED:
+        return Answer(200, head + b",".join(_parts(records, kind, form, api.clock(), shown)) + b"]}")
+    return Stream(200, _converted(head, records, kind, form, api.clock(), shown))
+
+
+def _parts(records: Sequence[Record], kind: Kind, form: Form, now: datetime, shown: str) -> list[bytes]:
+    if form is Form.METADATA:
+        return [orjson.dumps(tables.partial(decode(record.value))) for record in records]
+    return [orjson.dumps(tables.row(kind, decode(record.value), now, shown)) for record in records]
+
+
+async def _joined(head: bytes, records: Sequence[Record]) -> AsyncIterator[bytes]:
+    pieces = [head]
+    size = 0
+    first = True
+    for record in records:
+        if not first:
+            pieces.append(b",")
+        first = False
+        pieces.append(record.value)
+        size += len(record.value)
+        if size >= SLICE:
+            yield b"".join(pieces)
+            pieces.clear()
+            size = 0
+            await asyncio.sleep(0)
+    pieces.append(b"]}")
+    yield b"".join(pieces)
+
+
+async def _converted(head: bytes, records: Sequence[Record], kind: Kind, form: Form, now: datetime, shown: str) -> AsyncIterator[bytes]:
+    lead = head
+    for start in range(0, len(records), _DECODED):
+        yield lead + b",".join(_parts(records[start : start + _DECODED], kind, form, now, shown))
+        lead = b","
+        await asyncio.sleep(0)
+    yield b"]}"

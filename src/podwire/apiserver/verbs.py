@@ -1,0 +1,85 @@
+"""From a request to its handler: does the resource exist, does it have the verb, may this user.
+
+The order is that of upstream: who (before this), may they, does the kind serve it. What is refused is refused before the body is looked at.
+"""
+
+from __future__ import annotations
+
+from podwire.apiserver import authorization, deletion, reading, reviews, status, subresources, watch, writing
+from podwire.apiserver.answers import Answer, Stream
+from podwire.apiserver.api import Api
+from podwire.apiserver.kind import Kind
+from podwire.apiserver.requests import Request
+
+
+def authorize(api: Api, request: Request) -> str:
+    """Give the verb, if the user may do it. Raises Failure (403, 405)."""
+    target, verb = request.target, request.verb
+    resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
+    # A Namespace is in itself: that is how rules for a namespace reach it.
+    namespace = target.name if (target.group, target.plural) == ("", "namespaces") else target.namespace
+    asked = authorization.Attributes(verb, target.group, resource, namespace, target.name)
+    if not authorization.allows(request.user, asked, api.node_of):
+        details = {"name": target.name, "group": target.group, "kind": target.plural}
+        raise status.forbidden_text(authorization.refusal(request.user, asked), {key: value for key, value in details.items() if value})
+    return verb
+
+
+async def handle(api: Api, request: Request, verb: str) -> Answer | Stream:
+    """Answer to a request that its user may make. Raises Failure."""
+    target = request.target
+    review = reviews.HANDLERS.get((target.group, target.version, target.plural))
+    if review is not None and not target.name:
+        if verb != "create":
+            raise status.method_not_allowed()
+        return review(api, request)
+    kind = api.registry.find(target.group, target.version, target.plural)
+    if kind is None or (target.namespace and not kind.namespaced):
+        raise status.no_such_path()
+    if target.name and kind.namespaced and not target.namespace:
+        raise status.no_such_path()
+    _ = request.form  # a form that is not served is refused before anything is done
+    if target.subresource:
+        return await _subresource(api, request, kind, verb)
+    if verb not in kind.verbs or (target.name and verb == "create"):
+        raise status.method_not_allowed()
+    match verb:
+        case "get":
+            return reading.get(api, request, kind)
+        case "list":
+            return await reading.list_all(api, request, kind)
+        case "watch":
+            return watch.watch(api, request, kind)
+        case "create":
+            return await writing.create(api, request, kind)
+        case "update":
+            _named(request)
+            return await writing.update(api, request, kind)
+        case "patch":
+            _named(request)
+            return await writing.patch(api, request, kind)
+        case "delete":
+            return await deletion.delete(api, request, kind)
+        case _:
+            return await deletion.delete_collection(api, request, kind)
+
+
+def _named(request: Request) -> None:
+    if not request.target.name:
+        raise status.method_not_allowed()
+
+
+async def _subresource(api: Api, request: Request, kind: Kind, verb: str) -> Answer | Stream:
+    part = kind.subresource(request.target.subresource)
+    if part is None:
+        raise status.no_such_path()
+    if verb not in part.verbs:
+        raise status.method_not_allowed()
+    if part.name == "status":
+        if verb == "get":
+            return reading.get(api, request, kind)
+        return await (writing.update if verb == "update" else writing.patch)(api, request, kind, "status")
+    handler = subresources.HANDLERS.get((part.name, verb, "")) or subresources.HANDLERS.get((part.name, verb, kind.resource))
+    if handler is None:
+        raise status.no_such_path()
+    return await handler(api, request, kind)

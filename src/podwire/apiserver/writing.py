@@ -1,0 +1,245 @@
+"""Create, update, patch: the way of an object into the store.
+
+Each verb ends in a stretch without an ``await``: read the latest state, make the next one, check it, commit it. The event loop runs
+nothing else meanwhile, so two writers never work from the same state, and no lock is held. Then the answer waits until the write is on
+disk.
+
+    read body ─> shape (schema) ─> kind.for_create / for_update ─> addresses set aside ─> kind.check ─> commit ─> on disk ─> answer
+
+Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from podwire.apiserver import bodies, keys, shapes, status
+from podwire.apiserver.answers import Answer, Tree, decode, encode
+from podwire.apiserver.api import Api, Grant, fresh_uid, generated_name, latest_tree, put, remove
+from podwire.apiserver.kind import Kind
+from podwire.apiserver.patch import PatchError, json_patch, merge_patch
+from podwire.apiserver.patch_strategic import strategic_merge_patch
+from podwire.apiserver.requests import JSON, JSON_PATCH, MERGE_PATCH, PATCHES, STRATEGIC_PATCH, Request
+from podwire.apiserver.validation import Path, invalid
+
+_NAME_TRIES = 8  # generated names that are taken before the client is asked to try again
+
+
+async def create(api: Api, request: Request, kind: Kind) -> Answer:
+    """Answer to POST of an object. Raises Failure."""
+    tree = bodies.of_kind(request, kind)
+    bodies.check_schema(request, kind, tree)
+    return await create_tree(api, request, kind, tree)
+
+
+async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree) -> Answer:
+    """Store a new object that has the shape of its kind. Raises Failure."""
+    metadata = tree["metadata"]
+    _place(request, kind, metadata)
+    if metadata.get("resourceVersion"):
+        raise status.bad_request("resourceVersion should not be set on objects to be created")
+    generated = not metadata.get("name") and bool(metadata.get("generateName"))
+    if generated:
+        metadata["name"] = _free_name(api, kind, metadata)
+    name, namespace = metadata.get("name", ""), metadata.get("namespace", "")
+    for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
+        metadata.pop(field, None)
+    metadata["uid"] = fresh_uid()
+    metadata["creationTimestamp"] = api.timestamp()
+    kind.for_create(tree)
+    _check_namespace(api, kind, namespace, name)
+    if api.store.latest(keys.key(kind, namespace, name)) is not None:
+        raise status.already_exists(kind, name)
+    grant = _checked(api, request, kind, tree, None, "")
+    return await _store(api, request, kind, tree, grant, 201)
+
+
+async def update(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
+    """Answer to PUT of an object or of its status. Raises Failure."""
+    tree = bodies.of_kind(request, kind)
+    bodies.check_schema(request, kind, tree)
+    metadata, target = tree["metadata"], request.target
+    _place(request, kind, metadata)
+    name = metadata.setdefault("name", target.name)
+    if name != target.name:
+        raise status.bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
+    old = latest_tree(api, kind, target.namespace, target.name)
+    if old is None:
+        if kind.create_on_update and not subresource:
+            metadata.pop("resourceVersion", None)
+            return await create_tree(api, request, kind, tree)
+        raise status.not_found(kind, target.name)
+    return await update_tree(api, request, kind, tree, old, subresource)
+
+
+async def update_tree(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree, subresource: str = "") -> Answer:
+    """Store the next state of an object that has the shape of its kind. Raises Failure."""
+    _check_versions(kind, tree["metadata"], old["metadata"])
+    kind.for_update(tree, old, subresource)
+    grant = _checked(api, request, kind, tree, old, subresource)
+    tree["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+    if tree == old:
+        grant.abandon()
+        await _on_disk(api, old)
+        return shapes.one(api, request, kind, encode(old))
+    return await _store(api, request, kind, tree, grant, 200)
+
+
+async def patch(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
+    """Answer to PATCH of an object or of its status. Raises Failure."""
+    change = read_patch(request)
+    target = request.target
+    old = latest_tree(api, kind, target.namespace, target.name)
+    if old is None:
+        raise status.not_found(kind, target.name)
+    # The patched tree may share parts with the one it was made of, and is changed from here on: so it is made of a copy.
+    tree = patched(request, kind, decode(encode(old)), change)
+    bodies.check_schema(request, kind, tree)
+    metadata = tree["metadata"]
+    for field in ("name", "namespace", "uid"):
+        if metadata.get(field, old["metadata"].get(field)) != old["metadata"].get(field):
+            raise status.invalid(kind, target.name, [invalid(Path("metadata") / field, metadata[field], "field is immutable")])
+    tree["apiVersion"], tree["kind"] = kind.api_version, kind.kind
+    return await update_tree(api, request, kind, tree, old, subresource)
+
+
+def read_patch(request: Request) -> Any:
+    """Read the body of a patch. Raises Failure (400, 415)."""
+    media = request.content_type
+    if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
+        raise status.unsupported_media_type(media, PATCHES[:3])
+    return bodies.READERS[JSON](request.body)
+
+
+def patched(request: Request, kind: Kind | None, old: Tree, change: Any) -> Tree:
+    """Apply a patch to a tree, which is left as it is. Without a kind, a strategic patch merges. Raises Failure (400, 413, 422)."""
+    try:
+        if request.content_type == JSON_PATCH:
+            tree = json_patch(old, change)
+        elif request.content_type == STRATEGIC_PATCH and kind is not None:
+            tree = strategic_merge_patch(kind, old, change)
+        else:
+            tree = merge_patch(old, change)
+    except PatchError as error:
+        raise _unpatchable(error) from None
+    if not isinstance(tree, dict) or not isinstance(tree.get("metadata"), dict):
+        raise status.bad_request("the patch leaves no object")
+    return tree
+
+
+def _unpatchable(error: PatchError) -> status.Failure:
+    if error.status == 422:
+        return status.Failure(422, "Invalid", f"the server rejected our request due to an error in our request: {error}")
+    if error.status == 413:
+        return status.Failure(413, "RequestEntityTooLarge", str(error))
+    return status.bad_request(str(error))
+
+
+# Steps -------------------------------------------------------------------------------------------------------------------
+
+
+def _place(request: Request, kind: Kind, metadata: Tree) -> None:
+    """Put the object where the path says; it may say the same. Raises Failure (400)."""
+    if not kind.namespaced:
+        return
+    wanted = request.target.namespace
+    if not wanted:
+        raise status.bad_request("an empty namespace may not be set during creation")
+    if metadata.setdefault("namespace", wanted) != wanted:
+        raise status.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+
+
+def _free_name(api: Api, kind: Kind, metadata: Tree) -> str:
+    name = ""
+    for _ in range(_NAME_TRIES):
+        name = generated_name(metadata["generateName"])
+        if api.store.latest(keys.key(kind, metadata.get("namespace", ""), name)) is None:
+            break
+    return name
+
+
+def _check_namespace(api: Api, kind: Kind, namespace: str, name: str) -> None:
+    """Refuse a new object in a namespace that is not there or is ending. Raises Failure (403, 404)."""
+    if not kind.namespaced:
+        return
+    record = api.store.latest(f"namespaces/{namespace}")
+    if record is None:
+        raise status.Failure(404, "NotFound", f'namespaces "{namespace}" not found', {"name": namespace, "kind": "namespaces"})
+    if b'"deletionTimestamp"' in record.value:
+        message = f"unable to create new content in namespace {namespace} because it is being terminated"
+        cause = {"reason": "NamespaceTerminating", "message": f"namespace {namespace} is being terminated", "field": "metadata.namespace"}
+        raise status.forbidden(kind, name, message, [cause])
+
+
+def _check_versions(kind: Kind, metadata: Tree, old: Tree) -> None:
+    """Refuse a write that was made from another state or for another object. Raises Failure (409, 422)."""
+    name = old["name"]
+    version = metadata.get("resourceVersion", "")
+    if metadata.get("uid", old["uid"]) != old["uid"]:
+        message = f"Precondition failed: UID in precondition: {metadata['uid']}, UID in object meta: {old['uid']}"
+        raise status.conflict(kind, name, message)
+    if version not in ("", "0"):
+        if version != old["resourceVersion"]:
+            raise status.modified(kind, name)
+    elif not kind.unconditional_update:
+        raise status.invalid(kind, name, [invalid(Path("metadata") / "resourceVersion", 0, "must be specified for an update")])
+
+
+def _checked(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | None, subresource: str) -> Grant:
+    """Set addresses aside and check the object. Raises Failure (422); then nothing is set aside."""
+    grant = api.allocator.begin(kind, tree, old)
+    try:
+        errors = [*grant.errors, *kind.check(tree, old, subresource)]
+        if errors:
+            raise status.invalid(kind, tree["metadata"].get("name", ""), errors)
+        if not subresource:
+            request.warnings += kind.warnings(tree, old)
+    except BaseException:
+        grant.abandon()
+        raise
+    return grant
+
+
+async def _store(api: Api, request: Request, kind: Kind, tree: Tree, grant: Grant, code: int) -> Answer:
+    """Commit the object; an object that is to go and has nothing left to wait for goes. Answers when it is on disk."""
+    if request.dry_run:
+        grant.abandon()
+        tree["metadata"].setdefault("resourceVersion", "")
+        return shapes.one(api, request, kind, encode(tree), code)
+    try:
+        transaction = api.store.transaction()
+        value = remove(transaction, kind, tree) if is_finished(kind, tree) else put(transaction, kind, tree)
+        transaction.on_failure.append(grant.abandon)
+        transaction.on_success.append(grant.commit)
+        written = api.store.commit(transaction)
+    except BaseException:
+        grant.abandon()
+        raise
+    await asyncio.shield(written)
+    return shapes.one(api, request, kind, value, code)
+
+
+async def _on_disk(api: Api, tree: Tree) -> None:
+    """Wait until a state that is answered without a write of one's own is on disk."""
+    await api.store.reached(int(tree["metadata"]["resourceVersion"]))
+
+
+def is_finished(kind: Kind, tree: Tree) -> bool:
+    """Say whether an object that is being deleted has nothing left to wait for: no finalizer, no time to stop."""
+    metadata = tree["metadata"]
+    if not metadata.get("deletionTimestamp") or metadata.get("finalizers"):
+        return False
+    if metadata.get("deletionGracePeriodSeconds"):
+        return False
+    return not (kind.plural == "namespaces" and kind.group == "" and tree.get("spec", {}).get("finalizers"))
+
+
+async def store_as_is(api: Api, kind: Kind, tree: Tree) -> None:
+    """Store an object that this program has changed itself, and wait until it is on disk; one that is finished goes."""
+    transaction = api.store.transaction()
+    if is_finished(kind, tree):
+        remove(transaction, kind, tree)
+    else:
+        put(transaction, kind, tree)
+    await asyncio.shield(api.store.commit(transaction))
