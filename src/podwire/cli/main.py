@@ -12,9 +12,10 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any
 
 import click
+
+from podwire.cluster.problem import Problem
 
 DONE, FAILED, WRONG_USAGE = 0, 1, 2
 
@@ -39,17 +40,6 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "standins": ("podwire.cli.standins:standins", "Play the containers that have no program.", True),
     "supervisor": ("podwire.cli.supervisor:supervisor", "Run a lab's processes.", True),
 }
-
-
-class Failure(click.ClickException):
-    """Something that failed, in words for a person; the status is 1 unless said otherwise."""
-
-    def __init__(self, message: str, status: int = FAILED) -> None:
-        super().__init__(message)
-        self.exit_code = status
-
-    def show(self, file: Any = None) -> None:
-        click.echo(f"podwire: {self.format_message()}", file=file or sys.stderr)
 
 
 class Commands(click.Group):
@@ -85,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (click.Abort, KeyboardInterrupt):
         click.echo("podwire: interrupted", err=True)
         sys.exit(130)
+    except Problem as problem:
+        click.echo(f"podwire: {problem}", err=True)
+        sys.exit(problem.status)
     except click.ClickException as failure:
         failure.show()
         sys.exit(failure.exit_code)

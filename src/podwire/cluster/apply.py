@@ -36,6 +36,7 @@ class Kind:
     plural: str
     kind: str
     namespaced: bool
+    verbs: frozenset[str] = frozenset()
 
     @property
     def words(self) -> str:
@@ -43,9 +44,9 @@ class Kind:
         return f"{self.kind.lower()}.{self.group}" if self.group else self.kind.lower()
 
     def path(self, namespace: str, name: str = "") -> str:
-        """Build the URL path of the collection, or of the object when it is named."""
+        """Build the URL path of the collection (``""``: in all namespaces), or of the object when it is named."""
         base = f"/apis/{self.group}/{self.version}" if self.group else f"/api/{self.version}"
-        scope = f"/namespaces/{namespace}" if self.namespaced else ""
+        scope = f"/namespaces/{namespace}" if self.namespaced and namespace else ""
         return f"{base}{scope}/{self.plural}" + (f"/{name}" if name else "")
 
 
@@ -112,11 +113,16 @@ class Applier:
         for tree in trees:
             yield await self._one(tree, namespace)
 
+    async def kinds(self) -> list[Kind]:
+        """Give all kinds that the API serves."""
+        if not self._kinds:
+            self._kinds = await self._discover()
+        return list(self._kinds.values())
+
     async def kind(self, tree: Tree) -> Kind:
         """Find a manifest's kind. Raises NoKind."""
         key = (str(tree.get("apiVersion", "")), str(tree.get("kind", "")))
-        if not self._kinds:
-            self._kinds = await self._discover()
+        await self.kinds()
         if key not in self._kinds:
             raise NoKind(f'no matches for kind "{key[1]}" in version "{key[0]}"')
         return self._kinds[key]
@@ -132,7 +138,8 @@ class Applier:
             for row in answer.get("resources", ()):
                 if "/" not in row["name"]:
                     api_version = f"{group_name}/{version}" if group_name else version
-                    kinds[api_version, row["kind"]] = Kind(group_name, version, row["name"], row["kind"], row["namespaced"])
+                    verbs = frozenset(row["verbs"])
+                    kinds[api_version, row["kind"]] = Kind(group_name, version, row["name"], row["kind"], row["namespaced"], verbs)
         return kinds
 
     async def _one(self, tree: Tree, namespace: str) -> Applied:

@@ -114,11 +114,10 @@ class Door:
                 os.waitpid(-1, 0)
 
     def _roll_back(self) -> None:
-        """Take back a cluster that never was whole. One that had been kept stays as it was."""
-        if state.is_marked(self._paths, "making"):
-            from podwire.cluster import lifecycle
+        """Take back a cluster that never was whole."""
+        from podwire.cluster import lifecycle  # loaded only when something went wrong
 
-            state.remove(self._paths, lifecycle.forget_entry)
+        lifecycle.roll_back(self._paths)
 
 
 def main(arguments: list[str]) -> None:

@@ -35,8 +35,7 @@ def build(plan: Plan) -> dict[str, int]:
 
 def settings(place: Place) -> Mapping[str, str]:
     """Give every sysctl that a place relies on: a new namespace inherits the machine's."""
-    forwarding = {f"net.ipv4.conf.{which}.forwarding": "1" for which in ("all", "default")} if place.forwarding else {}
-    return {**sysctl.HARDENED, **forwarding}
+    return sysctl.HARDENED_ROUTER if place.forwarding else sysctl.HARDENED
 
 
 def _pair(wire: Wire, places: Mapping[str, int]) -> Request:

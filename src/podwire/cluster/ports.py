@@ -10,11 +10,13 @@ import errno
 import os
 import socket
 
+from podwire.cluster.problem import Problem
+
 LOOPBACK = "127.0.0.1"
 _LISTEN, _UNCONNECTED = "0A", "07"
 
 
-class Refused(Exception):
+class Refused(Problem):
     """A port that cannot be had. The text names it, who has it where that can be seen, and what to do."""
 
 

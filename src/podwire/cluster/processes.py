@@ -17,38 +17,18 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import asdict
 
 from podwire.cluster import offspring, state
 from podwire.cluster.loop import Loop, Timer
 from podwire.cluster.paths import Paths
 from podwire.cluster.plan import Process
+from podwire.cluster.reports import Record
 
 FIRST_PAUSE_S, LONGEST_PAUSE_S, STEADY_S = 0.1, 5.0, 10.0
 LOG_BYTES = 8 << 20
 TAIL_BYTES = 4096
-
-
-@dataclass
-class Record:
-    """What is known of a process. ``pid`` 0 means that it does not run; ``started`` tells it from a later one of that number."""
-
-    name: str
-    pid: int = 0
-    started: int = 0
-    ready: bool = False
-    done: bool = False
-    restarts: int = 0
-    last_error: str = ""
-    status: str = ""
-
-    def state_word(self) -> str:
-        if self.done:
-            return "done"
-        if not self.pid:
-            return "waiting" if not self.last_error else "failed"
-        return "ready" if self.ready else "starting"
 
 
 class Processes:
@@ -242,15 +222,3 @@ def _sender(ancillary: list[tuple[int, int, bytes]]) -> int:
         if level == socket.SOL_SOCKET and kind == socket.SCM_CREDENTIALS:
             return int(struct.unpack("=iII", data[:12])[0])
     return 0
-
-
-def by_name(records: list[Record]) -> Mapping[str, Record]:
-    return {record.name: record for record in records}
-
-
-def not_ready(records: list[Record]) -> Iterator[str]:
-    """Name what is not ready, and why, for a person."""
-    for record in records:
-        if not (record.ready or record.done):
-            why = record.last_error or record.status
-            yield f"{record.name} is {record.state_word()}" + (f" ({why})" if why else "")

@@ -24,11 +24,12 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from podwire.cluster.paths import Paths
+from podwire.cluster.problem import Problem
 
 LAYOUT = 1
 
 
-class Unusable(Exception):
+class Unusable(Problem):
     """A state directory that cannot be used. The text says which, why, and what to do."""
 
 

@@ -1,0 +1,25 @@
+"""podwire list: which clusters there are."""
+
+from __future__ import annotations
+
+import json
+import os
+
+import click
+
+from podwire.cli.output import table
+
+
+@click.command("list")
+@click.option("-o", "--output", type=click.Choice(["json"]), help="for a program")
+def list_(output: str | None) -> None:
+    """List the clusters; what a killed command left of one is removed first."""
+    from podwire.cluster import lifecycle
+
+    found = lifecycle.clusters(os.environ)
+    if output == "json":
+        click.echo(json.dumps([{"name": one.name, "state": one.state, "nodes": one.nodes, "apiServer": one.api_server} for one in found]))
+    elif found:
+        click.echo(table(("NAME", "STATE", "NODES", "API"), [(one.name, one.state, one.nodes, one.api_server) for one in found]))
+    else:
+        click.echo("no clusters", err=True)

@@ -1,0 +1,32 @@
+"""podwire supervisor: the warm parent of a lab's processes. The lab starts it; a person has no need to."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+
+import click
+
+
+@click.command(hidden=True)
+@click.argument("root")
+@click.option("--hold", "held", multiple=True, metavar="NAME=FD", help="descriptors that the first process hands over")
+def supervisor(root: str, held: tuple[str, ...]) -> None:
+    """Run the processes of the lab whose state directory is ROOT."""
+    from podwire.cli.main import main
+    from podwire.cluster.supervisor import run
+
+    pairs = (word.partition("=") for word in held)
+    run(root, {name: int(number) for name, _, number in pairs}, main, warm)
+
+
+def warm() -> None:
+    """Import what the children will need, so that each of them costs a fork."""
+    from podwire.cli.agent import AGENTS
+
+    ours = [f"podwire.cli.{word}" for word in ("agent", "apiserver", "bootstrap", "standins")]
+    modules = [*ours, *(place.partition(":")[0] for place in AGENTS.values()), "uvloop", "podwire.daemon.run", "podwire.cluster.apply"]
+    for module in modules:
+        # A child that needs what cannot be imported says so itself, in its own log.
+        with contextlib.suppress(ImportError):
+            importlib.import_module(module)

@@ -1,0 +1,239 @@
+"""The warm parent of the lab's processes, and the one who answers for the lab.
+
+It imports what its children need, builds the network (or takes over what is there), forks each process into its place, keeps
+it running, and answers on the control socket. It has one thread and no event loop of a library. Everything that must outlive
+it is held by init: namespaces, listening sockets, the control socket. Killed at any moment, it is started again by init
+and goes on where it was.
+
+What must not be here: what runs where (plan.py), how a process is born (offspring.py), what a status is (reports.py).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import json
+import os
+import signal
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from podwire.cluster import offspring, packets, places, reports, state, wheres
+from podwire.cluster.control import Caller, Control, Refused
+from podwire.cluster.executions import Executions
+from podwire.cluster.first_processes import FirstProcesses
+from podwire.cluster.loop import Loop
+from podwire.cluster.packets import Message
+from podwire.cluster.paths import Paths
+from podwire.cluster.plan import plan
+from podwire.cluster.processes import Processes
+from podwire.cluster.spec import parse
+from podwire.linux import syscalls
+
+BUILT = "built"
+PUBLISHED = "published/"
+
+
+class Supervisor:
+    def __init__(self, paths: Paths, call: offspring.Call, given: Mapping[str, int]) -> None:
+        self._paths = paths
+        self._loop = Loop()
+        kept = state.read(paths)
+        self._plan = plan(parse(json.dumps(kept.spec)), paths, api_port=kept.api_port)
+        self._name, self._api_server = kept.name, f"https://127.0.0.1:{kept.api_port}"
+        self._first = FirstProcesses(self._loop, paths)
+        self._held = {**self._first.cluster.give(""), **given}
+        self._reported: dict[str, Any] = self._read_reports()
+        self._waiting: set[Caller] = set()
+        self._pushing = False
+        self._door = socket.socket(fileno=self._held["door"])
+        self._asked: dict[int, tuple[Caller, str]] = {}
+        self._call = call
+
+    def run(self, warm: Callable[[], None]) -> None:
+        """Take over or build, then serve for ever. ``warm`` imports what the children will need."""
+        nodes = [node.name for node in self._plan.nodes]
+        networks = self._networks()
+        self._first.start_nodes({node: networks[f"node/{node}"] for node in nodes})
+        notify = self._notify_socket()
+        grounds = offspring.Grounds(
+            networks=networks,
+            pid_namespaces=self._first.pid_namespaces,
+            listeners=self._listeners(networks),
+            notify=f"{self._paths.run}/notify",
+            exit_status=self._first.orphan_status,
+            call=self._call,
+        )
+        self._processes = Processes(self._loop, self._paths, self._plan.processes, grounds, self._changed)
+        self._executions = Executions(self._loop, self._paths, nodes, self._first)
+        warm()
+        gc.collect()
+        gc.freeze()
+        self._loop.on_readable(notify.fileno(), lambda: self._processes.hear(notify))
+        self._loop.on_readable(self._door.fileno(), self._hear_door)
+        self._processes.adopt()
+        for node, running in self._first.running("exec/").items():
+            self._executions.adopt(node, running)
+        self._control = Control(self._loop, socket.socket(fileno=self._held["control"]), self._words())
+        self._loop.run()
+
+    # What there is to stand on
+
+    def _networks(self) -> dict[str, int]:
+        """Give the network namespaces of all places: those that are held, or, where they were not finished, new ones."""
+        wanted = {f"place/{place.name}" for place in self._plan.places}
+        if BUILT in self._held:
+            return {name.removeprefix("place/"): self._held[name] for name in wanted}
+        for name in [name for name in self._held if name.startswith("place/")]:
+            self._first.cluster.release(name)
+            os.close(self._held.pop(name))
+        made = places.build(self._plan)
+        for name, descriptor in made.items():
+            self._first.cluster.hold(f"place/{name}", descriptor)
+        with open(os.devnull, "rb") as mark:
+            self._first.cluster.hold(BUILT, mark.fileno())
+        return made
+
+    def _listeners(self, networks: dict[str, int]) -> dict[str, int]:
+        found: dict[str, int] = {}
+        for listen in (listen for process in self._plan.processes for listen in process.listen):
+            name = f"listen/{listen.name}"
+            if name not in self._held:
+                made = offspring.listen_inside(networks[listen.place], listen.address, listen.port)
+                self._first.cluster.hold(name, made.fileno())
+                self._held[name] = made.detach()
+            found[listen.name] = self._held[name]
+        return found
+
+    def _notify_socket(self) -> socket.socket:
+        if "notify" in self._held:
+            return socket.socket(fileno=self._held["notify"])
+        made = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_PASSCRED, 1)
+        path = f"{self._paths.run}/notify"
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
+        made.bind(path)
+        self._first.cluster.hold("notify", made.fileno())
+        return made
+
+    # Words of the control socket
+
+    def _words(self) -> dict[str, Callable[[Message, tuple[int, ...], Caller], Message | None]]:
+        return {
+            "status": lambda *_: self.status(),
+            "wait": self._wait,
+            "start": self._start,
+            "report": self._report,
+            "listen": self._listen,
+            "unlisten": self._unlisten,
+            "exec": self._executions.start,
+            "attach": self._executions.attach,
+            "open": self._open,
+        }
+
+    def status(self) -> Message:
+        nodes = [node.name for node in self._plan.nodes]
+        told = reports.status(self._name, self._api_server, self._processes.records(), nodes, self._reported)
+        return {**told, "supervisor": os.getpid()}
+
+    def _start(self, *_: object) -> Message:
+        if not self._processes.started:
+            self._processes.start()
+        return self.status()
+
+    def _wait(self, _message: Message, _descriptors: tuple[int, ...], caller: Caller) -> Message:
+        self._waiting.add(caller)
+        caller.on_gone.append(lambda: self._waiting.discard(caller))
+        return self.status()
+
+    def _report(self, message: Message, *_: object) -> Message:
+        self._reported = reports.merge(self._reported, message)
+        with open(f"{self._paths.run}/reports.json", "w", encoding="utf-8") as stream:
+            json.dump(self._reported, stream)
+        self._changed()
+        return {}
+
+    def _open(self, message: Message, _descriptors: tuple[int, ...], caller: Caller) -> None:
+        """Give a descriptor of a place's network namespace."""
+        try:
+            descriptor = self._executions.network(str(message["where"]))
+        except wheres.Unknown as unknown:
+            raise Refused(str(unknown)) from None
+        caller.tell({}, [descriptor])
+        os.close(descriptor)
+
+    def _changed(self) -> None:
+        """Tell all who wait, once for all changes of this round."""
+        if not self._pushing:
+            self._pushing = True
+            self._loop.after(0, self._push)
+
+    def _push(self) -> None:
+        self._pushing = False
+        if self._waiting:
+            status = self.status()
+            for caller in list(self._waiting):
+                caller.tell(status)
+
+    def _read_reports(self) -> dict[str, Any]:
+        try:
+            with open(f"{self._paths.run}/reports.json", encoding="utf-8") as stream:
+                found: dict[str, Any] = json.load(stream)
+                return found
+        except (FileNotFoundError, ValueError):
+            return {}
+
+    # Sockets of the machine, through door
+
+    def _listen(self, message: Message, _descriptors: tuple[int, ...], caller: Caller) -> Message | None:
+        name = PUBLISHED + str(message["name"])
+        if name in self._held:
+            with socket.socket(fileno=os.dup(self._held[name])) as made:
+                caller.tell({"port": made.getsockname()[1]}, [made.fileno()])
+            return None
+        number = max(self._asked, default=0) + 1
+        self._asked[number] = (caller, name)
+        try:
+            packets.send(self._door, {"id": number, "port": int(message["port"]), "protocol": str(message.get("protocol", "tcp")).lower()})
+        except packets.Closed:
+            raise Refused("the process that opens ports on the machine has gone") from None
+        return None
+
+    def _unlisten(self, message: Message, *_: object) -> Message:
+        name = PUBLISHED + str(message["name"])
+        if name in self._held:
+            self._first.cluster.release(name)
+            os.close(self._held.pop(name))
+        return {}
+
+    def _hear_door(self) -> None:
+        try:
+            message, descriptors = packets.receive(self._door)
+        except packets.Closed:  # the end of door is the end of init, and so of this process
+            self._loop.forget(self._door.fileno())
+            return
+        caller, name = self._asked.pop(message["id"], (None, ""))
+        if "error" in message or caller is None:
+            for descriptor in descriptors:
+                os.close(descriptor)
+            if caller:
+                caller.tell({"error": message["error"]})
+            return
+        self._first.cluster.hold(name, descriptors[0])
+        self._held[name] = descriptors[0]
+        caller.tell({"port": message["port"]}, descriptors[:1])
+
+
+def run(root: str, given: Mapping[str, int], call: offspring.Call, warm: Callable[[], None]) -> None:
+    """Be the supervisor of the cluster whose state directory is ``root``.
+
+    ``given`` are descriptors that init hands to each supervisor: ``door``, ``control``, ``listen/api``. ``call`` runs a command line.
+    """
+    for descriptor in given.values():
+        os.set_inheritable(descriptor, False)
+    syscalls.set_title("podwire supervisor")
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)  # it ends with init, or by SIGKILL and comes back
+    Supervisor(Paths(root), call, given).run(warm)
