@@ -26,7 +26,7 @@ class Answer:
     content_type: bytes = b"application/json"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Stream:
     """A body in pieces. A watch has ``stop``, to be called when the client has gone or the server ends; ``abort`` is set by the
     application: it ends a connection whose client does not read."""

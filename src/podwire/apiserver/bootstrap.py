@@ -1,13 +1,16 @@
 """What a cluster's API holds before anybody has written: the system's namespaces and the Service ``kubernetes``.
 
-Made when it is missing, at each start, through the same rules as any other write. The Service's endpoints are brought up to date at each
-start, since the control plane's address is a matter of configuration; that is the API server's own affair, as upstream.
+Made when it is missing, at the start and every few seconds, through the same rules as any other write: what somebody deleted comes back.
+The Service's endpoints are brought up to date at each start, since the control plane's address is a matter of configuration; that is the
+API server's own affair, as upstream.
 
 Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/namespaces/#initial-namespaces
 """
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from ipaddress import ip_network
 
 from podwire.apiserver import keys, status
@@ -15,7 +18,11 @@ from podwire.apiserver.answers import Tree, decode
 from podwire.apiserver.api import Api, fresh_uid, put
 from podwire.apiserver.config import ApiServerConfig
 from podwire.apiserver.kind import Kind
+from podwire.store import Unwritable
 
+_LOG = logging.getLogger("podwire.apiserver")
+
+AGAIN_S = 10.0
 NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 
@@ -25,6 +32,16 @@ async def ensure(api: Api, config: ApiServerConfig) -> None:
         await _ensure(api, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
     for tree in _kubernetes_service(config):
         await _ensure(api, tree, follow=tree["kind"] != "Service")
+
+
+async def keep(api: Api, config: ApiServerConfig) -> None:
+    """Make what is missing, for ever."""
+    while True:
+        await asyncio.sleep(AGAIN_S)
+        try:
+            await ensure(api, config)
+        except (status.Failure, Unwritable) as error:
+            _LOG.error("what every cluster holds could not be made: %s", error)
 
 
 def _kubernetes_service(config: ApiServerConfig) -> list[Tree]:

@@ -119,11 +119,12 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         settings.ssl = tls_context(config)
         gc.collect()
         gc.freeze()  # what was read stays: the collector need not walk it
-        watchdog = asyncio.create_task(Watchdog(_LOG).run())
+        tasks = [asyncio.create_task(Watchdog(_LOG).run()), asyncio.create_task(bootstrap.keep(api, config))]
         try:
             await _Server(settings, api, notifier).serve(list(sockets))
         finally:
-            watchdog.cancel()
+            for task in tasks:
+                task.cancel()
     finally:
         await api.store.close()
 

@@ -41,7 +41,7 @@ def one(api: Api, request: Request, kind: Kind, value: bytes, code: int = 200) -
     tree = decode(value)
     if form is Form.METADATA:
         return Answer(code, orjson.dumps(tables.partial(tree)))
-    metadata = {"resourceVersion": tree["metadata"]["resourceVersion"]}
+    metadata = {"resourceVersion": tree["metadata"].get("resourceVersion", "")}
     return Answer(code, orjson.dumps(tables.table(kind, [tree], api.clock(), include=include(request), metadata=metadata)))
 
 

@@ -205,7 +205,6 @@ async def _store(api: Api, request: Request, kind: Kind, tree: Tree, grant: Gran
     """Commit the object; an object that is to go and has nothing left to wait for goes. Answers when it is on disk."""
     if request.dry_run:
         grant.abandon()
-        tree["metadata"].setdefault("resourceVersion", "")
         return shapes.one(api, request, kind, encode(tree), code)
     try:
         transaction = api.store.transaction()
