@@ -77,6 +77,8 @@ class DataType:
                 raise Unreadable(str(error)) from None
         if self.kind == "name":
             data = text.strip('"').encode()
+            if data.endswith(b"*"):
+                return data[:-1]  # the beginning of a name: only what is there is compared
             if len(data) >= self.size:
                 raise Unreadable(f"{text} is longer than {self.size - 1} bytes")
             return data.ljust(self.size, b"\0")
@@ -96,7 +98,7 @@ class DataType:
         if self.kind == "ipv6":
             return str(ipaddress.IPv6Address(data[:16]))
         if self.kind == "name":
-            return '"' + data.rstrip(b"\0").decode() + '"'
+            return '"' + data.rstrip(b"\0").decode() + ("*" if len(data) < self.size else "") + '"'
         number = self.to_int(data)
         for symbol, value in self.symbols.items():
             if value == number:

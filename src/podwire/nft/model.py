@@ -256,7 +256,16 @@ class Notrack:
     """``notrack``: connection tracking passes over this packet."""
 
 
-Statement: TypeAlias = Match | Verdict | VerdictMap | Assign | Counter | Nat | Masquerade | Reject | Log | Limit | Update | Notrack
+@dataclass(frozen=True, slots=True)
+class Unknown:
+    """A statement that somebody else put there and this package cannot read. Equal to nothing that is wanted, so it is replaced."""
+
+    name: str
+
+
+Statement: TypeAlias = (
+    Match | Verdict | VerdictMap | Assign | Counter | Nat | Masquerade | Reject | Log | Limit | Update | Notrack | Unknown
+)
 
 
 # Objects ------------------------------------------------------------------------------------------------------------------

@@ -45,6 +45,7 @@ from podwire.nft.model import (
     Set,
     Statement,
     Table,
+    Unknown,
     Update,
     Verdict,
     VerdictMap,
@@ -124,6 +125,8 @@ def render_statement(statement: Statement, family: str = "ip") -> str:
             return _update(statement, family)
         case Notrack():
             return "notrack"
+        case Unknown(name):
+            return f"# {name}"
 
 
 def _match(statement: Match) -> str:

@@ -32,8 +32,8 @@ NEWTABLE, GETTABLE, DELTABLE, NEWCHAIN, GETCHAIN, DELCHAIN, NEWRULE, GETRULE, DE
 NEWSETELEM, GETSETELEM, DELSETELEM, NEWGEN, GETGEN = range(12, 17)
 
 
-class Attribute:
-    """Attribute numbers, named as in the kernel's header without ``NFTA_``."""
+class NFTA:
+    """Attribute numbers, named as in the kernel's header."""
 
     TABLE_NAME, TABLE_FLAGS, TABLE_USERDATA = 1, 2, 6
     CHAIN_TABLE, CHAIN_HANDLE, CHAIN_NAME, CHAIN_HOOK, CHAIN_POLICY, CHAIN_TYPE, CHAIN_USERDATA = 1, 2, 3, 4, 5, 7, 12

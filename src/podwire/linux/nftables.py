@@ -1,0 +1,221 @@
+"""The ruleset of one network namespace: the blocking door to nf_tables.
+
+One method changes it, ``apply``: all changes or none, acknowledged. One reads it, ``dump``. What the values mean is in
+``podwire.nft``; here are the socket, the acknowledgements and the refusals.
+
+The kernel carries a transaction out while it is being sent, so its answers are there when ``send`` returns. A
+transaction is one datagram and must fit into the send buffer, which an ordinary user cannot raise beyond 212,992 bytes on a
+stock kernel: ``apply_batches`` is for more, and ``nft.batches`` cuts.
+
+Source: net/netfilter/nfnetlink.c of the Linux kernel.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from types import TracebackType
+from typing import Final, Self
+
+from podwire.linux import namespaces
+from podwire.linux.errors import KernelRefused
+from podwire.nft import bytecode, dump
+from podwire.nft.changes import element_at, render_change
+from podwire.nft.model import Chain, Change, Rule, Ruleset, Set, Table, TableName
+from podwire.wire import netlink, nfnetlink
+from podwire.wire.netlink import string
+from podwire.wire.nfnetlink import NFTA
+
+_RECEIVE_BYTES: Final = 65_536
+_ATTEMPTS: Final = 20
+_NOTES: Final = 5
+_FAMILIES: Final = ("ip", "ip6", "inet")
+
+
+class Nftables:
+    """One nftables socket in one network namespace: the descriptor's, or without one the calling thread's own.
+
+    It belongs to one thread at a time. Close it, or use it as a context manager.
+
+    Raises:
+        NamespaceGone: the descriptor is no network namespace.
+    """
+
+    def __init__(self, namespace: int | None = None) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC
+        if namespace is None:
+            self._socket = socket.socket(socket.AF_NETLINK, kind, netlink.NETLINK_NETFILTER)
+        else:
+            self._socket = namespaces.socket_inside(namespace, socket.AF_NETLINK, kind, netlink.NETLINK_NETFILTER)
+        for option in (netlink.EXT_ACK, netlink.CAP_ACK):
+            self._socket.setsockopt(netlink.SOL_NETLINK, option, 1)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, bytecode.BATCH_LIMIT)  # the kernel doubles it, up to its own limit
+        self._socket.bind((0, 0))
+        self._sequence = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the socket. The ruleset stays."""
+        self._socket.close()
+
+    # Changes
+
+    def apply(self, changes: Sequence[Change]) -> None:
+        """Carry out the changes as one transaction: when it returns every packet meets all of them, when it raises none.
+
+        Raises:
+            KernelRefused: ``what`` is the change that was refused, in nft's words, with the element where the kernel told it;
+                ENOENT what it names is not there, EEXIST an element is there with another value, EBUSY it is in use, ENFILE
+                the set is full, EMSGSIZE the transaction is too big for the socket.
+            Unreadable: a change that cannot be said.
+        """
+        if not changes:
+            return
+        transaction = bytecode.encode(changes, self._sequence + 1)
+        if not transaction.origins:
+            return
+        self._sequence = transaction.last + 1
+        datagram = transaction.datagram
+        try:
+            self._socket.send(datagram)
+        except OSError as failed:
+            raise KernelRefused(failed.errno or 0, _summary(changes), f"{len(datagram)} bytes in one transaction") from None
+        refused = self._acknowledged(transaction, changes)
+        if refused:
+            first = refused[0]
+            for other in refused[1 : 1 + _NOTES]:
+                first.add_note(f"also refused: {other}")
+            raise first
+
+    def apply_batches(self, batches: Iterable[Sequence[Change]]) -> None:
+        """Carry out one transaction after the other. Raises as ``apply``; those before the refused one stay carried out."""
+        for changes in batches:
+            self.apply(changes)
+
+    def _acknowledged(self, transaction: bytecode.Transaction, changes: Sequence[Change]) -> list[KernelRefused]:
+        refused: list[KernelRefused] = []
+        done = False
+        while True:
+            try:
+                datagram = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+            except BlockingIOError:
+                break
+            for answer in netlink.messages(datagram):
+                if answer.type != netlink.ERROR:
+                    continue
+                told = netlink.acknowledgement(answer)
+                if told.errno:
+                    refused.append(_refusal(transaction, changes, told))
+                done = done or told.sequence == transaction.last
+        if not done and not refused:
+            raise KernelRefused(errno.EPROTO, _summary(changes), "the kernel did not answer")
+        return refused
+
+    # Questions
+
+    def generation(self) -> int:
+        """The number of transactions that this namespace has seen; any change of any table makes it another."""
+        (answer,) = self._ask(nfnetlink.GETGEN, "ip", what="ask for the ruleset's generation", many=False)
+        return netlink.to_be(netlink.attributes(answer, 4)[NFTA.GEN_ID])
+
+    def dump(self, tables: Iterable[TableName] | None = None) -> Ruleset:
+        """Read tables as they are, all of one generation; without names all of the families ip, ip6 and inet.
+
+        A table that is not there is left out.
+
+        Raises:
+            KernelRefused: EINTR, when somebody else kept changing the ruleset.
+            Unreadable: a set of types that are not known here.
+        """
+        wanted = None if tables is None else list(tables)
+        for _ in range(_ATTEMPTS):
+            try:
+                before = self.generation()
+                found = self._dump(wanted)
+                if self.generation() == before:
+                    return found
+            except _Changing:
+                continue
+        raise KernelRefused(errno.EINTR, "list ruleset", "it kept changing")
+
+    def _dump(self, wanted: list[TableName] | None) -> Ruleset:
+        comments: dict[TableName, str] = {}
+        for family in _FAMILIES if wanted is None else dict.fromkeys(family for family, _ in wanted):
+            for payload in self._ask(nfnetlink.GETTABLE, family, what=f"list tables {family}"):
+                comments[dump.table_of(payload)] = dump.table_comment(payload)
+        names = list(comments) if wanted is None else [name for name in wanted if name in comments]
+        return Ruleset(tuple(self._table(name, comments[name]) for name in names))
+
+    def _table(self, name: TableName, comment: str) -> Table:
+        family, what = name[0], f"list table {name[0]} {name[1]}"
+        filtered = string(NFTA.TABLE_NAME, name[1])
+        sets: dict[str, Set] = {}
+        for payload in self._ask(nfnetlink.GETSET, family, filtered, what=what):
+            one = dump.declaration(payload)
+            sets[one.name] = self._with_elements(name, one, what)
+        rules: dict[str, list[Rule]] = defaultdict(list)
+        for payload in self._ask(nfnetlink.GETRULE, family, filtered, what=what):
+            chain, rule = dump.rule(payload, family, sets)
+            rules[chain].append(rule)
+        chains = [
+            dump.chain(payload) for payload in self._ask(nfnetlink.GETCHAIN, family, filtered, what=what) if dump.table_of(payload) == name
+        ]
+        named = tuple(one for one in sets.values() if not dump.is_inline(one))
+        return Table(family, name[1], named, tuple(_with_rules(chain, rules[chain.name]) for chain in chains), comment)
+
+    def _with_elements(self, table: TableName, one: Set, what: str) -> Set:
+        asked = string(NFTA.ELEMENTS_TABLE, table[1]) + string(NFTA.ELEMENTS_SET, one.name)
+        payloads = self._ask(nfnetlink.GETSETELEM, table[0], asked, what=what)
+        return dump.with_elements(one, payloads)
+
+    def _ask(self, kind: int, family: str, payload: bytes = b"", *, what: str, many: bool = True) -> list[bytes]:
+        self._sequence += 1
+        sequence, flags = self._sequence, netlink.REQUEST | (netlink.DUMP if many else 0)
+        self._socket.send(nfnetlink.message(nfnetlink.NFTABLES, kind, flags, sequence, nfnetlink.FAMILIES[family], payload))
+        found: list[bytes] = []
+        interrupted = False
+        while True:
+            for answer in netlink.messages(self._socket.recv(_RECEIVE_BYTES)):
+                if answer.sequence != sequence:
+                    continue
+                interrupted = interrupted or bool(answer.flags & netlink.DUMP_INTR)
+                if answer.type in (netlink.ERROR, netlink.DONE):
+                    told = netlink.acknowledgement(answer)
+                    if interrupted or told.errno in (errno.EINTR, errno.ENOENT):
+                        raise _Changing  # what was asked for has gone since the question before
+                    if told.errno:
+                        raise KernelRefused(told.errno, what, told.hint)
+                    return found
+                found.append(answer.payload)
+                if not many:
+                    return found
+
+
+class _Changing(Exception):
+    """The ruleset changed while it was being read."""
+
+
+def _with_rules(chain: Chain, rules: list[Rule]) -> Chain:
+    return Chain(chain.name, tuple(rules), chain.type, chain.hook, chain.priority, chain.policy, chain.device, chain.comment)
+
+
+def _refusal(transaction: bytecode.Transaction, changes: Sequence[Change], told: netlink.Acknowledgement) -> KernelRefused:
+    index = transaction.origin(told.sequence)
+    if index is None:
+        return KernelRefused(told.errno, _summary(changes), told.hint)
+    element = None
+    if told.offset:
+        element = element_at(changes[index], transaction.parts[told.sequence - transaction.first], told.offset)
+    return KernelRefused(told.errno, render_change(changes[index], element), told.hint)
+
+
+def _summary(changes: Sequence[Change]) -> str:
+    more = f" and {len(changes) - 1} more changes" if len(changes) > 1 else ""
+    return render_change(changes[0]) + more
