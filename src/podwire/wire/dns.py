@@ -83,7 +83,8 @@ def from_labels(labels: list[bytes]) -> bytes:
 
 def labels(wire: bytes) -> list[bytes]:
     """Cut an uncompressed name into its labels. Raises Malformed."""
-    found, at = [], 0
+    found: list[bytes] = []
+    at = 0
     while True:
         try:
             length = wire[at]
@@ -117,7 +118,8 @@ def lower(wire: bytes) -> bytes:
 
 def parents(wire: bytes) -> list[bytes]:
     """Give the names above a name, nearest first, without the root."""
-    found, at = [], 1 + wire[0]
+    found: list[bytes] = []
+    at = 1 + wire[0]
     while at < len(wire) - 1:
         found.append(wire[at:])
         at += 1 + wire[at]

@@ -1,0 +1,92 @@
+"""Learning the numbers again from tables that an earlier process left in the kernel.
+
+What belongs here: from the elements of a dump and what is wanted now, which Service port has which id, slots and handles. What must not:
+deciding what the tables should hold (program.py compares that afterwards).
+
+How it works: comments are for people; what tells whose an id is are the addresses that lead to it. An address that is wanted now and
+leads to an id gives that id to its Service port, in the view that the kernel's own sets say: an id in ``short-circuit`` is an external
+view, one in ``keep-source`` alone an internal one, any other the cluster view. So connections, and clients that
+keep to an endpoint, survive a restart. Ids that lead nowhere are forgotten, and never given again: numbers go on above the ceiling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+
+from podwire import nft
+from podwire.nft import Element
+from podwire.nft.datatypes import HOST
+from podwire.services.desired import ServiceProgram
+from podwire.services.elements import PORT_KEY, PROTOCOLS, address_bytes, mark, target_name
+from podwire.services.numbers import FIRST, Numbers
+
+
+def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram]) -> None:
+    """Fill ``numbers`` from a dumped table, for the Services that are wanted."""
+    sets = {one.name: one.elements for one in have.sets}
+    ceiling = _number(sets.get("sizes", {}).get(mark(0)))
+    numbers.raise_to(max(ceiling, _highest(sets) + 1))
+    slots, handles = _endpoints(sets)
+    external = {_int(key): _number(element) for key, element in sets.get("short-circuit", {}).items()}
+    kept = {_int(key) for key in sets.get("keep-source", {})}
+    taken: set[int] = set()
+
+    def give(target: str, view: str, number: int) -> None:
+        if number and number not in taken and not numbers.known(target, view):
+            taken.add(number)
+            numbers.adopt(target, view, number, slots.get(number, {}), handles.get(number, {}))
+
+    for target, place, key in _addresses(services):
+        number = _number(sets.get(place, {}).get(key))
+        if number in external:
+            give(target, "external", number)
+            give(target, "cluster", external[number])
+        else:
+            give(target, "internal" if number in kept else "cluster", number)
+
+
+def _addresses(services: Iterable[ServiceProgram]) -> Iterator[tuple[str, str, bytes]]:
+    """Every way to a Service port with endpoints: its name, the map, and the key. Of two claims, the first by name comes first."""
+    for service in sorted(services, key=lambda service: service.key):
+        for port in service.ports:
+            protocol = PROTOCOLS.get(port.protocol)
+            if protocol is None or not port.cluster:
+                continue
+            target = target_name(service.key, port)
+            key = PORT_KEY.pack(protocol, port.port)
+            for address in service.cluster_ips + service.external_ips:
+                yield target, "frontends", address_bytes(address) + key
+            if port.node_port:
+                yield target, "node-ports", PORT_KEY.pack(protocol, port.node_port)
+
+
+def _endpoints(sets: Mapping[str, Mapping[bytes, Element]]) -> tuple[dict[int, dict[int, bytes]], dict[int, dict[bytes, int]]]:
+    """By id: endpoints by slot, and handles by endpoint."""
+    slots: dict[int, dict[int, bytes]] = {}
+    handles: dict[int, dict[bytes, int]] = {}
+    for key, element in sets.get("backends", {}).items():
+        number, slot = int.from_bytes(key[:4], HOST), int.from_bytes(key[4:], HOST)
+        if isinstance(element.value, bytes):
+            if slot < FIRST:
+                slots.setdefault(number, {})[slot] = element.value
+            else:
+                handles.setdefault(number, {})[element.value] = slot
+    return slots, handles
+
+
+def _highest(sets: Mapping[str, Mapping[bytes, Element]]) -> int:
+    """The highest number in use, for a table without a ceiling. Clients that keep to an endpoint carry ids and handles, too."""
+    found = FIRST - 1
+    for key in sets.get("backends", {}):
+        found = max(found, int.from_bytes(key[:4], HOST), int.from_bytes(key[4:], HOST))
+    for key, element in sets.get("affinity", {}).items():
+        found = max(found, int.from_bytes(key[-4:], HOST), _number(element))
+    return found
+
+
+def _int(key: bytes) -> int:
+    return int.from_bytes(key, HOST)
+
+
+def _number(element: Element | None) -> int:
+    return int.from_bytes(element.value, HOST) if element is not None and isinstance(element.value, bytes) else 0

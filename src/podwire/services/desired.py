@@ -1,0 +1,109 @@
+"""What one node should do for one Service: which addresses it translates, and to which endpoints.
+
+What belongs here: the choice of endpoints by condition, node, zone and traffic policy, for one node and one address family. What must
+not: numbers, tables and names of a kernel (ruleset.py), any I/O, clock or chance.
+
+How it works: a Service port has up to three *views*, each with endpoints of its own. ``cluster``: all usable endpoints.
+``internal`` and ``external``: those on this node, for the cluster addresses under internalTrafficPolicy Local, and for node port,
+external and load-balancer addresses under externalTrafficPolicy Local. In each view ready endpoints are used, and where there is none,
+those that terminate but still serve. Topology hints narrow the cluster view, if every ready endpoint has one and one fits.
+
+Source: https://kubernetes.io/docs/reference/networking/virtual-ips/ (traffic policies, terminating endpoints, topology),
+https://kubernetes.io/docs/concepts/services-networking/topology-aware-routing/#safeguards
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from podwire.views.frontends import Backend, Frontend, ServiceFrontends
+from podwire.views.topology import Place
+
+
+class PortProgram(msgspec.Struct, frozen=True, gc=False):
+    """One port. A view that no traffic policy asks for is None; one without endpoints is empty."""
+
+    name: str
+    protocol: str
+    port: int
+    node_port: int
+    cluster: tuple[Backend, ...]
+    internal: tuple[Backend, ...] | None
+    external: tuple[Backend, ...] | None
+
+
+class ServiceProgram(msgspec.Struct, frozen=True, gc=False):
+    """One Service on one node in one address family.
+
+    ``external_ips`` are all addresses beside the cluster's: external IPs and load-balancer VIPs. ``source_ranges``, which guard
+    ``vips`` alone, are None where everybody may come.
+    """
+
+    key: str
+    cluster_ips: tuple[str, ...]
+    external_ips: tuple[str, ...]
+    vips: tuple[str, ...]
+    ports: tuple[PortProgram, ...]
+    affinity_s: int = 0
+    source_ranges: tuple[str, ...] | None = None
+
+
+def program(service: ServiceFrontends, place: Place, family: int = 4) -> ServiceProgram | None:
+    """Decide what the node at ``place`` does for a Service. ``None`` if the Service has nothing in this family (4 or 6)."""
+    cluster_ips = _of(family, service.cluster_ips)
+    if not cluster_ips:
+        return None
+    vips = _of(family, service.load_balancer_ips)
+    external_ips = _of(family, service.external_ips)
+    return ServiceProgram(
+        service.key,
+        cluster_ips,
+        tuple(dict.fromkeys(external_ips + vips)) if external_ips else vips,
+        vips,
+        tuple([_port(port, service, place, family) for port in service.ports]),
+        service.affinity_s,
+        _of(family, service.source_ranges) if service.source_ranges and vips else None,
+    )
+
+
+def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) -> PortProgram:
+    backends = port.backends
+    if backends and (family == 6 or any(":" in b.address for b in backends)):
+        backends = tuple([b for b in backends if (":" in b.address) == (family == 6)])
+    local = tuple([b for b in backends if b.node == place.node]) if service.internal_local or service.external_local else ()
+    usable_here = _usable(local)
+    return PortProgram(
+        port.name,
+        port.protocol,
+        port.port,
+        port.node_port,
+        _near(_usable(backends), place),
+        usable_here if service.internal_local else None,
+        usable_here if service.external_local else None,
+    )
+
+
+def _of(family: int, addresses: tuple[str, ...]) -> tuple[str, ...]:
+    if not addresses:
+        return ()
+    return tuple([a for a in addresses if (":" in a) == (family == 6)])
+
+
+def _usable(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:
+    ready = [b for b in backends if b.ready]
+    if len(ready) == len(backends):
+        return backends
+    return tuple(ready or [b for b in backends if b.serving and b.terminating])
+
+
+def _near(backends: tuple[Backend, ...], place: Place) -> tuple[Backend, ...]:
+    """Narrow by hints, first those for nodes, then those for zones. One endpoint without a hint, or no hint that fits, and none counts."""
+    if not backends or not (backends[0].hint_nodes or backends[0].hint_zones):
+        return backends
+    if all(b.ready and b.hint_nodes for b in backends):
+        here = tuple([b for b in backends if place.node in b.hint_nodes])
+        if here:
+            return here
+    if place.zone and all(b.ready and b.hint_zones for b in backends):
+        return tuple([b for b in backends if place.zone in b.hint_zones]) or backends
+    return backends

@@ -1,0 +1,216 @@
+"""The table of the service proxy without its data: the sets and maps, and the few rules that read them.
+
+What belongs here: declarations and rules, all constant; the chains that are made when first needed (one per endpoint count, one per
+affinity timeout). What must not: elements (elements.py), order of changes (program.py).
+
+How a packet goes: the first packet of a connection looks up its destination in ``frontends`` (or, on an address of the node, its port
+in ``node-ports``). The answer, an id, becomes the connection mark. ``sizes`` says how many endpoints the id has, ``pick`` jumps to the
+chain that draws one of so many slots, and ``backends`` gives the endpoint of id and slot, to which ``send`` translates. Every
+later packet of the connection is translated by connection tracking alone.
+
+What shaped it:
+- A register does not outlive its rule, so values travel between rules in the connection mark (the id) and the packet mark (the slot).
+- A big map is read by one rule, made before the map is filled: each further reader makes every later element dearer.
+- Maps hold data, not verdicts: a change of a verdict map costs the kernel a walk over all its elements.
+- Base chains jump to ``services`` twice: a packet whose two look-ups straddle a commit finds its endpoint the second time.
+- After translation the packet mark goes back to 0, so that routing by mark never sees a slot.
+
+Masquerade, in this order: an endpoint that reaches itself, yes; a Pod that uses a cluster address, no; a view that keeps the client's
+address, no; everything else that was translated, yes, because the node that translates must see the reply.
+
+Source: https://kubernetes.io/docs/reference/networking/virtual-ips/; nft(8).
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+import msgspec
+
+TABLE = "podwire-services"
+SPARE = "podwire-services-2"  # the other name, for building a new table beside one that is in use
+
+
+class Family(msgspec.Struct, frozen=True):
+    """One address family as nft spells it. ``number`` is 4 or 6, ``length`` the bytes of an address."""
+
+    number: int
+    name: str
+    address: str
+    length: int
+    loopback: str
+
+
+IPV4 = Family(4, "ip", "ipv4_addr", 4, "127.0.0.0/8")
+IPV6 = Family(6, "ip6", "ipv6_addr", 16, "::1")
+AFFINITY = "choose-and-keep-"
+
+
+class Capacity(msgspec.Struct, frozen=True):
+    """How many elements the big maps may hold. A size makes a map fast, and is a wall."""
+
+    frontends: int = 4096
+    node_ports: int = 4096
+    sizes: int = 4096
+    backends: int = 16384
+    handles: int = 4096
+    affinity: int = 65536
+
+
+SMALL = Capacity()
+
+_TABLE = """\
+table {ip} {table} {{
+  map frontends {{ type {address} . inet_proto . inet_service : mark; size {size.frontends}; }}
+  map node-ports {{ type inet_proto . inet_service : mark; size {size.node_ports}; }}
+  map sizes {{ type mark : mark; size {size.sizes}; }}
+  map backends {{ typeof ct mark . meta mark : {ip} daddr . th dport; size {size.backends}; }}
+  map handles {{ typeof ct mark . meta mark : meta mark; size {size.handles}; }}
+  map affinity {{ type {address} . mark : mark; flags dynamic,timeout; size {size.affinity}; }}
+  map short-circuit {{ type mark : mark; size {size.sizes}; }}
+  map pick {{ type mark : verdict; }}
+  map how {{ type mark : verdict; }}
+  map keep {{ type mark : verdict; }}
+  set own-endpoints {{ type {address} . {address}; }}
+  set keep-source {{ type mark; }}
+  set pod-ranges {{ type {address}; flags interval; {pods} }}
+  set service-ranges {{ type {address}; flags interval; {services} }}
+  set cluster-ips {{ type {address}; }}
+  set no-endpoints {{ type {address} . inet_proto . inet_service; }}
+  set no-local-endpoints {{ type {address} . inet_proto . inet_service; }}
+  set no-endpoint-ports {{ type inet_proto . inet_service; }}
+  set no-local-endpoint-ports {{ type inet_proto . inet_service; }}
+  set guarded {{ type {address} . inet_proto . inet_service; }}
+  set source-ranges {{ type {address} . inet_proto . inet_service . {address}; flags interval; }}
+
+  chain send {{
+    meta l4proto {{ tcp, udp, sctp }} dnat {ip} to ct mark . meta mark map @backends
+  }}
+  chain choose {{
+    meta mark set ct mark map @sizes
+    meta mark vmap @pick
+    goto send
+  }}
+  chain from-inside {{
+    {ip} saddr @pod-ranges ct mark set ct mark map @short-circuit
+    fib saddr type local ct mark set ct mark map @short-circuit
+    ct mark vmap @keep
+    goto choose
+  }}
+  chain service {{
+    ct mark vmap @how
+    goto choose
+  }}
+  chain services {{
+    ct mark set {ip} daddr . meta l4proto . th dport map @frontends goto service
+    fib daddr type local {ip} daddr != {loopback} ct mark set meta l4proto . th dport map @node-ports goto service
+  }}
+  chain guard {{
+    {ip} daddr . meta l4proto . th dport . {ip} saddr @source-ranges return
+    drop
+  }}
+  chain refuse {{
+    {ip} daddr . meta l4proto . th dport @no-local-endpoints drop
+    {ip} daddr . meta l4proto . tcp dport @no-endpoints reject with tcp reset
+    {ip} daddr . meta l4proto . th dport @no-endpoints reject
+    {ip} daddr @cluster-ips meta l4proto tcp reject with tcp reset
+    {ip} daddr @cluster-ips reject
+    {ip} daddr @service-ranges drop
+    fib daddr type local meta l4proto . th dport @no-local-endpoint-ports drop
+    fib daddr type local meta l4proto . tcp dport @no-endpoint-ports reject with tcp reset
+    fib daddr type local meta l4proto . th dport @no-endpoint-ports reject
+  }}
+{base}}}
+"""
+
+# The chains that the kernel calls. They are made last: a table without them changes no packet.
+_BASE = """\
+  chain filter-prerouting {{
+    type filter hook prerouting priority -110; policy accept;
+    ct state new {ip} daddr . meta l4proto . th dport @guarded jump guard
+  }}
+  chain nat-prerouting {{
+    type nat hook prerouting priority dstnat; policy accept;
+    jump services
+    jump services
+  }}
+  chain tidy {{
+    type filter hook prerouting priority -99; policy accept;
+    ct state new ct status dnat meta mark set 0x0
+  }}
+  chain nat-output {{
+    type nat hook output priority -100; policy accept;
+    jump services
+    jump services
+  }}
+  chain filter-input {{
+    type filter hook input priority -110; policy accept;
+    ct state new jump refuse
+  }}
+  chain filter-forward {{
+    type filter hook forward priority -110; policy accept;
+    ct state new jump refuse
+  }}
+  chain filter-output {{
+    type filter hook output priority -90; policy accept;
+    ct state new jump refuse
+  }}
+  chain nat-postrouting {{
+    type nat hook postrouting priority srcnat; policy accept;
+    ct status ! dnat accept
+    {ip} saddr . {ip} daddr @own-endpoints masquerade fully-random comment "hairpin"
+    ct original {ip} daddr @service-ranges {ip} saddr @pod-ranges accept
+    ct mark @keep-source accept
+    ct mark != 0x0 masquerade fully-random
+  }}
+"""
+
+
+def table_text(
+    family: Family,
+    name: str = TABLE,
+    capacity: Capacity = SMALL,
+    *,
+    pod_ranges: Iterable[str] = (),
+    service_ranges: Iterable[str] = (),
+) -> str:
+    """Write the table in nft's language. Of the ranges, those of the family are taken."""
+    words = {"ip": family.name, "table": name, "address": family.address, "loopback": family.loopback, "size": capacity}
+    return _TABLE.format(base=_BASE.format(**words), pods=_ranges(family, pod_ranges), services=_ranges(family, service_ranges), **words)
+
+
+def _ranges(family: Family, ranges: Iterable[str]) -> str:
+    networks = [network for network in map(ipaddress.ip_network, ranges) if network.version == family.number]
+    merged = [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]
+    return f"elements = {{ {', '.join(merged)} }};" if merged else ""
+
+
+def pick_chain(count: int) -> tuple[str, list[str]]:
+    """The chain that draws one of ``count`` slots: its name and its rules."""
+    return f"pick-{count}", [f"meta mark set numgen random mod {count}" if count > 1 else "meta mark set 0x0"]
+
+
+def affinity_chains(family: Family, seconds: int) -> list[tuple[str, list[str]]]:
+    """The chains of one affinity timeout, in the order in which they can be made. The first is jumped to, the last is what ids point to.
+
+    ``update`` on a key that exists keeps the old value, so a new choice is a delete and an add. ``keep`` comes back when the endpoint
+    that a client was kept to is gone: then the rules after it choose anew.
+    """
+    key = f"{family.name} saddr . ct mark"
+    kept = f"{{ {key} timeout {seconds}s : meta mark }}"
+    return [
+        (f"keep-{seconds}s", [f"update @affinity {kept}", "goto send"]),
+        (
+            f"{AFFINITY}{seconds}s",
+            [
+                f"meta mark set {key} map @affinity jump keep-{seconds}s",
+                "meta mark set ct mark map @sizes",
+                "meta mark vmap @pick",
+                "meta mark set ct mark . meta mark map @handles",
+                f"delete @affinity {{ {key} : meta mark }}",
+                f"add @affinity {kept}",
+                "goto send",
+            ],
+        ),
+    ]

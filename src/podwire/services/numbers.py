@@ -1,0 +1,110 @@
+"""The numbers by which the tables know Services and endpoints: ids, slots and handles.
+
+What belongs here: giving numbers, keeping them, and learning them again from what a kernel holds. What must not: what is made of them.
+
+- An *id* stands for one Service port in one view (desired.py). It is the connection mark of every connection through it, for as long
+  as that lives, so an id is never given twice: numbers only grow, and ``ceiling`` is written to the kernel before a number
+  below it is used, so that a new process goes on above it.
+- A *slot* numbers the endpoints of an id without gaps, because a random number chooses one. When an endpoint goes, the one in the last
+  slot takes its place: all others stay where they are.
+- A *handle* stands for one endpoint of an id for clients that keep to it (session affinity), whatever slot it has. Handles and ids
+  are drawn from one counter that begins above all slots.
+
+Endpoints are told apart by the packed address and port that the kernel's map holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+FIRST = 0x10000
+BLOCK = 4096
+
+
+class Numbers:
+    """One writer. ``ceiling`` is the number below which all given numbers lie; it moves in steps, to be written rarely."""
+
+    def __init__(self) -> None:
+        self._next = FIRST
+        self.ceiling = FIRST
+        self._ids: dict[tuple[str, str], int] = {}
+        self._slots: dict[int, list[bytes]] = {}
+        self._handles: dict[int, dict[bytes, int]] = {}
+
+    def id(self, target: str, view: str) -> int:
+        """Give the id of a Service port (as ``shop/users:http:TCP``) in a view: the one that it has, or a new one."""
+        key = (target, view)
+        found = self._ids.get(key)
+        if found is None:
+            found = self._ids[key] = self._draw()
+        return found
+
+    def slots(self, number: int, wanted: Iterable[bytes]) -> list[bytes]:
+        """Seat the endpoints of an id. Returns them by slot.
+
+        Those that were seated keep their slots, but for the last ones, which fill gaps.
+        """
+        new = list(dict.fromkeys(wanted))
+        old = self._slots.get(number)
+        if old is None or old == new:
+            self._slots[number] = new
+            return new
+        keep = set(new)
+        held = set(old)
+        arriving = [endpoint for endpoint in new if endpoint not in held]
+        seats: list[bytes | None] = [endpoint if endpoint in keep else None for endpoint in old]
+        arriving.reverse()
+        for slot, endpoint in enumerate(seats):
+            if endpoint is None and arriving:
+                seats[slot] = arriving.pop()
+        seats.extend(reversed(arriving))
+        for slot in range(len(seats)):
+            while seats and seats[-1] is None:
+                seats.pop()
+            if slot >= len(seats):
+                break
+            if seats[slot] is None:
+                seats[slot] = seats.pop()
+        result = [endpoint for endpoint in seats if endpoint is not None]
+        self._slots[number] = result
+        return result
+
+    def handles(self, number: int, endpoints: Iterable[bytes]) -> dict[bytes, int]:
+        """Give the handle of each endpoint of an id. An endpoint that left and comes back gets a new one."""
+        old = self._handles.get(number, {})
+        result = {endpoint: old[endpoint] if endpoint in old else self._draw() for endpoint in endpoints}
+        self._handles[number] = result
+        return result
+
+    def drop(self, target: str, view: str) -> None:
+        """Forget a Service port that is gone. Its id is not given again."""
+        number = self._ids.pop((target, view), None)
+        if number is not None:
+            self._slots.pop(number, None)
+            self._handles.pop(number, None)
+
+    def adopt(self, target: str, view: str, number: int, slots: Mapping[int, bytes], handles: Mapping[bytes, int]) -> None:
+        """Take over what a kernel holds for a Service port. Slots beyond a gap are left out: they will be seated anew."""
+        self._ids[(target, view)] = number
+        seated: list[bytes] = []
+        while len(seated) in slots:
+            seated.append(slots[len(seated)])
+        self._slots[number] = seated
+        if handles:
+            self._handles[number] = dict(handles)
+        self.raise_to(max([number, *handles.values()]) + 1)
+
+    def raise_to(self, number: int) -> None:
+        """Give only numbers from here on."""
+        self._next = max(self._next, number)
+        self.ceiling = max(self.ceiling, self._next)
+
+    def known(self, target: str, view: str) -> bool:
+        return (target, view) in self._ids
+
+    def _draw(self) -> int:
+        number = self._next
+        self._next += 1
+        if self._next > self.ceiling:
+            self.ceiling = self._next + BLOCK
+        return number

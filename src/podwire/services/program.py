@@ -1,0 +1,373 @@
+"""What the tables should hold, kept up to date Service by Service, and the changes that lead there.
+
+What belongs here: the elements of every Service together, who wins where two Services claim one address, and the order in
+which a kernel may be changed so that every packet meets a right table at every moment. What must not: talking to a kernel, time.
+
+How it works: ``put`` replaces one Service and notes which elements differ; ``take`` turns the notes into batches. Additions come in
+the order of what is pointed to first: endpoints, then sizes, then the addresses that lead there. An element that a packet under way
+may still look up (*late* maps) is not deleted with the rest: ``take`` keeps it back, and ``expire`` gives the deletions of a round,
+to be made no sooner than 10 ms after that round was acknowledged. ``reconcile`` notes the difference to what a kernel is found to
+hold, for a start over existing tables and after an error.
+
+Where two Services claim one address and port, the first by name has it; the other gets it when the first lets go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from podwire import nft
+from podwire.nft import Element
+from podwire.nft.datatypes import HOST
+from podwire.services import layout
+from podwire.services.desired import ServiceProgram
+from podwire.services.elements import NOTHING, Elements, elements, mark, set_name, target_name
+from podwire.services.layout import Capacity, Family
+from podwire.services.numbers import Numbers
+
+# Keys that Services share or may both claim; in the other maps every key begins with an id, which is one Service's own.
+SHARED = (
+    *("own_endpoints", "cluster_ips", "guarded", "source_ranges", "frontends", "node_ports"),
+    *("no_endpoints", "no_local_endpoints", "no_endpoint_ports", "no_local_endpoint_ports"),
+)
+# Looked up after an earlier look-up of the same packet: a packet under way may still need them.
+LATE = ("backends", "handles", "keep_source", "own_endpoints", "short_circuit", "keep", "how", "sizes")
+SIZED = ("backends", "handles", "short_circuit", "sizes", "frontends", "node_ports")
+BATCH = 180_000  # bytes: under the 212,992 that an ordinary user's socket takes
+PIECE = 256  # elements in one change
+
+_FIELDS = Elements._fields
+_IS_SHARED = tuple(field in SHARED for field in _FIELDS)
+_CEILING = mark(0)
+
+Batches = list[list[nft.Change]]
+
+
+@dataclass(frozen=True, slots=True)
+class Structure:
+    """The table without data: as it is created, and as a dump is compared with it."""
+
+    family: Family
+    name: str
+    table: nft.Table
+    hooked: tuple[nft.Chain, ...]
+
+    @property
+    def id(self) -> nft.TableName:
+        return self.table.id
+
+
+def structure(
+    family: Family, pod_ranges: Iterable[str], service_ranges: Iterable[str], name: str = layout.TABLE, capacity: Capacity = layout.SMALL
+) -> Structure:
+    """Build the table's constant part."""
+    table = nft.table(layout.table_text(family, name, capacity, pod_ranges=pod_ranges, service_ranges=service_ranges))
+    return Structure(family, name, table, tuple(chain for chain in table.chains if chain.hook))
+
+
+class Program:
+    """One writer, one table, one node. ``node`` is the node's name; ``numbers`` is shared with nobody else."""
+
+    def __init__(self, structure: Structure, node: str, numbers: Numbers) -> None:
+        self.structure, self.node, self.numbers = structure, node, numbers
+        self.services: dict[str, ServiceProgram] = {}
+        self._elements: dict[str, Elements] = {}
+        self._claims: dict[str, dict[bytes, tuple[tuple[str, Element], ...]]] = {field: {} for field in SHARED}
+        self._noted: dict[str, dict[bytes, tuple[Element | None, Element | None]]] = {field: {} for field in _FIELDS}
+        self._stale: dict[str, dict[bytes, tuple[Element, int]]] = {field: {} for field in LATE}
+        self._sets = {field: structure.table.set(set_name(field)) for field in _FIELDS}
+        self._count = dict.fromkeys(_FIELDS, 0)
+        self._ceiling: Element | None = None
+        self._chains: set[str] = set()
+        self._round = 0
+
+    # Taking in -----------------------------------------------------------------------------------------------------------
+
+    def put(self, key: str, service: ServiceProgram | None) -> None:
+        """Replace what is wanted for one Service; None removes it.
+
+        Raises ValueError, with nothing changed, for a Service that cannot be programmed (its addresses are none).
+        """
+        old = self.services.get(key)
+        if old == service:
+            return
+        before = self._elements.get(key, NOTHING)
+        after = NOTHING if service is None else elements(service, self.node, self.structure.family, self.numbers)
+        if service is None:
+            self.services.pop(key, None)
+            self._elements.pop(key, None)
+        else:
+            self.services[key] = service
+            self._elements[key] = after
+        for index, field in enumerate(_FIELDS):
+            if before[index] != after[index]:
+                self._differ(key, field, before[index], after[index], shared=_IS_SHARED[index])
+        if old is not None:
+            self._drop_numbers(old, service)
+
+    def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...], *, shared: bool) -> None:
+        had = {element.key: element for element in before}
+        for element in after:
+            key = element.key
+            other = had.pop(key, None)
+            if other is None or other != element:
+                if shared:
+                    self._claim(field, key, owner, element)
+                else:
+                    self._note(field, key, other, element)
+        for key, element in had.items():
+            if shared:
+                self._claim(field, key, owner, None)
+            else:
+                self._note(field, key, element, None)
+
+    def _claim(self, field: str, key: bytes, owner: str, element: Element | None) -> None:
+        claims = self._claims[field]
+        before = claims.get(key, ())
+        after = before and tuple(claim for claim in before if claim[0] != owner)
+        if element is not None:
+            after = tuple(sorted((*after, (owner, element)), key=_owner)) if after else ((owner, element),)
+        if after:
+            claims[key] = after
+        else:
+            claims.pop(key, None)
+        first, now = (before[0][1] if before else None), (after[0][1] if after else None)
+        if first != now:
+            self._note(field, key, first, now)
+
+    def _note(self, field: str, key: bytes, before: Element | None, after: Element | None) -> None:
+        noted = self._noted[field]
+        earlier = noted.get(key)
+        noted[key] = (before if earlier is None else earlier[0], after)
+        self._count[field] += (after is not None) - (before is not None)
+
+    def _drop_numbers(self, old: ServiceProgram, new: ServiceProgram | None) -> None:
+        gone = {target_name(old.key, port) for port in old.ports}
+        if new is not None:
+            gone -= {target_name(new.key, port) for port in new.ports}
+        for target in gone:
+            for view in ("cluster", "internal", "external"):
+                self.numbers.drop(target, view)
+
+    # Giving out ----------------------------------------------------------------------------------------------------------
+
+    @property
+    def changed(self) -> bool:
+        return any(self._noted.values())
+
+    @property
+    def round(self) -> int:
+        """The number of the last round that was taken."""
+        return self._round
+
+    @property
+    def has_stale(self) -> bool:
+        return any(self._stale.values())
+
+    def full(self) -> bool:
+        """Say whether a sized map is three quarters full, or would be: then the table must be built anew, with more room."""
+        return any(4 * self._count[field] > 3 * self._sets[field].size for field in SIZED)
+
+    def capacity(self) -> Capacity:
+        """Room for twice what is wanted now, and never less than a small cluster needs."""
+        least = layout.SMALL
+        room = {field: 2 * max(self._count[field], getattr(least, field) // 2) for field in SIZED if field != "short_circuit"}
+        return Capacity(**room, affinity=least.affinity)
+
+    def take(self) -> Batches:
+        """Give the noted changes as batches, each to be applied as one transaction, in this order. Forgets the notes."""
+        self._round += 1
+        self._write_ceiling()
+        taking = self._noted
+        self._noted = {field: {} for field in _FIELDS}
+        batches = _Batches(self.structure.id)
+        plans = {field: self._plan(field, notes) for field, notes in taking.items() if notes}
+        batches.rules(self._new_chains(plans))
+        for field, plan in plans.items():
+            batches.put(self._sets[field], plan.replaced, plan.added)
+        for field, plan in plans.items():
+            batches.delete(self._sets[field], plan.removed)
+        return batches.done()
+
+    def _write_ceiling(self) -> None:
+        wanted = Element(_CEILING, mark(self.numbers.ceiling), b"", "ids were given below")
+        if self._ceiling != wanted and any(self._noted.values()):
+            self._noted["sizes"][_CEILING] = (self._ceiling, wanted)
+            self._ceiling = wanted
+
+    def _plan(self, field: str, notes: Mapping[bytes, tuple[Element | None, Element | None]]) -> _Plan:
+        plan = _Plan([], [], [])
+        stale = self._stale.get(field)
+        for key, (before, after) in notes.items():
+            if before == after:
+                continue
+            if after is None:
+                if stale is not None and before is not None:
+                    stale[key] = (before, self._round)
+                elif before is not None:
+                    plan.removed.append(before)
+                continue
+            if before is None and stale:
+                kept = stale.pop(key, None)
+                before = kept[0] if kept is not None else None
+                if before == after:
+                    continue
+            if before is not None:
+                plan.replaced.append((before, after))
+            else:
+                plan.added.append(after)
+        return plan
+
+    def _new_chains(self, plans: Mapping[str, _Plan]) -> list[nft.Change]:
+        changes: list[nft.Change] = []
+        table, family = self.structure.id, self.structure.family
+        if "sizes" in plans:
+            counts = {e.value for e in plans["sizes"].written() if e.key != _CEILING}
+            for count in sorted(int.from_bytes(value, HOST) for value in counts if isinstance(value, bytes)):
+                name, rules = layout.pick_chain(count)
+                if name not in self._chains:
+                    changes += self._chain(table, name, rules)
+                    changes.append(nft.AddElements(table, self.pick, [Element(mark(count), nft.Verdict("jump", name))]))
+        for field in ("how", "keep"):
+            for element in plans[field].written() if field in plans else ():
+                verdict = element.value
+                if isinstance(verdict, nft.Verdict) and verdict.chain.startswith(layout.AFFINITY) and verdict.chain not in self._chains:
+                    seconds = int(verdict.chain.removeprefix(layout.AFFINITY).removesuffix("s"))
+                    for name, rules in layout.affinity_chains(family, seconds):
+                        changes += self._chain(table, name, rules)
+        return changes
+
+    @property
+    def pick(self) -> nft.Set:
+        return self.structure.table.set("pick")
+
+    def _chain(self, table: nft.TableName, name: str, rules: Sequence[str]) -> list[nft.Change]:
+        self._chains.add(name)
+        chain = nft.Chain(name)
+        return [nft.AddChain(table, chain), *(nft.AddRule(table, name, nft.rule(text)) for text in rules)]
+
+    def expire(self, round: int) -> Batches:  # noqa: A002
+        """Give the deletions that were kept back up to a round."""
+        batches = _Batches(self.structure.id)
+        for field in reversed(LATE):
+            rows = [(key, element) for key, (element, since) in self._stale[field].items() if since <= round]
+            for key, _ in rows:
+                del self._stale[field][key]
+            batches.delete(self._sets[field], [element for _, element in rows])
+        return batches.done()
+
+    # Starting over ----------------------------------------------------------------------------------------------------------
+
+    def wanted(self, field: str) -> dict[bytes, Element]:
+        """Give all elements of one map that should be there, by key."""
+        if field in self._claims:
+            return {key: claims[0][1] for key, claims in self._claims[field].items()}
+        index = _FIELDS.index(field)
+        found = {element.key: element for each in self._elements.values() for element in each[index]}
+        if field == "sizes" and self._ceiling is not None:
+            found[_CEILING] = self._ceiling
+        return found
+
+    def reconcile(self, have: nft.Table | None) -> None:
+        """Note the difference between what is wanted and what a kernel was found to hold, in place of all earlier notes.
+
+        ``have`` None: a table of this structure that was just made, empty.
+        """
+        self._chains = set() if have is None else {chain.name for chain in have.chains}
+        for rows in self._stale.values():
+            rows.clear()
+        present = {} if have is None else {one.name: one.elements for one in have.sets}
+        self._ceiling = present.get("sizes", {}).get(_CEILING)
+        for field in _FIELDS:
+            there, wanted = present.get(set_name(field), {}), self.wanted(field)
+            notes: dict[bytes, tuple[Element | None, Element | None]] = {
+                key: (there.get(key), element) for key, element in wanted.items() if there.get(key) != element
+            }
+            notes |= {key: (element, None) for key, element in there.items() if key not in wanted}
+            self._noted[field] = notes
+            self._count[field] = len(wanted)
+
+    def create(self, *, hooked: bool = True) -> list[nft.Change]:
+        """Give the changes that make the table without data; without ``hooked``, without the chains that the kernel calls."""
+        table, value = self.structure.id, self.structure.table
+        changes: list[nft.Change] = [nft.AddTable(table)]
+        changes += [nft.AddSet(table, one.declaration()) for one in value.sets]
+        changes += [nft.AddElements(table, one, tuple(one.elements.values())) for one in value.sets if one.elements]
+        chains = [chain for chain in value.chains if not chain.hook]
+        changes += [nft.AddChain(table, chain.declaration()) for chain in chains]
+        changes += [nft.AddRule(table, chain.name, rule) for chain in chains for rule in chain.rules]
+        return changes + (self.hook() if hooked else [])
+
+    def hook(self) -> list[nft.Change]:
+        """Give the changes that put the table into the way of packets."""
+        table = self.structure.id
+        changes: list[nft.Change] = [nft.AddChain(table, chain.declaration()) for chain in self.structure.hooked]
+        return changes + [nft.AddRule(table, chain.name, rule) for chain in self.structure.hooked for rule in chain.rules]
+
+
+def _owner(claim: tuple[str, Element]) -> str:
+    return claim[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    replaced: list[tuple[Element, Element]]
+    added: list[Element]
+    removed: list[Element]
+
+    def written(self) -> Iterator[Element]:
+        yield from self.added
+        for _, after in self.replaced:
+            yield after
+
+
+class _Batches:
+    """Changes cut into batches of a limited size. A deletion and the addition that replaces it stay together."""
+
+    def __init__(self, table: nft.TableName) -> None:
+        self._table = table
+        self._batches: Batches = []
+        self._current: list[nft.Change] = []
+        self._room = BATCH
+
+    def rules(self, changes: Sequence[nft.Change]) -> None:
+        for change in changes:
+            if isinstance(change, nft.AddChain):
+                self._reserve(2000)  # a chain with its rules and the element that leads to it
+            self._current.append(change)
+
+    def put(self, one: nft.Set, replaced: Sequence[tuple[Element, Element]], added: Sequence[Element]) -> None:
+        for start in range(0, len(replaced), PIECE):
+            before, after = zip(*replaced[start : start + PIECE], strict=True)
+            self._reserve(_size(before) + _size(after))
+            self._current.append(nft.DeleteElements(self._table, one, before))
+            self._current.append(nft.AddElements(self._table, one, after))
+        for start in range(0, len(added), PIECE):
+            piece = added[start : start + PIECE]
+            self._reserve(_size(piece))
+            self._current.append(nft.AddElements(self._table, one, piece))
+
+    def delete(self, one: nft.Set, removed: Sequence[Element]) -> None:
+        for start in range(0, len(removed), PIECE):
+            piece = removed[start : start + PIECE]
+            self._reserve(_size(piece))
+            self._current.append(nft.DeleteElements(self._table, one, piece))
+
+    def done(self) -> Batches:
+        if self._current:
+            self._batches.append(self._current)
+            self._current = []
+        return self._batches
+
+    def _reserve(self, size: int) -> None:
+        if size > self._room and self._current:
+            self.done()
+        if not self._current:
+            self._room = BATCH
+        self._room -= size
+
+
+def _size(elements: Sequence[Element]) -> int:
+    """The bytes that these take in a message, or a little more."""
+    return 128 * len(elements) + sum([len(e.comment) + 2 * len(e.end) for e in elements])
