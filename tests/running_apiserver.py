@@ -64,7 +64,15 @@ class ApiServer:
             descriptor = self.listener.fileno()
             with (self.folder / "apiserver.log").open("ab") as log:
                 self.process = subprocess.Popen(
-                    [sys.executable, "-m", "podwire.apiserver.serve", "--config", str(self.folder / "config.json"), "--fd", str(descriptor)],
+                    [
+                        sys.executable,
+                        "-m",
+                        "podwire.apiserver.serve",
+                        "--config",
+                        str(self.folder / "config.json"),
+                        "--fd",
+                        str(descriptor),
+                    ],
                     pass_fds=[descriptor],
                     env={**os.environ, "NOTIFY_SOCKET": str(notify)},
                     stdout=log,
@@ -103,9 +111,7 @@ def start(folder: Path, **options: object) -> ApiServer:
     port = listener.getsockname()[1]
     paths = Paths(str(folder / "state"))
     names = ["127.0.0.1", "localhost", "kubernetes.default.svc"]
-    credentials.ensure(
-        paths, [ADMIN, NODE, CONTROLLER], server_names=names, server=f"https://127.0.0.1:{port}", cluster="test"
-    )
+    credentials.ensure(paths, [ADMIN, NODE, CONTROLLER], server_names=names, server=f"https://127.0.0.1:{port}", cluster="test")
     config = {
         "database": str(folder / "api.sqlite"),
         "certificate": f"{paths.pki}/apiserver.crt",
