@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from collections.abc import Iterator
 
 import click
 
@@ -17,16 +18,23 @@ def supervisor(root: str, held: tuple[str, ...]) -> None:
     from podwire.cluster.supervisor import run
 
     pairs = (word.partition("=") for word in held)
-    run(root, {name: int(number) for name, _, number in pairs}, main, warm)
+    run(root, {name: int(number) for name, _, number in pairs}, main, warm())
 
 
-def warm() -> None:
-    """Import what the children will need, so that each of them costs a fork."""
+def warm() -> Iterator[str]:
+    """Import what the children will need, so that each of them costs a fork; yield each command's word when it is done."""
     from podwire.cli.agent import AGENTS
 
-    ours = [f"podwire.cli.{word}" for word in ("agent", "apiserver", "bootstrap", "standins")]
-    modules = [*ours, *(place.partition(":")[0] for place in AGENTS.values()), "uvloop", "podwire.daemon.run", "podwire.cluster.apply"]
-    for module in modules:
-        # A child that needs what cannot be imported says so itself, in its own log.
-        with contextlib.suppress(ImportError):
-            importlib.import_module(module)
+    agents = ("podwire.cli.agent", "podwire.daemon.run", *(place.partition(":")[0] for place in AGENTS.values()))
+    needs = {
+        "apiserver": ("uvloop", "podwire.cli.apiserver", "podwire.apiserver.serve"),
+        "standins": ("podwire.cli.standins", "podwire.pods.standins.process"),
+        "bootstrap": ("podwire.cli.bootstrap", "podwire.client.api", "podwire.cluster.apply"),
+        "agent": agents,
+    }
+    for word, modules in needs.items():
+        for module in modules:
+            # A child that needs what cannot be imported says so itself, in its own log.
+            with contextlib.suppress(ImportError):
+                importlib.import_module(module)
+        yield word

@@ -54,6 +54,7 @@ class Processes:
         self._timers: dict[str, Timer] = {}
         self._table = f"{paths.run}/processes.json"
         self._running = False
+        self._warm: set[str] = set()
 
     # What is asked
 
@@ -68,6 +69,12 @@ class Processes:
         return all(record.ready or record.done for record in self._records.values())
 
     # Life
+
+    def warmed(self, word: str) -> None:
+        """From now on processes may start whose command line begins with this word: what they need is imported."""
+        self._warm.add(word)
+        if self._running:
+            self._start_possible()
 
     def start(self) -> None:
         """Start everything whose predecessors are ready; the rest follows by itself."""
@@ -105,7 +112,8 @@ class Processes:
         for name, process in self._planned.items():
             record = self._records[name]
             waits = any(not (self._records[other].ready or self._records[other].done) for other in process.after)
-            if not (record.pid or record.done or waits or name in self._timers):
+            cold = process.arguments[0] not in self._warm
+            if not (record.pid or record.done or waits or cold or name in self._timers):
                 self._start_one(process, record)
 
     def _start_one(self, process: Process, record: Record) -> None:

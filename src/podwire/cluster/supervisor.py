@@ -16,7 +16,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from podwire.cluster import offspring, packets, places, reports, state, wheres
@@ -51,8 +51,12 @@ class Supervisor:
         self._asked: dict[int, tuple[Caller, str]] = {}
         self._call = call
 
-    def run(self, warm: Callable[[], None]) -> None:
-        """Take over or build, then serve for ever. ``warm`` imports what the children will need."""
+    def run(self, warm: Iterator[str]) -> None:
+        """Take over or build, then serve for ever.
+
+        ``warm`` imports what the children will need, and yields after each part the word of the command that may start then:
+        the API's process, for which all others wait, begins while the rest is imported.
+        """
         nodes = [node.name for node in self._plan.nodes]
         networks = self._networks()
         self._first.start_nodes({node: networks[f"node/{node}"] for node in nodes})
@@ -67,16 +71,22 @@ class Supervisor:
         )
         self._processes = Processes(self._loop, self._paths, self._plan.processes, grounds, self._changed)
         self._executions = Executions(self._loop, self._paths, nodes, self._first)
-        warm()
-        gc.collect()
-        gc.freeze()
         self._loop.on_readable(notify.fileno(), lambda: self._processes.hear(notify))
         self._loop.on_readable(self._door.fileno(), self._hear_door)
         self._processes.adopt()
         for node, running in self._first.running("exec/").items():
             self._executions.adopt(node, running)
         self._control = Control(self._loop, socket.socket(fileno=self._held["control"]), self._words())
+        self._import_next(warm)
         self._loop.run()
+
+    def _import_next(self, warm: Iterator[str]) -> None:
+        """Import one part, let start what needs no more, and see to everybody else before the next."""
+        word = next(warm, None)
+        if word is not None:
+            gc.freeze()  # what is imported stays, and a child's collector need not write to its memory
+            self._processes.warmed(word)
+            self._loop.after(0, lambda: self._import_next(warm))
 
     # What there is to stand on
 
@@ -226,10 +236,11 @@ class Supervisor:
         caller.tell({"port": message["port"]}, descriptors[:1])
 
 
-def run(root: str, given: Mapping[str, int], call: offspring.Call, warm: Callable[[], None]) -> None:
+def run(root: str, given: Mapping[str, int], call: offspring.Call, warm: Iterator[str]) -> None:
     """Be the supervisor of the cluster whose state directory is ``root``.
 
-    ``given`` are descriptors that init hands to each supervisor: ``door``, ``control``, ``listen/api``. ``call`` runs a command line.
+    ``given`` are descriptors that init hands to each supervisor: ``door``, ``control``, ``listen/api``. ``call`` runs a command line,
+    ``warm`` imports what command lines need, one after the other.
     """
     for descriptor in given.values():
         os.set_inheritable(descriptor, False)
