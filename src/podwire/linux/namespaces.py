@@ -248,9 +248,7 @@ def refusal_reason(number: int) -> str:
             "a seccomp filter is in force: inside a container, start it with `--security-opt seccomp=unconfined` "
             "(and `--security-opt apparmor=unconfined`), or with `--privileged`"
         )
-    if number == errno.EPERM and _root_is_changed():
-        return "this process lives in a changed root directory (chroot), where user namespaces are refused"
-    return "a security module may forbid it: see the kernel's log (`dmesg`)"
+    return "a changed root directory (chroot) or a security module may forbid it: see the kernel's log (`dmesg`)"
 
 
 def _under_seccomp() -> bool:
@@ -258,11 +256,3 @@ def _under_seccomp() -> bool:
         return "\nSeccomp:\t2" in Path("/proc/self/status").read_text()
     except OSError:
         return False
-
-
-def _root_is_changed() -> bool:
-    try:
-        lines = Path("/proc/self/mountinfo").read_text().splitlines()
-    except OSError:
-        return False
-    return all(line.split()[4] != "/" for line in lines)

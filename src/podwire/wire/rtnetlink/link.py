@@ -219,42 +219,46 @@ class Link:
             yield Part(NEWLINKPROP, netlink.CREATE | netlink.EXCL | netlink.APPEND, self._head() + self._named() + names)
 
     def printed(self, verb: Verb) -> str:
-        """As ``ip link`` takes it."""
+        """As ``ip link`` takes it; what takes several commands, joined by ``&&``."""
         if verb == "delete":
             return f"ip link delete dev {self.name}"
-        if verb == "change":
-            return f"ip link set dev {self.name}" + self._printed_settings()
-        text = f"ip link {verb} name {self.name}" + self._printed_settings()
-        if self.index:
-            text += f" index {self.index}"
-        if self.kind:
-            text += f" type {self.kind}"
-        if self.bridge is not None:
-            text += self.bridge.printed()
+        commands = [] if verb == "change" else [self._printed_making(verb)]
+        first, last = self._printed_settings(made=verb != "change")
+        commands += [f"ip link set dev {self.name}{words}" for words in (first, last) if words]
+        commands += [f"ip link property add dev {self.name} altname {name}" for name in self.alternative_names]
+        return " && ".join(commands)
+
+    def _printed_making(self, verb: Verb) -> str:
+        text = f"ip link {verb} name {self.name}{self._printed_basics()}"
+        text += f" index {self.index}" if self.index else ""
+        text += f" type {self.kind}" if self.kind else ""
+        text += self.bridge.printed() if self.bridge is not None else ""
         if self.peer is not None:
-            text += f" peer name {self.peer.name}" + self.peer._printed_settings()
+            text += f" peer name {self.peer.name}{self.peer._printed_basics()}"
+            text += f" index {self.peer.index}" if self.peer.index else ""
         return text
 
-    def _printed_settings(self) -> str:
-        words = []
-        if self.mac:
-            words.append(f"address {self.mac.hex(':')}")
-        if self.mtu:
-            words.append(f"mtu {self.mtu}")
+    def _printed_basics(self) -> str:
+        text = f" address {self.mac.hex(':')}" if self.mac else ""
+        text += f" mtu {self.mtu}" if self.mtu else ""
         if self.master is not None:
-            words.append(f"master {self.master}" if self.master else "nomaster")
-        if self.namespace_fd is not None:
-            words.append(f"netns /proc/self/fd/{self.namespace_fd}")
-        if self.address_mode:
-            words.append(f"addrgenmode {self.address_mode.replace('-', '_')}")
-        if self.alias:
-            words.append(f"alias '{self.alias}'")
-        words += [f"altname {name}" for name in self.alternative_names]
-        if self.up is not None:
-            words.append("up" if self.up else "down")
-        if self.bridge_port is not None:
-            words.append("type bridge_slave" + self.bridge_port.printed())
-        return "".join(f" {word}" for word in words)
+            text += f" master {self.master}" if self.master else " nomaster"
+        return text if self.namespace_fd is None else f"{text} netns /proc/self/fd/{self.namespace_fd}"
+
+    def _printed_settings(self, *, made: bool) -> tuple[str, str]:
+        """What comes before the link goes up, and the rest."""
+        text = "" if made else self._printed_basics()
+        text += f" alias '{self.alias}'" if self.alias else ""
+        text += f" addrgenmode {self.address_mode.replace('-', '_')}" if self.address_mode else ""
+        state = "" if self.up is None else " up" if self.up else " down"
+        kind = ""
+        if self.bridge is not None and not made:
+            kind = f" type bridge{self.bridge.printed()}"
+        elif self.bridge_port is not None:
+            kind = f" type bridge_slave{self.bridge_port.printed()}"
+        if self.address_mode and self.up:
+            return text + kind, state
+        return "", text + state + kind
 
     # ---------------------------------------------------------------------------------------------------- from dumps
 

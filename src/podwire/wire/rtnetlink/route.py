@@ -36,6 +36,7 @@ _TYPES: Final = {
     "unicast": 1, "local": 2, "broadcast": 3, "anycast": 4, "multicast": 5, "blackhole": 6, "unreachable": 7, "prohibit": 8, "throw": 9,
 }  # fmt: skip
 _TYPE_NAMES: Final = {number: name for name, number in _TYPES.items()}
+_NOWHERE: Final = frozenset({6, 7, 8, 9})
 _SCOPES: Final = {SCOPE_UNIVERSE: "global", SCOPE_LINK: "link", SCOPE_HOST: "host", SCOPE_NOWHERE: "nowhere"}
 
 _RULE_HEADER: Final = Struct("=BBBBBxxBI")  # family, dst and src length, tos, table, action, flags
@@ -145,7 +146,8 @@ class Route:
         route = cls(
             destination=ip_network((found.get(_DST, any_address), length)),
             gateway=ip_address(found[_GATEWAY]) if _GATEWAY in found else None,
-            link=names.get(out, f"if{out}") if out else "",
+            # IPv6 shows the routes that lead nowhere on lo, IPv4 on no link.
+            link=names.get(out, f"if{out}") if out and not (family == INET6 and kind in _NOWHERE) else "",
             table=netlink.to_int(found[_TABLE]) if _TABLE in found else table,
             scope=scope,
             protocol=protocol,
