@@ -7,7 +7,9 @@ Source: k8s.io/apimachinery/pkg/util/duration and the printed columns of https:/
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 UNKNOWN = "<unknown>"
 NONE = "<none>"
@@ -65,3 +67,27 @@ def age(text: str | None, now: datetime) -> str:
     """Print how long ago an RFC 3339 time was, ``<unknown>`` when there is none. ``now`` carries a time zone."""
     moment = instant(text)
     return UNKNOWN if moment is None else duration((now - moment).total_seconds())
+
+
+def pairs(labels: Mapping[str, str] | None) -> str:
+    """Print labels as ``a=1,b=2``, ``<none>`` when there are none."""
+    return ",".join(f"{key}={value}" for key, value in sorted(labels.items())) if labels else NONE
+
+
+def selector(value: Mapping[str, Any] | None) -> str:
+    """Print a label selector as ``--selector`` takes it: ``app=web,tier in (a,b),!old``; ``<none>`` for one that selects nothing."""
+    if not value:
+        return NONE
+    parts = [(key, f"{key}={one}") for key, one in value.get("matchLabels", {}).items()]
+    for requirement in value.get("matchExpressions", ()):
+        key, values = requirement.get("key", ""), ",".join(sorted(requirement.get("values", ())))
+        match requirement.get("operator"):
+            case "In":
+                parts.append((key, f"{key} in ({values})"))
+            case "NotIn":
+                parts.append((key, f"{key} notin ({values})"))
+            case "Exists":
+                parts.append((key, key))
+            case "DoesNotExist":
+                parts.append((key, "!" + key))
+    return ",".join(text for _, text in sorted(parts))

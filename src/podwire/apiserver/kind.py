@@ -117,6 +117,8 @@ class Kind:
     """metadata.generation counts the changes of what the writer wants. Off for kinds without a spec."""
     create_on_update: bool = False
     """A PUT of an object that does not exist creates it."""
+    created_with_status: bool = False
+    """Who creates the object may say its status at once (nodes, which register themselves)."""
     unconditional_update: bool = True
     """An update may leave out metadata.resourceVersion."""
 
@@ -147,7 +149,7 @@ class Kind:
     def for_create(self, tree: Tree) -> None:
         """Make a new object of what was sent: defaults, no status of the writer's, generation 1."""
         self.default(tree)
-        if self.has_status:
+        if self.has_status and not self.created_with_status:
             tree.pop("status", None)
         self.prepare_create(tree)
         if self.generations:

@@ -6,6 +6,9 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/
 from __future__ import annotations
 
 from podwire.apiserver.kind import SCALE, STATUS, Kind
+from podwire.apiserver.kinds import workload_cells as cells
+from podwire.apiserver.kinds import workload_defaults as defaults
+from podwire.apiserver.kinds.workload_validation import validate_deployment, validate_replica_set
 
 _DEFINITION = "io.k8s.api.apps.v1."
 
@@ -19,6 +22,10 @@ DEPLOYMENT = Kind(
     short_names=("deploy",),
     categories=("all",),
     subresources=(SCALE, STATUS),
+    columns=cells.DEPLOYMENT_COLUMNS,
+    row=cells.deployment_row,
+    default=defaults.default_deployment,
+    validate=validate_deployment,
 )
 REPLICA_SET = Kind(
     "apps",
@@ -30,6 +37,11 @@ REPLICA_SET = Kind(
     short_names=("rs",),
     categories=("all",),
     subresources=(SCALE, STATUS),
+    columns=cells.REPLICA_COLUMNS,
+    row=cells.replica_row,
+    default=defaults.default_replica_set,
+    validate=validate_replica_set,
+    selectable_fields={"status.replicas": lambda tree: str(tree.get("status", {}).get("replicas", 0))},
 )
 
 KINDS = (DEPLOYMENT, REPLICA_SET)

@@ -1,0 +1,159 @@
+"""What the API fills into a Pod, and into the Pod template of a workload, where its writer left it out.
+
+Here: changes in place to plain trees; every one only adds. Not here: what is refused (``pod_validation.py``).
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/pod-v1/
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from podwire.apiserver import quantity
+from podwire.apiserver.kind import Tree
+
+_TOLERATED_SECONDS = 300
+
+
+def default_template(template: Tree) -> None:
+    """Fill a Pod template."""
+    default_spec(template.setdefault("spec", {}))
+
+
+def default_pod(tree: Tree) -> None:
+    """Fill a Pod: what templates get, and what is settled when a Pod is made."""
+    spec = tree.setdefault("spec", {})
+    default_spec(spec)
+    spec.setdefault("enableServiceLinks", True)
+    for container in _all_containers(spec):
+        resources = container["resources"]
+        if limits := resources.get("limits"):
+            resources["requests"] = {**limits, **resources.get("requests", {})}
+
+
+def default_spec(spec: Tree) -> None:
+    """Fill the spec of a Pod."""
+    _fill(
+        spec,
+        restartPolicy="Always",
+        terminationGracePeriodSeconds=30,
+        dnsPolicy="ClusterFirst",
+        schedulerName="default-scheduler",
+    )
+    spec.setdefault("securityContext", {})
+    account = spec.get("serviceAccountName") or spec.get("serviceAccount")
+    if account:
+        spec["serviceAccountName"] = spec["serviceAccount"] = account
+    for container in _all_containers(spec):
+        _default_container(container, spec.get("hostNetwork") is True)
+    for volume in spec.get("volumes", ()):
+        _default_volume(volume)
+
+
+def _fill(tree: Tree, **values: Any) -> None:
+    for key, value in values.items():
+        if tree.get(key) in (None, ""):
+            tree[key] = value
+
+
+def _all_containers(spec: Tree) -> list[Tree]:
+    return [one for key in ("initContainers", "containers", "ephemeralContainers") for one in spec.get(key, ())]
+
+
+def _default_container(container: Tree, host_network: bool) -> None:
+    _fill(container, terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File")
+    if not container.get("imagePullPolicy"):
+        container["imagePullPolicy"] = "Always" if _is_latest(container.get("image", "")) else "IfNotPresent"
+    container.setdefault("resources", {})
+    for port in container.get("ports", ()):
+        _fill(port, protocol="TCP")
+        if host_network and not port.get("hostPort") and port.get("containerPort"):
+            port["hostPort"] = port["containerPort"]
+    for key in ("livenessProbe", "readinessProbe", "startupProbe"):
+        if key in container:
+            _default_probe(container[key])
+    for hook in container.get("lifecycle", {}).values():
+        if isinstance(hook, dict) and "httpGet" in hook:
+            _fill(hook["httpGet"], path="/", scheme="HTTP")
+    for variable in container.get("env", ()):
+        source = variable.get("valueFrom", {})
+        if "fieldRef" in source:
+            _fill(source["fieldRef"], apiVersion="v1")
+
+
+def _is_latest(image: str) -> bool:
+    """Whether an image's name carries the tag ``latest`` or neither tag nor digest."""
+    if "@" in image:
+        return False
+    tag = image.rsplit("/", 1)[-1].partition(":")[2]
+    return tag in ("", "latest")
+
+
+def _default_probe(probe: Tree) -> None:
+    for key, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
+        if not probe.get(key):
+            probe[key] = value
+    if "httpGet" in probe:
+        _fill(probe["httpGet"], path="/", scheme="HTTP")
+    if "grpc" in probe:
+        probe["grpc"].setdefault("service", "")
+
+
+def _default_volume(volume: Tree) -> None:
+    if len(volume) == 1 and "name" in volume:
+        volume["emptyDir"] = {}
+    for key in ("secret", "configMap", "downwardAPI", "projected"):
+        if key in volume:
+            volume[key].setdefault("defaultMode", 0o644)
+    if "hostPath" in volume:
+        volume["hostPath"].setdefault("type", "")
+    items = list(volume.get("downwardAPI", {}).get("items", ()))
+    for source in volume.get("projected", {}).get("sources", ()):
+        if "serviceAccountToken" in source:
+            source["serviceAccountToken"].setdefault("expirationSeconds", 3600)
+        items += source.get("downwardAPI", {}).get("items", ())
+    for item in items:
+        if "fieldRef" in item:
+            _fill(item["fieldRef"], apiVersion="v1")
+
+
+def prepare_new_pod(tree: Tree) -> None:
+    """Settle what a new Pod gets beside its defaults: its account, its priority, how long it bears with a lost node, its first status."""
+    spec = tree["spec"]
+    if not spec.get("serviceAccountName"):
+        spec["serviceAccountName"] = spec["serviceAccount"] = "default"
+    spec.setdefault("priority", 0)
+    spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
+    tolerations = list(spec.get("tolerations", ()))
+    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
+        if not any(_tolerates(one, key) for one in tolerations):
+            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _TOLERATED_SECONDS})
+    spec["tolerations"] = tolerations
+    tree["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+
+
+def _tolerates(toleration: Tree, key: str) -> bool:
+    return toleration.get("key", "") in (key, "") and toleration.get("effect", "") in ("NoExecute", "")
+
+
+def qos_class(spec: Tree) -> str:
+    """Say how a Pod fares when memory runs short: Guaranteed, Burstable or BestEffort.
+
+    Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/
+    """
+    guaranteed, any_set = True, False
+    for container in [*spec.get("initContainers", ()), *spec.get("containers", ())]:
+        resources = container.get("resources", {})
+        requests, limits = _compute(resources.get("requests")), _compute(resources.get("limits"))
+        any_set = any_set or bool(requests) or bool(limits)
+        if set(limits) != {"cpu", "memory"} or any(requests.get(key, limits[key]) != limits[key] for key in limits):
+            guaranteed = False
+    if not any_set:
+        return "BestEffort"
+    return "Guaranteed" if guaranteed else "Burstable"
+
+
+def _compute(amounts: Tree | None) -> dict[str, Any]:
+    """The amounts of cpu and memory that are not zero."""
+    found = {key: quantity.value(text) for key, text in (amounts or {}).items() if key in ("cpu", "memory")}
+    return {key: amount for key, amount in found.items() if amount}

@@ -1,0 +1,100 @@
+"""What makes a workload right: counts, selectors that match their templates, strategies, and what may not change.
+
+Here: rules on the plain tree, all errors at once. Not here: the Pod template's own (``pod_validation.py``).
+
+Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/ and the API's own messages
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+
+from podwire.apiserver.kind import Tree
+from podwire.apiserver.kinds.pod_validation import template_errors
+from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, forbidden, invalid, required, unsupported
+from podwire.apiserver.validation_values import amount_or_percent_errors, not_negative, selector_errors
+from podwire.objects.meta import LabelSelector
+
+_SPEC = Path("spec")
+
+
+def validate_deployment(tree: Tree, old: Tree | None) -> list[FieldError]:
+    """Give every error of a Deployment."""
+    spec = tree.get("spec", {})
+    errors = _replicated(spec, "deployment")
+    errors += _strategy(spec.get("strategy", {}), _SPEC / "strategy")
+    errors += not_negative(spec.get("revisionHistoryLimit"), _SPEC / "revisionHistoryLimit")
+    deadline = spec.get("progressDeadlineSeconds")
+    errors += not_negative(deadline, _SPEC / "progressDeadlineSeconds")
+    if deadline is not None and deadline <= spec.get("minReadySeconds", 0):
+        errors.append(invalid(_SPEC / "progressDeadlineSeconds", deadline, "must be greater than minReadySeconds"))
+    return errors + _fixed_selector(spec, old)
+
+
+def validate_replica_set(tree: Tree, old: Tree | None) -> list[FieldError]:
+    """Give every error of a ReplicaSet."""
+    spec = tree.get("spec", {})
+    return _replicated(spec, "replicaset") + _fixed_selector(spec, old)
+
+
+def _replicated(spec: Tree, kind: str) -> list[FieldError]:
+    errors = not_negative(spec.get("replicas"), _SPEC / "replicas")
+    errors += not_negative(spec.get("minReadySeconds"), _SPEC / "minReadySeconds")
+    template = spec.get("template", {})
+    errors += selector_and_labels(spec.get("selector"), template, kind, _SPEC)
+    errors += template_errors(template, _SPEC / "template")
+    pod, path = template.get("spec", {}), _SPEC / "template" / "spec"
+    if pod.get("restartPolicy", "Always") != "Always":
+        errors.append(unsupported(path / "restartPolicy", pod["restartPolicy"], ("Always",)))
+    if pod.get("activeDeadlineSeconds") is not None:
+        errors.append(forbidden(path / "activeDeadlineSeconds", "activeDeadlineSeconds in ReplicaSet is not Supported"))
+    return errors
+
+
+def selector_and_labels(selector: Tree | None, template: Tree, kind: str, path: Path) -> list[FieldError]:
+    """Check that a workload's selector is one, selects something, and selects the Pods of its own template."""
+    if selector is None:
+        return [required(path / "selector")]
+    errors = selector_errors(selector, path / "selector")
+    if not selector.get("matchLabels") and not selector.get("matchExpressions"):
+        errors.append(invalid(path / "selector", selector, f"empty selector is invalid for {kind}"))
+    labels = template.get("metadata", {}).get("labels", {})
+    if not errors and not matches(selector, labels):
+        errors.append(invalid(path / "template" / "metadata" / "labels", labels, "`selector` does not match template `labels`"))
+    return errors
+
+
+def matches(selector: Tree, labels: dict[str, str]) -> bool:
+    """Say whether a label selector, as a tree, matches."""
+    return msgspec.convert(selector, LabelSelector).matches(labels)
+
+
+def _fixed_selector(spec: Tree, old: Tree | None) -> list[FieldError]:
+    if old is None or spec.get("selector") == old.get("spec", {}).get("selector"):
+        return []
+    return [invalid(_SPEC / "selector", spec.get("selector"), IMMUTABLE)]
+
+
+def _is_zero(value: Any) -> bool:
+    return value in (0, "0%")
+
+
+def _strategy(strategy: Tree, path: Path) -> list[FieldError]:
+    rolling = strategy.get("rollingUpdate")
+    match strategy.get("type"):
+        case "Recreate":
+            text = "may not be specified when strategy `type` is 'Recreate'"
+            return [] if rolling is None else [forbidden(path / "rollingUpdate", text)]
+        case "RollingUpdate":
+            if rolling is None:
+                return [required(path / "rollingUpdate", "this should be defaulted and never be nil")]
+            gone, extra = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
+            where = path / "rollingUpdate"
+            errors = amount_or_percent_errors(gone, where / "maxUnavailable", at_most_all=True)
+            errors += amount_or_percent_errors(extra, where / "maxSurge")
+            if _is_zero(gone) and _is_zero(extra):
+                errors.append(invalid(where / "maxUnavailable", gone, "may not be 0 when `maxSurge` is 0"))
+            return errors
+    return [unsupported(path / "type", strategy.get("type", ""), ("Recreate", "RollingUpdate"))]
