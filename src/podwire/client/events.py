@@ -37,7 +37,7 @@ _RESOURCES = {resource.type: resource for resource in resources.ALL}
 
 def reference(about: Object, field_path: str = "") -> ObjectReference:
     """Give the reference to an object, whose own ``kind`` may be empty (an item of a list has none)."""
-    resource = _RESOURCES.get(type(about))
+    resource = next((_RESOURCES[base] for base in type(about).__mro__ if base in _RESOURCES), None)
     return ObjectReference(
         api_version=about.api_version or (resource.api_version if resource else ""),
         kind=about.kind or (resource.kind if resource else ""),

@@ -52,13 +52,14 @@ class TokenFile(Token):
 
 @dataclass(frozen=True)
 class Configuration:
-    """All that a client needs. ``server`` has no slash at its end; ``ssl`` is None for plain HTTP."""
+    """All that a client needs. ``server`` has no slash at its end; ``ssl`` is None for plain HTTP; ``authority`` is the CA as PEM."""
 
     server: str
     ssl: ssl.SSLContext | None = field(default=None, repr=False)
     token: Token | None = field(default=None, repr=False)
     namespace: str = "default"
     server_name: str | None = None
+    authority: bytes = field(default=b"", repr=False)
 
 
 def load(path: str | Path, context: str | None = None) -> Configuration:
@@ -105,6 +106,7 @@ def from_tree(tree: Mapping[str, Any], folder: Path, context: str | None = None)
         token=_token(user, folder),
         namespace=str(chosen.get("namespace") or "default"),
         server_name=cluster.get("tls-server-name"),
+        authority=_material(cluster, "certificate-authority", folder) or b"",
     )
 
 
@@ -169,8 +171,9 @@ def in_cluster(folder: Path = SERVICE_ACCOUNT, environment: Mapping[str, str] | 
     token = TokenFile(folder / "token")
     try:
         token.read()
-        context = ssl.create_default_context(cafile=str(folder / "ca.crt"))
+        authority = (folder / "ca.crt").read_bytes()
+        context = ssl.create_default_context(cadata=authority.decode("ascii", "replace"))
         namespace = (folder / "namespace").read_text().strip()
     except (OSError, ssl.SSLError) as error:
         raise KubeconfigError(f"credentials of the Pod's service account in {folder}: {error}") from error
-    return Configuration(f"https://{f'[{host}]' if ':' in host else host}:{port}", context, token, namespace)
+    return Configuration(f"https://{f'[{host}]' if ':' in host else host}:{port}", context, token, namespace, authority=authority)

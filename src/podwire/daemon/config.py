@@ -40,7 +40,6 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     standins_socket: str = ""
     control_socket: str = ""
     state_dir: str = ""
-    ca_file: str = ""
     log_level: str = "info"
     log_format: str = "text"
     health_port: int = 0

@@ -58,7 +58,7 @@ class Context:
         indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
     ) -> Informer[T]:
         """Give the process's informer for this selection, started if it is the first time. Indexes of all callers are kept, by name."""
-        key = (resource.group, resource.plural, namespace, labels, fields)
+        key = (resource.group, resource.plural, resource.type, namespace, labels, fields)
         found = cast("Informer[T] | None", self._informers.get(key))
         if found is not None:
             for name, function in (indexes or {}).items():

@@ -99,8 +99,8 @@ async def _run_all(
     watchdog = Watchdog(log.getChild("daemon"))
 
     def on_ready() -> None:
-        # What the first sync made lives as long as the process: the collector need not look at it again and again.
-        gc.collect()
+        # What the first sync made lives as long as the process: the collector need not look at it again and again. To collect
+        # first would hold the loop for longer than what little garbage there is deserves.
         gc.freeze()
         notifier.send(READY="1", STATUS="ready")
 

@@ -1,0 +1,1 @@
+"""Service accounts: one in each namespace, a token for each."""

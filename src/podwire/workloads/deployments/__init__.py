@@ -1,0 +1,1 @@
+"""Deployments: ReplicaSets that replace each other."""

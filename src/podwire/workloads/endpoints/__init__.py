@@ -1,0 +1,1 @@
+"""EndpointSlices and Endpoints: the Pods behind a Service."""

@@ -1,0 +1,188 @@
+"""Watches Services and Pods, writes EndpointSlices at once and Endpoints at leisure.
+
+Service proxies and DNS read slices, so those follow every change within a round. An Endpoints object is whole at every write,
+and few read it: after a write it rests for a second.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from typing import Any
+
+from podwire.client.errors import ApiError
+from podwire.client.informer import Informer
+from podwire.daemon.context import Context
+from podwire.objects.core import Endpoints, Node, Pod, Service
+from podwire.objects.discovery import EndpointSlice
+from podwire.objects.meta import selects
+from podwire.objects.resources import ENDPOINT_SLICES, ENDPOINTS, NODES, PODS, SERVICES
+from podwire.workloads import names, work
+from podwire.workloads.endpoints import desired, slices
+from podwire.workloads.expectations import Expectations
+from podwire.workloads.nodes.desired import ZONE
+
+LEGACY_REST_S = 1.0
+
+
+class EndpointControllers:
+    def __init__(self, context: Context) -> None:
+        self._context, self._client = context, context.client
+        self._services = context.informer(SERVICES, indexes={"namespace": lambda value: [value.namespace]})
+        self._pods = context.informer(PODS, indexes={"namespace": lambda value: [value.namespace], "label": _labels})
+        self._nodes = context.informer(NODES)
+        self._slices = context.informer(ENDPOINT_SLICES, indexes={"service": lambda value: [value.service_key]})
+        self._endpoints = context.informer(ENDPOINTS)
+        self._expectations = Expectations()
+        self._slice_work = work.reconciler(context, "endpointslices", self._slice_round)
+        self._legacy_work = work.reconciler(context, "endpoints", self._legacy_round, concurrency=4)
+        self._services.subscribe(self._service_changed)
+        self._pods.subscribe(self._pod_changed)
+        self._slices.subscribe(self._slice_changed)
+        self._endpoints.subscribe(self._endpoints_changed)
+        self._nodes.subscribe(self._node_changed)
+        self._legacy_written: dict[str, float] = {}
+
+    async def start(self) -> None:
+        informers: list[Informer[Any]] = [self._services, self._pods, self._nodes, self._slices, self._endpoints]
+        await work.start(self._context, self._slice_work, "endpointslices", informers)
+        await work.start(self._context, self._legacy_work, "endpoints", informers)
+
+    # What marks a Service ------------------------------------------------------------------------------------------------
+
+    def _mark(self, key: str) -> None:
+        self._slice_work.mark(key)
+        rested = self._context.clock() - self._legacy_written.get(key, float("-inf"))
+        if rested < LEGACY_REST_S:
+            self._legacy_work.mark_after(key, LEGACY_REST_S - rested)
+        else:
+            self._legacy_work.mark(key)
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        value = new or old
+        if value is not None:
+            self._mark(value.key)
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        value = new or old
+        if value is None or (old is not None and new is not None and _same(old, new)):
+            return
+        for service in self._services.table.by("namespace", value.namespace):
+            if any(pod is not None and selects(service.spec.selector, pod.metadata.labels) for pod in (old, new)):
+                self._mark(service.key)
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        if new is not None and old is None:
+            self._expectations.seen(new.key)
+        value = new or old
+        if value is not None and value.service_key and value.metadata.labels.get(slices.MANAGED_BY) == slices.MANAGER:
+            self._slice_work.mark(value.service_key)
+
+    def _endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
+        value = new or old
+        if value is not None and value.key not in self._services.table:
+            self._legacy_work.mark(value.key)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if old is not None and new is not None and old.metadata.labels.get(ZONE) != new.metadata.labels.get(ZONE):
+            for service in self._services.table.snapshot():
+                self._slice_work.mark(service.key)
+
+    # Slices ----------------------------------------------------------------------------------------------------------------
+
+    def _selected(self, service: Service) -> list[Pod]:
+        """Give the Pods that the selector matches, found through the label that the fewest Pods have."""
+        pods = self._pods.table.snapshot()
+        candidates = min(
+            (pods.by("label", (service.namespace, key, value)) for key, value in service.spec.selector.items()), key=len, default=()
+        )
+        return [pod for pod in candidates if selects(service.spec.selector, pod.metadata.labels)]
+
+    def _zone(self, name: str) -> str:
+        node = self._nodes.table.get(name)
+        return node.metadata.labels.get(ZONE, "") if node is not None else ""
+
+    async def _slice_round(self, key: str) -> float | None:
+        service = self._services.table.get(key)
+        have = [one for one in self._slices.table.by("service", key) if one.metadata.labels.get(slices.MANAGED_BY) == slices.MANAGER]
+        if service is None or service.spec.type == "ExternalName" or not service.spec.selector:
+            # Slices that somebody else made for a Service without a selector are not ours to touch.
+            self._expectations.forget(key)
+            await self._delete(have)
+            return None
+        waiting = self._expectations.waiting(key, self._context.clock())
+        if waiting:
+            return waiting
+        pods = self._selected(service)
+        plan = slices.decide(service, desired.members(service, pods, self._zone), have, desired.trigger(service, pods))
+        for one in plan.create:
+            name = f"{service.name[: 253 - 1 - names.SUFFIX]}-{names.suffix(secrets.randbelow)}"
+            mark = f"{service.namespace}/{name}"
+            self._expectations.expect(key, mark, self._context.clock())
+            try:
+                await self._client.create(ENDPOINT_SLICES, slices.document(one, name))
+            except BaseException:
+                self._expectations.seen(mark)
+                raise
+            if mark in self._slices.table:
+                self._expectations.seen(mark)
+        for one in plan.update:
+            await self._client.update(ENDPOINT_SLICES, slices.document(one))
+        await self._delete(plan.delete)
+        return None
+
+    async def _delete(self, gone: Iterable[EndpointSlice]) -> None:
+        for one in gone:
+            try:
+                await self._client.delete(ENDPOINT_SLICES, one.name, one.namespace, uid=one.metadata.uid)
+            except ApiError as error:
+                if not error.not_found:
+                    raise
+
+    # Endpoints ---------------------------------------------------------------------------------------------------------------
+
+    async def _legacy_round(self, key: str) -> float | None:
+        service, have = self._services.table.get(key), self._endpoints.table.get(key)
+        if service is None:
+            await self._delete_legacy(have)
+            return None
+        if service.spec.type == "ExternalName" or not service.spec.selector:
+            return None
+        wanted = desired.legacy(service, desired.members(service, self._selected(service), self._zone))
+        if have is not None and not desired.legacy_differs(have, wanted):
+            return None
+        self._legacy_written[key] = self._context.clock()
+        if have is None:
+            await self._client.create(ENDPOINTS, wanted)
+        else:
+            wanted["metadata"]["resourceVersion"] = have.metadata.resource_version
+            await self._client.update(ENDPOINTS, wanted)
+        return None
+
+    async def _delete_legacy(self, have: Endpoints | None) -> None:
+        """An Endpoints object that this controller made goes with its Service."""
+        if have is None or "endpoints.kubernetes.io/managed-by" not in have.metadata.labels:
+            return
+        self._legacy_written.pop(have.key, None)
+        try:
+            await self._client.delete(ENDPOINTS, have.name, have.namespace, uid=have.metadata.uid)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+
+
+def _labels(pod: Pod) -> Iterable[tuple[str, str, str]]:
+    return [(pod.namespace, key, value) for key, value in pod.metadata.labels.items()]
+
+
+def _same(old: Pod, new: Pod) -> bool:
+    """Say whether a change of a Pod cannot change its endpoints."""
+    return (
+        old.ready == new.ready
+        and old.terminating == new.terminating
+        and old.metadata.labels == new.metadata.labels
+        and old.status.pod_ips == new.status.pod_ips
+        and old.status.pod_ip == new.status.pod_ip
+        and old.spec.node_name == new.spec.node_name
+        and (old.status.phase in ("Succeeded", "Failed")) == (new.status.phase in ("Succeeded", "Failed"))
+    )

@@ -1,0 +1,1 @@
+"""Namespaces that end: emptied, then let go."""

@@ -1,0 +1,1 @@
+"""ReplicaSets: so many Pods of a template."""

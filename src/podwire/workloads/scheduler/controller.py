@@ -1,0 +1,131 @@
+"""Watches Pods without a node, and Nodes; binds Pods, many at a time; says why a Pod cannot be placed.
+
+What is bound is counted at once, not when the watch shows it, so that the next decision knows of it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+
+from podwire.client.errors import ApiError, Unreachable
+from podwire.daemon.context import Context
+from podwire.objects.core import Node, Pod
+from podwire.objects.resources import NODES, PODS
+from podwire.workloads import work
+from podwire.workloads.scheduler import desired
+from podwire.workloads.scheduler.desired import SCHEDULER, Decision
+from podwire.workloads.scheduler.load import Load
+from podwire.workloads.times import stamp
+
+ALL = "pods without a node"
+CONCURRENT = 32
+RETRY_S = 1.0  # a Pod whose binding was refused
+
+
+class Scheduler:
+    def __init__(self, context: Context) -> None:
+        self._context, self._client = context, context.client
+        self._events = context.recorder(SCHEDULER)
+        self._pods = context.informer(PODS, indexes={"waiting": _waiting})
+        self._nodes = context.informer(NODES)
+        self._load = Load()
+        self._assumed: dict[str, tuple[Pod, str]] = {}  # by uid: bound, not seen yet
+        self._not_before: dict[str, float] = {}
+        self._work = work.reconciler(context, "scheduler", self._round, concurrency=1, round_s=0.005)
+        self._gate = asyncio.Semaphore(CONCURRENT)
+        self._pods.subscribe(self._pod_changed)
+        self._nodes.subscribe(self._node_changed)
+
+    async def start(self) -> None:
+        await work.start(self._context, self._work, "scheduler", [self._pods, self._nodes])
+
+    def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
+        value = new or old
+        if value is None:
+            return
+        if new is None or new.spec.node_name:
+            self._forget(value.metadata.uid)
+        self._load.changed(old, new)
+        freed = old is not None and old.spec.node_name and (new is None or new.status.phase in ("Succeeded", "Failed"))
+        if freed or (new is not None and desired.is_waiting(new) and (old is None or old.spec != new.spec)):
+            self._work.mark(ALL)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:
+        if (
+            old is None
+            or new is None
+            or (old.spec, old.metadata.labels, old.ready, old.status.allocatable)
+            != (
+                new.spec,
+                new.metadata.labels,
+                new.ready,
+                new.status.allocatable,
+            )
+        ):
+            self._work.mark(ALL)
+
+    def _forget(self, uid: str) -> None:
+        self._not_before.pop(uid, None)
+        assumed = self._assumed.pop(uid, None)
+        if assumed is not None:
+            self._load.add(*assumed, step=-1)
+
+    async def _round(self, _key: str) -> float | None:
+        now = self._context.clock()
+        waiting = [pod for pod in self._pods.table.by("waiting", True) if pod.metadata.uid not in self._assumed]
+        due = [pod for pod in waiting if self._not_before.get(pod.metadata.uid, 0.0) <= now]
+        nodes = sorted(self._nodes.table.snapshot(), key=lambda node: node.name)
+        decisions = desired.decide(due, nodes, self._load)
+        for decision in decisions:
+            if decision.node:
+                self._assumed[decision.pod.metadata.uid] = (decision.pod, decision.node)
+        await asyncio.gather(*(self._perform(decision) for decision in decisions))
+        later = [at - now for at in self._not_before.values() if at > now]
+        return max(0.05, min(later)) if later else None
+
+    async def _perform(self, decision: Decision) -> None:
+        async with self._gate:
+            try:
+                await (self._bind(decision) if decision.node else self._explain(decision))
+            except (ApiError, Unreachable) as error:
+                self._refused(decision, error)
+
+    async def _bind(self, decision: Decision) -> None:
+        pod = decision.pod
+        body = {
+            "apiVersion": "v1",
+            "kind": "Binding",
+            "metadata": {"name": pod.name, "namespace": pod.namespace, "uid": pod.metadata.uid},
+            "target": {"apiVersion": "v1", "kind": "Node", "name": decision.node},
+        }
+        await self._client.create_subresource(PODS, pod.name, pod.namespace, "binding", body)
+        self._events.event(pod, "Normal", "Scheduled", f"Successfully assigned {pod.key} to {decision.node}")
+
+    async def _explain(self, decision: Decision) -> None:
+        pod = decision.pod
+        former = next((one for one in pod.status.conditions if one.type == "PodScheduled"), None)
+        if former is not None and former.message == decision.reason:
+            return
+        self._events.event(pod, "Warning", "FailedScheduling", decision.reason)
+        condition = {
+            "type": "PodScheduled",
+            "status": "False",
+            "reason": "Unschedulable",
+            "message": decision.reason,
+            "lastTransitionTime": stamp(self._context.now()),
+        }
+        await self._client.patch(
+            PODS, pod.name, pod.namespace, {"status": {"conditions": [condition]}}, kind="strategic", subresource="status"
+        )
+
+    def _refused(self, decision: Decision, error: ApiError | Unreachable) -> None:
+        """Take a decision back; unless the Pod is gone or was placed by somebody else, it is decided anew."""
+        self._forget(decision.pod.metadata.uid)
+        if isinstance(error, ApiError) and error.not_found:
+            return
+        self._context.log.getChild("scheduler").info("%s: %s", decision.pod.key, error)
+        self._not_before[decision.pod.metadata.uid] = self._context.clock() + RETRY_S
+
+
+def _waiting(pod: Pod) -> list[bool]:
+    return [True] if desired.is_waiting(pod) else []
