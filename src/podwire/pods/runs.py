@@ -38,7 +38,10 @@ class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Run(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One container. ``restarts`` counts the runs before this one; ``program`` is the name under which its program is started."""
+    """One container. ``restarts`` counts the runs before this one; ``program`` is the name under which its program is started.
+
+    ``started_at`` is 0 until the container runs for the first time, and then the begin of its last run.
+    """
 
     state: State = State.WAITING
     reason: str = ""
@@ -76,11 +79,17 @@ def restarts_after(policy: str, exit_code: int) -> bool:
     return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
 
 
-def began(run: Run, now: float, *, program: str, container_id: str, started: bool) -> Run:
+def next_number(run: Run) -> int:
+    """How many runs came before the one that is to begin: its restart count."""
+    return run.restarts + 1 if run.started_at else 0
+
+
+def began(run: Run, now: float, *, program: str = "", container_id: str = "", started: bool = False) -> Run:
     """The container runs. ``started``: nothing has to be probed before that is said."""
     return msgspec.structs.replace(
         run,
         state=State.RUNNING,
+        restarts=next_number(run),
         reason="",
         message="",
         started_at=now,
@@ -112,7 +121,7 @@ def to_restart(run: Run, now: float) -> Run:
     ran_s = now - run.started_at if run.started_at else 0.0
     back_off = 0.0 if ran_s >= BACK_OFF_RESET_S else run.back_off_s
     following = min(BACK_OFF_LAST_S, back_off * 2) if back_off else BACK_OFF_FIRST_S
-    return msgspec.structs.replace(run, restarts=run.restarts + 1, back_off_s=following, retry_at=now + back_off)
+    return msgspec.structs.replace(run, back_off_s=following, retry_at=now + back_off)
 
 
 def waiting(run: Run, reason: str, message: str = "") -> Run:
@@ -128,7 +137,7 @@ def lost(record: Record, now: float) -> Record:
     for name, run in record.runs.items():
         if run.state is State.RUNNING:
             gone = ended(run, now, exit_code=255, reason="Unknown", message="The node was restarted.")
-            runs[name] = msgspec.structs.replace(waiting(gone, "ContainerCreating"), restarts=run.restarts + 1, program="", retry_at=0.0)
+            runs[name] = msgspec.structs.replace(waiting(gone, "ContainerCreating"), program="", retry_at=0.0)
         elif run.state is State.WAITING:
             runs[name] = msgspec.structs.replace(run, retry_at=0.0)
         else:

@@ -1,0 +1,212 @@
+"""The agent ``pods``: the node's kubelet, as far as the network can tell.
+
+It registers the node and keeps it alive, sets up the node's bridge, and has one worker for each Pod that is bound to the node.
+Killed, it leaves everything running: the node's first process holds namespaces and programs, the stand-ins' process goes on
+listening, the records are on disk. When it comes back it takes up what is still there, begins anew what is not (a node that was
+restarted), and takes away what belongs to no Pod any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+
+from podwire.client.informer import Informer
+from podwire.daemon.config import ConfigError
+from podwire.daemon.context import Context
+from podwire.linux.init_client import AsyncInitClient
+from podwire.objects.core import Pod, Service
+from podwire.objects.resources import PODS, SERVICES
+from podwire.pods import runs, wiring
+from podwire.pods.addresses import Addresses
+from podwire.pods.desired import NodeFacts
+from podwire.pods.host import Host
+from podwire.pods.machine import Machine
+from podwire.pods.network import PodNetwork
+from podwire.pods.node import OwnNode
+from podwire.pods.programs import Programs, namespace_name
+from podwire.pods.records import Records
+from podwire.pods.runs import Record
+from podwire.pods.standins.link import StandinsLink
+from podwire.pods.worker import PodWorker
+
+_WORKER_RETRY_S = 5.0
+
+
+async def run(context: Context) -> None:
+    """Run until cancelled. Raises ConfigError when the configuration lacks what a node needs."""
+    config = context.config
+    missing = [name for name in ("pod_cidr", "node_ip", "init_socket", "standins_socket", "state_dir") if not getattr(config, name)]
+    if missing or not context.node:
+        raise ConfigError(f"the agent pods needs {', '.join([*missing, *([] if context.node else ['--node'])])}")
+    folder = Path(config.state_dir) / "nodes" / context.node
+    with ThreadPoolExecutor(1, "wiring") as wiring_thread:
+        async with await AsyncInitClient.connect(config.init_socket) as client:
+            agent = PodsAgent(context, _host(context, folder, client, wiring_thread))
+            await agent.run()
+
+
+def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread: ThreadPoolExecutor) -> Host:
+    config = context.config
+    facts = NodeFacts(
+        name=context.node,
+        ip=config.node_ip,
+        zone=config.zone,
+        cluster_domain=config.cluster_domain,
+        cluster_dns=config.cluster_dns,
+        resolv_conf="",  # the lab's nodes have no name server but the cluster's own
+    )
+    network = ip_network(config.pod_cidr)
+    informer = context.informer(SERVICES, indexes={"namespace": lambda service: [service.namespace]})
+
+    def services(namespace: str) -> Iterable[Service]:
+        found = informer.table.by("namespace", namespace)
+        kubernetes = None if namespace == "default" else informer.table.get("default/kubernetes")
+        return found if kubernetes is None else (*found, kubernetes)
+
+    log = context.log.getChild("pods")
+    records = Records(folder / "pods", log)
+    return Host(
+        client=context.client,
+        events=context.recorder("kubelet"),
+        log=log,
+        now=lambda: context.now().timestamp(),
+        facts=facts,
+        addresses=Addresses(folder / "addresses", network),
+        network=PodNetwork([network]),
+        wiring=wiring_thread,
+        programs=Programs(client),
+        machine=Machine(context.client, records, facts, services, hidden=[config.state_dir]),
+        standins=StandinsLink(config.standins_socket, log),
+        records=records,
+        services=services,
+    )
+
+
+class PodsAgent:
+    """The node's Pods, by uid: a worker and its task each."""
+
+    def __init__(self, context: Context, host: Host) -> None:
+        self._context = context
+        self._host = host
+        self._log: logging.Logger = host.log
+        self._workers: dict[str, PodWorker] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._left: dict[str, Record] = {}
+        self._held: dict[str, int] = {}
+
+    async def run(self) -> None:
+        """Set the node up, take up its Pods, and follow them until cancelled."""
+        context, host = self._context, self._host
+        pods = context.informer(PODS, fields=f"spec.nodeName={context.node}")
+        services = context.informer(SERVICES)
+        node = OwnNode(context)
+        await asyncio.get_running_loop().run_in_executor(host.wiring, host.network.set_up)
+        await host.programs.follow()
+        await self._recall()
+        await node.register()
+        await asyncio.gather(pods.synced.wait(), services.synced.wait())
+        await self._take_up(pods)
+        services.subscribe(self._on_service)
+        pods.subscribe(self._on_pod)
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(host.standins.run())
+                group.create_task(node.run())
+                group.create_task(self._lost_init())
+                context.ready("pods")
+        finally:
+            tasks = list(self._tasks.values())
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            host.network.close()
+
+    async def _lost_init(self) -> None:
+        """Without the node's first process there is no node: end, and let the supervisor begin anew."""
+        await self._host.programs.client.closed()
+        raise ConnectionError("the node's first process has closed the connection")
+
+    # What is left from an agent before this one ----------------------------------------------------------------------------
+
+    async def _recall(self) -> None:
+        self._left = {record.uid: record for record in self._host.records.load()}
+        prefix = namespace_name("")
+        self._held = {name.removeprefix(prefix): fd for name, fd in (await self._host.programs.client.give(prefix)).items()}
+
+    async def _take_up(self, pods: Informer[Pod]) -> None:
+        """Keep what belongs to a Pod that is still the node's, and take the rest away."""
+        wanted = {pod.metadata.uid for pod in pods.table.snapshot()}
+        for uid in self._left.keys() | self._held.keys():
+            if uid not in wanted:
+                await self._take_away(self._left.pop(uid, Record(uid=uid, namespace="", name="")))
+                if uid in self._held:
+                    os.close(self._held.pop(uid))
+        for uid, record in self._left.items():
+            if uid not in self._held and not record.finished:
+                self._log.info("pod %s/%s: its sandbox is gone and is made anew", record.namespace, record.name)
+                await self._host.programs.end_all(uid)
+                self._left[uid] = runs.lost(record, self._host.now())
+        known = [wiring.wires(uid, [ip_address(a) for a in record.addresses]) for uid, record in self._left.items() if record.addresses]
+        await asyncio.get_running_loop().run_in_executor(self._host.wiring, self._host.network.strays, known)
+        for owner in set(self._host.addresses.owners().values()):
+            if owner not in self._left or not self._left[owner].addresses:
+                self._host.addresses.release_owner(owner)
+
+    async def _take_away(self, record: Record) -> None:
+        self._log.info("pod %s/%s (%s) is no longer this node's: removed", record.namespace, record.name, record.uid)
+        await self._host.remove_sandbox(record)
+        self._host.records.remove(record.uid)
+
+    # What changes ----------------------------------------------------------------------------------------------------------
+
+    def _on_pod(self, old: Pod | None, new: Pod | None) -> None:
+        if old is not None and (new is None or new.metadata.uid != old.metadata.uid):
+            worker = self._workers.get(old.metadata.uid)
+            if worker is not None:
+                worker.vanish()
+        if new is None:
+            return
+        uid = new.metadata.uid
+        if uid in self._workers:
+            self._workers[uid].update(new)
+        else:
+            worker = self._workers[uid] = PodWorker(self._host, new, self._left.pop(uid, None), self._held.pop(uid, None))
+            self._tasks[uid] = asyncio.create_task(self._work(worker), name=f"pod {new.namespace}/{new.name}")
+
+    def _on_service(self, old: Service | None, new: Service | None) -> None:
+        service = new or old
+        if service is None or (old is not None and new is not None and old.spec == new.spec):
+            return
+        for worker in self._workers.values():
+            if worker.pod.namespace == service.namespace:
+                worker.services_changed()
+
+    async def _work(self, worker: PodWorker) -> None:
+        """Let the worker live its Pod's life. One that fails unforeseen is reported, and another one goes on."""
+        uid = worker.record.uid
+        try:
+            while True:
+                try:
+                    await worker.run()
+                except Exception as error:
+                    self._log.exception("pod %s/%s: its worker failed; another one goes on", worker.pod.namespace, worker.pod.name)
+                    self._host.events.event(worker.pod, "Warning", "FailedSync", f"Error syncing pod: {error}")
+                else:
+                    return
+                await asyncio.sleep(_WORKER_RETRY_S)
+                held = await self._host.programs.client.give(namespace_name(uid))
+                former, worker = worker, PodWorker(self._host, worker.pod, worker.record, next(iter(held.values()), None))
+                self._workers[uid] = worker
+                if former.vanished:
+                    worker.vanish()
+        finally:
+            del self._workers[uid], self._tasks[uid]
+
+
+__all__ = ["PodsAgent", "run"]

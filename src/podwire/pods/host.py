@@ -1,0 +1,118 @@
+"""What all Pods of a node share: the node's network, addresses, programs, stand-ins and records, and how to reach the API.
+
+Here: the making and unmaking of a Pod's sandbox, since that is where these meet. Not here: what becomes of a Pod's containers
+(``worker``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import functools
+import ipaddress
+import logging
+import os
+from collections.abc import Callable, Iterable
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from typing import ParamSpec, TypeVar
+
+import msgspec
+
+from podwire.client.api import Client
+from podwire.client.events import EventRecorder
+from podwire.linux import namespaces
+from podwire.linux.errors import KernelRefused
+from podwire.objects.core import Pod, Service
+from podwire.pods import desired
+from podwire.pods.addresses import Addresses, RangeExhausted
+from podwire.pods.desired import NodeFacts
+from podwire.pods.machine import NSSWITCH, Machine
+from podwire.pods.network import NetworkFull, PodNetwork
+from podwire.pods.programs import Programs, namespace_name
+from podwire.pods.records import Records
+from podwire.pods.runs import Record
+from podwire.pods.standins.link import StandinsLink
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class SandboxFailed(Exception):
+    """A Pod's sandbox could not be made; the text says why, for people."""
+
+
+@dataclass
+class Host:
+    """``services`` gives those of a namespace; ``now`` is wall-clock seconds; ``wiring`` runs the network's calls, one at a time."""
+
+    client: Client
+    events: EventRecorder
+    log: logging.Logger
+    now: Callable[[], float]
+    facts: NodeFacts
+    addresses: Addresses
+    network: PodNetwork
+    wiring: Executor
+    programs: Programs
+    machine: Machine
+    standins: StandinsLink
+    records: Records
+    services: Callable[[str], Iterable[Service]]
+
+    async def _wired(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self.wiring, functools.partial(call, *arguments, **named))
+
+    async def make_sandbox(self, pod: Pod, record: Record) -> tuple[Record, int]:
+        """Give the Pod a network namespace with an address, or the node's own; and the files that resolve names.
+
+        The record is written before anything exists that it speaks of. The descriptor is the caller's. Raises SandboxFailed.
+        """
+        uid = record.uid
+        if pod.spec.host_network:
+            record = msgspec.structs.replace(record, addresses=(), sandbox=record.sandbox + 1)
+            self._write(pod, record, [self.facts.ip])
+            return record, await self._held(uid, namespaces.own_network())
+        self.addresses.release_owner(uid)  # of a sandbox that is gone, or of an attempt that was cut off
+        try:
+            address = self.addresses.allocate(uid)
+            record = msgspec.structs.replace(record, addresses=(str(address),), sandbox=record.sandbox + 1)
+            self._write(pod, record, record.addresses)
+            namespace = await self._wired(self.network.add_new, uid, [address])
+        except (RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
+            self.addresses.release_owner(uid)
+            raise SandboxFailed(_words(error)) from error
+        return record, await self._held(uid, namespace)
+
+    async def _held(self, uid: str, namespace: int) -> int:
+        try:
+            await self.programs.client.hold(namespace_name(uid), namespace)
+        except BaseException:
+            os.close(namespace)
+            raise
+        return namespace
+
+    async def remove_sandbox(self, record: Record) -> None:
+        """Take everything away that a Pod has on this node, its record and its files excepted."""
+        await self.standins.stop(record.uid)
+        await self.programs.end_all(record.uid)
+        if record.addresses:
+            await self._wired(self.network.detach, [ipaddress.ip_address(address) for address in record.addresses])
+        await self.programs.release(record.uid)
+        self.addresses.release_owner(record.uid)
+
+    def _write(self, pod: Pod, record: Record, ips: Iterable[str]) -> None:
+        self.records.write(record)
+        files = {
+            "resolv.conf": desired.resolv_conf(pod, self.facts),
+            "hosts": desired.hosts(pod, self.facts, ips),
+            "hostname": desired.kernel_hostname(pod, self.facts) + "\n",
+            "nsswitch.conf": NSSWITCH,
+        }
+        self.records.write_files(record.uid, files)
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, OSError) and error.errno in {errno.EMFILE, errno.ENFILE}:
+        return f"{error}: this process has too many open files; raise the limit (ulimit -Hn) before the cluster starts"
+    return str(error)

@@ -1,0 +1,140 @@
+"""Containers that are programs of the machine: what is started for a container of the image ``podwire.dev/machine``.
+
+The program sees the machine's file system read-only, with its own /tmp, /run, /dev and /proc, its Pod's resolv.conf, hosts and
+nsswitch.conf, and its ServiceAccount's token; it has no new privileges and is the first of its own processes. Its output is
+appended to a file of the Pod.
+
+Source: https://kubernetes.io/docs/reference/node/; https://kubernetes.io/docs/concepts/security/service-accounts/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from podwire.client.api import Client
+from podwire.client.errors import ApiError, Unreachable
+from podwire.linux.process import Program
+from podwire.objects.core import ConfigMap, Container, Pod, Secret, Service
+from podwire.objects.resources import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS
+from podwire.pods import environment
+from podwire.pods.desired import NodeFacts, kernel_hostname
+from podwire.pods.records import Records
+from podwire.pods.runs import Record
+
+TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  (a path)
+ROOT_CA = "kube-root-ca.crt"
+NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
+_FILES = {"resolv.conf", "hosts", "hostname", "nsswitch.conf"}
+
+
+class CannotStart(Exception):
+    """A container that cannot be started now. ``reason`` is the word that its status shows."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class Machine:
+    """Makes programs of containers. ``services`` gives those of a namespace; ``hidden``: folders that no container sees."""
+
+    def __init__(
+        self,
+        client: Client,
+        records: Records,
+        facts: NodeFacts,
+        services: Callable[[str], Iterable[Service]],
+        *,
+        hidden: Iterable[str] = (),
+    ) -> None:
+        self._client, self._records, self._facts, self._services = client, records, facts, services
+        self._hidden = tuple(folder for folder in hidden if folder)
+
+    async def program(self, pod: Pod, container: Container, record: Record, namespace: int | str | None) -> Program:
+        """The program of a container. Raises CannotStart."""
+        variables = await self._variables(pod, container, record)
+        argv = environment.command(container, variables)
+        if not argv:
+            raise CannotStart("CreateContainerError", "no command specified: the image podwire.dev/machine has none of its own")
+        uid = pod.metadata.uid
+        files = {f"/etc/{name}": self._records.path(uid, name) for name in sorted(_FILES)}
+        token = await self._token(pod)
+        if token is not None:
+            files[TOKEN_FOLDER] = self._records.write_files(uid, token, "serviceaccount")
+        log = self._records.path(uid, f"{container.name}.log")
+        hostname = kernel_hostname(pod, self._facts)
+        program = Program(
+            argv=tuple(argv),
+            env={"HOSTNAME": hostname, "HOME": "/root", **variables},
+            cwd=container.working_dir or "/",
+            namespace=namespace,
+            stdout=log,
+            stderr=log,
+            files=files,
+            hidden=self._hidden,
+            own_processes=True,
+            hostname=hostname,
+        )
+        return program.contained()
+
+    async def _variables(self, pod: Pod, container: Container, record: Record) -> dict[str, str]:
+        ips = record.addresses or ((self._facts.ip,) if pod.spec.host_network else ())
+        fields = {
+            "status.podIP": ips[0] if ips else "",
+            "status.podIPs": ",".join(ips),
+            "status.hostIP": self._facts.ip,
+            "status.hostIPs": self._facts.ip,
+        }
+        try:
+            sources = await self._sources(pod, container)
+            return environment.variables_of(pod, container, self._services(pod.namespace), sources, fields.get)
+        except environment.Unavailable as error:
+            raise CannotStart("CreateContainerConfigError", str(error)) from error
+        except (ApiError, Unreachable) as error:
+            raise CannotStart("CreateContainerConfigError", f"failed to read what its environment is taken from: {error}") from error
+
+    async def _sources(self, pod: Pod, container: Container) -> environment.Sources:
+        config_maps: dict[str, ConfigMap] = {}
+        secrets: dict[str, Secret] = {}
+        maps, kept = environment.references(container)
+        for name in maps:
+            try:
+                config_maps[name] = await self._client.get(CONFIG_MAPS, name, pod.namespace)
+            except ApiError as error:
+                if not error.not_found:
+                    raise
+        for name in kept:
+            try:
+                secrets[name] = await self._client.get(SECRETS, name, pod.namespace)
+            except ApiError as error:
+                if not error.not_found:
+                    raise
+        return environment.Sources(config_maps, secrets)
+
+    async def _token(self, pod: Pod) -> Mapping[str, str | bytes] | None:
+        """The files that prove the Pod's ServiceAccount; None where it is not to have them."""
+        if pod.spec.automount_service_account_token is False:
+            return None
+        name = pod.spec.service_account_name or "default"
+        try:
+            account = await self._client.get(SERVICE_ACCOUNTS, name, pod.namespace)
+            if pod.spec.automount_service_account_token is None and account.automount_service_account_token is False:
+                return None
+            bound = {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.metadata.uid}
+            request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [], "boundObjectRef": bound}}
+            answer = await self._client.create_subresource(SERVICE_ACCOUNTS, name, pod.namespace, "token", request)
+            authority = await self._authority(pod.namespace)
+        except (ApiError, Unreachable) as error:
+            raise CannotStart(
+                "CreateContainerConfigError", f"failed to get a token of serviceaccount {pod.namespace}/{name}: {error}"
+            ) from error
+        return {"token": str(answer["status"]["token"]), "ca.crt": authority, "namespace": pod.namespace}
+
+    async def _authority(self, namespace: str) -> str | bytes:
+        """The certificate that proves the API server: the cluster's ConfigMap has it, else our own configuration."""
+        try:
+            return (await self._client.get(CONFIG_MAPS, ROOT_CA, namespace)).data.get("ca.crt", "")
+        except ApiError as error:
+            if not error.not_found:
+                raise
+        return self._client.configuration.authority

@@ -1,0 +1,186 @@
+"""The node's own object: its words are pure, and two loops write them: the status, and the Lease that says that it lives.
+
+Source: https://kubernetes.io/docs/reference/node/node-status/, https://kubernetes.io/docs/concepts/architecture/leases/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import uuid
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from podwire import __version__
+from podwire.client.errors import ApiError, Unreachable
+from podwire.daemon.config import AgentConfig
+from podwire.daemon.context import Context
+from podwire.objects.resources import LEASES, NODES
+
+Tree = dict[str, Any]
+
+KUBELET_VERSION = "v1.37.1"
+LEASE_NAMESPACE = "kube-node-lease"
+LEASE_S, RENEW_S, STATUS_S = 40, 10.0, 300.0
+_ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
+_PRESSURES = (
+    ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
+    ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
+    ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
+)
+
+
+def labels(name: str, config: AgentConfig, machine: str) -> dict[str, str]:
+    """The labels that a node of GKE has, and those of its configuration."""
+    architecture = _ARCHITECTURES.get(machine, machine)
+    made = {
+        "kubernetes.io/hostname": name,
+        "kubernetes.io/os": "linux",
+        "kubernetes.io/arch": architecture,
+        "beta.kubernetes.io/os": "linux",
+        "beta.kubernetes.io/arch": architecture,
+        "topology.kubernetes.io/zone": config.zone,
+        "topology.kubernetes.io/region": config.region,
+        "failure-domain.beta.kubernetes.io/zone": config.zone,
+        "failure-domain.beta.kubernetes.io/region": config.region,
+    }
+    return {key: value for key, value in made.items() if value} | config.node_labels
+
+
+def node(name: str, config: AgentConfig, machine: str) -> Tree:
+    """The Node object without its status."""
+    tree: Tree = {"metadata": {"name": name, "labels": labels(name, config, machine)}, "spec": {}}
+    if config.pod_cidr:
+        tree["spec"] |= {"podCIDR": config.pod_cidr, "podCIDRs": [config.pod_cidr]}
+    if config.zone:
+        tree["spec"]["providerID"] = f"gce://{config.cluster_name}/{config.zone}/{name}"
+    return tree
+
+
+def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, since: str) -> Tree:
+    """The Node's status. ``facts`` is what was read of the machine; the times are as the API writes them."""
+    amounts = {"cpu": facts["cpu"], "memory": facts["memory"], "pods": str(config.max_pods)}
+    conditions = [(kind, "False", reason, words) for kind, reason, words in _PRESSURES]
+    conditions.append(("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
+    return {
+        "addresses": [{"type": "InternalIP", "address": config.node_ip}, {"type": "Hostname", "address": name}],
+        "capacity": amounts,
+        "allocatable": amounts,
+        "nodeInfo": facts["info"],
+        "conditions": [
+            {"type": kind, "status": state, "reason": reason, "message": words, "lastHeartbeatTime": heartbeat, "lastTransitionTime": since}
+            for kind, state, reason, words in conditions
+        ],
+    }
+
+
+def read_facts(name: str) -> Tree:
+    """What the node's object says of the machine. Ids that would tell machines apart elsewhere are made of the node's name."""
+    memory = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal:")), "0")
+    image = next((line.partition("=")[2].strip('"') for line in _lines("/etc/os-release") if line.startswith("PRETTY_NAME=")), "Linux")
+    identity = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+    info = {
+        "machineID": identity.replace("-", ""),
+        "systemUUID": identity,
+        "bootID": next(iter(_lines("/proc/sys/kernel/random/boot_id")), ""),
+        "kernelVersion": platform.release(),
+        "osImage": image,
+        "containerRuntimeVersion": f"podwire://{__version__}",
+        "kubeletVersion": KUBELET_VERSION,
+        "kubeProxyVersion": "",
+        "operatingSystem": "linux",
+        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+    }
+    return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "info": info}
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text().splitlines()
+    except OSError:
+        return []
+
+
+def lease(name: str, node_uid: str, now: datetime) -> Tree:
+    """The Lease that says that the node lives."""
+    owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}
+    return {
+        "metadata": {"name": name, "namespace": LEASE_NAMESPACE, "ownerReferences": [owner]},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_S, "renewTime": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}"},
+    }
+
+
+class OwnNode:
+    """Writes the node's object and its Lease. Whatever the API server answers, it goes on."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._facts = read_facts(context.node)
+        self._uid = ""
+        self._since = ""
+
+    async def register(self) -> None:
+        """Make the Node object, or put right the one that is there, and say that it is ready. Waits for the API server."""
+        wait_s = 0.05
+        while True:
+            try:
+                await self._register()
+                await self._renew()
+            except (ApiError, Unreachable) as error:
+                self._context.log.warning("node %s is not registered yet: %s", self._context.node, error)
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, 5.0)
+            else:
+                return
+
+    async def run(self) -> None:
+        """Renew Lease and status until cancelled."""
+        written = self._context.clock()
+        while True:
+            await asyncio.sleep(RENEW_S)
+            try:
+                await self._renew()
+                if self._context.clock() - written >= STATUS_S:
+                    await self._write_status()
+                    written = self._context.clock()
+            except ApiError as error:
+                self._context.log.warning("node %s: %s", self._context.node, error)
+                if error.not_found:
+                    await self.register()  # somebody has deleted it
+            except Unreachable as error:
+                self._context.log.warning("node %s: %s", self._context.node, error)
+
+    async def _register(self) -> None:
+        context = self._context
+        tree = node(context.node, context.config, platform.machine())
+        self._since = self._since or f"{context.now():%Y-%m-%dT%H:%M:%SZ}"
+        try:
+            found = await context.client.create(NODES, tree | {"status": self._status()})
+        except ApiError as error:
+            if not error.already_exists:
+                raise
+            patch = {"metadata": {"labels": tree["metadata"]["labels"]}}
+            found = await context.client.patch(NODES, context.node, "", patch)
+            ready = next((c for c in found.status.conditions if c.type == "Ready" and c.status == "True"), None)
+            self._since = (ready.last_transition_time if ready else None) or self._since
+        self._uid = found.metadata.uid
+        await self._write_status()
+
+    def _status(self) -> Tree:
+        context = self._context
+        return node_status(context.node, context.config, self._facts, f"{context.now():%Y-%m-%dT%H:%M:%SZ}", self._since)
+
+    async def _write_status(self) -> None:
+        await self._context.client.patch(NODES, self._context.node, "", {"status": self._status()}, kind="strategic", subresource="status")
+
+    async def _renew(self) -> None:
+        context = self._context
+        tree = lease(context.node, self._uid, context.now())
+        try:
+            await context.client.patch(LEASES, context.node, LEASE_NAMESPACE, tree)
+        except ApiError as error:
+            if not error.not_found:
+                raise
+            await context.client.create(LEASES, tree, LEASE_NAMESPACE)
