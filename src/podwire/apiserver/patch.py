@@ -1,6 +1,6 @@
 """Patches that need no schema: JSON Patch (a list of operations) and JSON Merge Patch (a tree of differences).
 
-Every function gives a new tree and leaves the one it was given as it is; the two may share what did not change.
+Every function gives a new tree, which shares nothing with the one it was given.
 Here: RFC 6902 and RFC 7386. Not here: strategic merge patches (``patch_strategic.py``), server-side apply, HTTP.
 
 Source: RFC 6901, RFC 6902, RFC 7386
@@ -10,9 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import orjson
-
-from podwire.apiserver.patch_strategic import PatchError, strategic_merge_patch
+from podwire.apiserver.patch_strategic import PatchError, copied, strategic_merge_patch
 
 __all__ = ["JSON_PATCH_LIMIT", "PatchError", "json_patch", "merge_patch", "strategic_merge_patch"]
 
@@ -22,6 +20,10 @@ JSON_PATCH_LIMIT = 10_000
 
 def merge_patch(tree: Any, patch: Any) -> Any:
     """Apply a JSON Merge Patch: a null removes, an object merges, all else replaces."""
+    return _merged(copied(tree), copied(patch))
+
+
+def _merged(tree: Any, patch: Any) -> Any:
     if not isinstance(patch, dict):
         return patch
     merged = dict(tree) if isinstance(tree, dict) else {}
@@ -29,7 +31,7 @@ def merge_patch(tree: Any, patch: Any) -> Any:
         if value is None:
             merged.pop(key, None)
         elif isinstance(value, dict):
-            merged[key] = merge_patch(merged.get(key), value)
+            merged[key] = _merged(merged.get(key), value)
         else:
             merged[key] = value
     return merged
@@ -41,7 +43,7 @@ def json_patch(tree: Any, operations: Any) -> Any:
         raise PatchError("a JSON patch is a list of operations", 400)
     if len(operations) > JSON_PATCH_LIMIT:
         raise PatchError(f"The allowed maximum operations in a JSON patch is {JSON_PATCH_LIMIT}, got {len(operations)}", 413)
-    document = orjson.loads(orjson.dumps(tree))
+    document = copied(tree)
     for operation in operations:
         if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
             raise PatchError("an operation of a JSON patch is an object with op and path", 400)
@@ -72,7 +74,7 @@ def _value(operation: dict[str, Any]) -> Any:
     if "value" not in operation:
         raise PatchError(f"{operation['op']} operation does not have a value: missing value", 422)
     # The document must not share what a later operation changes.
-    return orjson.loads(orjson.dumps(operation["value"]))
+    return copied(operation["value"])
 
 
 def _transfer(document: Any, verb: str, operation: dict[str, Any]) -> Any:
@@ -81,7 +83,7 @@ def _transfer(document: Any, verb: str, operation: dict[str, Any]) -> Any:
         raise PatchError(f"a {verb} operation names where it takes from", 400)
     value = _get(document, source, verb)
     if verb == "copy":
-        return _add(document, path, orjson.loads(orjson.dumps(value)), verb)
+        return _add(document, path, copied(value), verb)
     if path.startswith(source + "/"):
         raise PatchError(f'move operation does not apply: "{path}" lies in "{source}"', 422)
     return _add(_remove(document, source, verb), path, value, verb)

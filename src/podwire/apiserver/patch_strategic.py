@@ -8,7 +8,7 @@ other list is replaced. Directives in the patch say what a tree alone cannot:
     $deleteFromPrimitiveList/FIELD: [...]     values to take out of a set
     $setElementOrder/FIELD: [...]             the order of the elements that the writer knows of
 
-Gives a new tree, which may share what did not change with the old one. Not here: other patches (``patch.py``), HTTP.
+Gives a new tree, which shares nothing with the old one. Not here: other patches (``patch.py``), HTTP.
 
 Source: https://github.com/kubernetes/community/blob/master/contributors/devel/sig-api-machinery/strategic-merge-patch.md
 """
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any
+
+import orjson
 
 from podwire.apiserver.definitions import Schema, definition, referenced
 from podwire.apiserver.kind import Kind, Tree
@@ -33,11 +35,16 @@ class PatchError(Exception):
         self.status = status
 
 
+def copied(tree: Any) -> Any:
+    """Copy a plain tree; by way of bytes, which is faster than by way of its nodes."""
+    return orjson.loads(orjson.dumps(tree))
+
+
 def strategic_merge_patch(kind: Kind, tree: Tree, patch: Any) -> Tree:
     """Apply a strategic merge patch to an object of a kind. Raises PatchError."""
     if not isinstance(patch, dict):
         raise PatchError(f"cannot restore struct from: {type(patch).__name__}", 400)
-    return _merge_object(tree, patch, definition(kind.definition))
+    return _merge_object(copied(tree), copied(patch), definition(kind.definition))
 
 
 # Schemas -----------------------------------------------------------------------------------------------------------------

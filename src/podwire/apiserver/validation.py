@@ -36,21 +36,31 @@ _WITHOUT_VALUE = (REQUIRED, FORBIDDEN, TOO_LONG, TOO_MANY, INTERNAL)
 
 
 class Path:
-    """Where a field is: ``Path("spec") / "ports" @ 0`` is ``spec.ports[0]``; ``%`` takes the key of a map."""
+    """Where a field is: ``Path("spec") / "ports" @ 0`` is ``spec.ports[0]``; ``%`` takes the key of a map.
 
-    __slots__ = ("text",)
+    The text is put together when an error needs it: most paths never do.
+    """
 
-    def __init__(self, text: str = "") -> None:
-        self.text = text
+    __slots__ = ("_form", "_parent", "_part")
+
+    def __init__(self, part: str | int = "", parent: Path | None = None, form: str = "{}") -> None:
+        self._part = part
+        self._parent = parent
+        self._form = form
 
     def __truediv__(self, name: str) -> Path:
-        return Path(f"{self.text}.{name}" if self.text else name)
+        return Path(name, self, ".{}")
 
     def __matmul__(self, index: int) -> Path:
-        return Path(f"{self.text}[{index}]")
+        return Path(index, self, "[{}]")
 
     def __mod__(self, key: str) -> Path:
-        return Path(f"{self.text}[{key}]")
+        return Path(key, self, "[{}]")
+
+    @property
+    def text(self) -> str:
+        before = "" if self._parent is None else self._parent.text
+        return (before + self._form.format(self._part)).removeprefix(".")
 
     def __str__(self) -> str:
         return self.text
