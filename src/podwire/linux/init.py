@@ -35,27 +35,19 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from podwire.linux import process, syscalls, unix
+from podwire.linux.init_connections import Connection, Connections, Handler, Refused
 
 _SIGNALS: Final = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
 _PROGRAMS_A_PAGE: Final = 500
 _ORPHANS_KEPT: Final = 4_096
-_WAITING_MESSAGES: Final = 8_192
 _BACK_OFF_S: Final = (0.05, 5.0)
 _LIVED_WELL_S: Final = 10.0
 DEFAULT_GRACE_S: Final = 2.0
-
-
-class Refused(Exception):
-    """A request that cannot be done. Not for the log: the one who asked is told."""
-
-    def __init__(self, number: int, what: str) -> None:
-        super().__init__(what)
-        self.number = number
 
 
 @dataclass
@@ -70,17 +62,10 @@ class _Running:
 
 
 @dataclass
-class _Client:
-    socket: socket.socket
-    watching: bool = False
-    waiting: collections.deque[tuple[bytes, list[int]]] = field(default_factory=collections.deque)
-
-
-@dataclass
 class _Spawn:
     """A program that is being started, and who waits for it."""
 
-    client: _Client
+    client: Connection
     request: Any
     running: _Running
     starting: process.Starting
@@ -90,8 +75,6 @@ class Init:
     """The state of the first process, and its loop."""
 
     def __init__(self, listening: socket.socket, child: Callable[[], None] | None = None, grace_s: float = DEFAULT_GRACE_S) -> None:
-        listening.setblocking(False)
-        self._listening = listening
         self._child = child
         self._grace_s = grace_s
         self._child_pid = 0
@@ -105,16 +88,14 @@ class Init:
         self._spawns: dict[int, _Spawn] = {}  # by pipe
         self._passing: set[int] = set()  # children whose end means nothing
         self._orphans: collections.deque[tuple[int, int | None, int]] = collections.deque(maxlen=_ORPHANS_KEPT)
-        self._clients: dict[int, _Client] = {}
         self._limits = resource.getrlimit(resource.RLIMIT_NOFILE)
         resource.setrlimit(resource.RLIMIT_NOFILE, (self._limits[1], self._limits[1]))
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         self._signals = syscalls.signal_descriptor(_SIGNALS)
-        self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
         self._poll = select.epoll()
-        for fd in (listening.fileno(), self._signals):
-            self._poll.register(fd, select.EPOLLIN)
-        self._requests: Mapping[str, Callable[[_Client, unix.Message, list[int]], unix.Message | None]] = {
+        self._poll.register(self._signals, select.EPOLLIN)
+        self._connections = Connections(self._poll, listening, self._answer, self._log)
+        self._requests: Mapping[str, Handler] = {
             "hold": self._hold,
             "give": self._give,
             "release": self._release,
@@ -144,12 +125,10 @@ class Init:
         for fd, event in self._poll.poll(wait):
             if fd == self._signals:
                 self._on_signals()
-            elif fd == self._listening.fileno():
-                self._accept()
             elif fd in self._spawns:
-                self._on_spawn(fd)
-            elif fd in self._clients:
-                self._on_client(self._clients[fd], event)
+                self._advance(self._spawns[fd])
+            else:
+                self._connections.on_event(fd, event)
         if self._child_at is not None and time.monotonic() >= self._child_at and self._ends_at is None:
             self._start_child()
 
@@ -217,8 +196,8 @@ class Init:
         elif running is not None:
             running.status = status
             news = {"exited": running.name, "status": status, "pid": pid, "started": running.started}
-            for client in [client for client in self._clients.values() if client.watching]:
-                self._send(client, news)
+            for client in self._connections.watching():
+                self._connections.send(client, news)
         else:
             self._orphans.append((pid, started, status))
 
@@ -254,118 +233,21 @@ class Init:
     def _leave(self) -> None:
         """In a forked child that goes on in Python: give back everything that is the first process's."""
         self._poll.close()
-        for fd in [self._signals, self._spare, self._listening.fileno(), *self._held.values(), *self._spawns]:
+        for fd in [self._signals, *self._held.values(), *self._spawns]:
             os.close(fd)
-        self._listening.detach()
-        for client in self._clients.values():
-            client.socket.close()
+        self._connections.leave()
         process.reset_signals()
         resource.setrlimit(resource.RLIMIT_NOFILE, self._limits)
 
-    # ------------------------------------------------------------------------------------------------------- clients
-
-    def _accept(self) -> None:
-        try:
-            connected, _ = self._listening.accept()
-        except BlockingIOError:
-            return
-        except OSError as refused:
-            if refused.errno in {errno.EMFILE, errno.ENFILE}:
-                # Take the connection with the spare descriptor and close it, or it would wake this loop for ever.
-                os.close(self._spare)
-                with contextlib.suppress(OSError):
-                    self._listening.accept()[0].close()
-                self._spare = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
-                self._log("a connection was refused: too many open files")
-            return
-        connected.setblocking(False)
-        self._clients[connected.fileno()] = _Client(connected)
-        self._poll.register(connected.fileno(), select.EPOLLIN)
-
-    def _on_client(self, client: _Client, event: int) -> None:
-        if event & select.EPOLLOUT:
-            self._flush(client)
-        if not event & (select.EPOLLIN | select.EPOLLHUP | select.EPOLLERR) or client.socket.fileno() not in self._clients:
-            return
-        request: Any = None
-        try:
-            received = unix.receive(client.socket)
-            if received is None:
-                self._drop(client)
-                return
-            message, descriptors = received
-            request = message.get("id")
-            try:
-                answer = self._answer(client, message, descriptors)
-            finally:
-                for fd in descriptors:
-                    os.close(fd)
-            if answer is not None:
-                self._send(client, {"id": request, "ok": answer})
-        except BlockingIOError:
-            return
-        except ConnectionError:
-            self._drop(client)
-        except Refused as refused:
-            self._send(client, {"id": request, "error": {"errno": refused.number, "what": str(refused)}})
-        except Exception as failure:  # noqa: BLE001, RUF100
-            number = (failure.errno if isinstance(failure, OSError) else None) or errno.EINVAL
-            self._send(client, {"id": request, "error": {"errno": number, "what": f"{type(failure).__name__}: {failure}"}})
-
-    def _answer(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message | None:
-        handler = self._requests.get(message.get("do", ""))
+    def _answer(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message | None:
+        handler = self._requests.get(str(message.get("do")))
         if handler is None:
             raise Refused(errno.EINVAL, f"there is no request {message.get('do')!r}")
         return handler(client, message, descriptors)
 
-    def _send(self, client: _Client, message: unix.Message, descriptors: Sequence[int] = ()) -> None:
-        if client.socket.fileno() not in self._clients:
-            return
-        if len(client.waiting) >= _WAITING_MESSAGES:
-            self._log("a client that does not read is cut off")
-            self._drop(client)
-            return
-        data = unix.encode(message)
-        if not client.waiting:
-            try:
-                unix.send_bytes(client.socket, data, descriptors)
-            except BlockingIOError:
-                self._poll.modify(client.socket.fileno(), select.EPOLLIN | select.EPOLLOUT)
-            except OSError:
-                self._drop(client)
-                return
-            else:
-                return
-        client.waiting.append((data, _copies(descriptors)))
-
-    def _flush(self, client: _Client) -> None:
-        try:
-            while client.waiting:
-                data, descriptors = client.waiting[0]
-                unix.send_bytes(client.socket, data, descriptors)
-                client.waiting.popleft()
-                for fd in descriptors:
-                    os.close(fd)
-            self._poll.modify(client.socket.fileno(), select.EPOLLIN)
-        except BlockingIOError:
-            return
-        except OSError:
-            self._drop(client)
-
-    def _drop(self, client: _Client) -> None:
-        fd = client.socket.fileno()
-        if self._clients.pop(fd, None) is None:
-            return
-        self._poll.unregister(fd)
-        client.socket.close()
-        for _, descriptors in client.waiting:
-            for held in descriptors:
-                os.close(held)
-        client.waiting.clear()
-
     # --------------------------------------------------------------------------------------------------- descriptors
 
-    def _hold(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
+    def _hold(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         name = _name(message)
         if len(descriptors) != 1:
             raise Refused(errno.EINVAL, f"hold {name}: one descriptor goes with it, not {len(descriptors)}")
@@ -375,12 +257,12 @@ class Init:
             os.close(former)
         return {}
 
-    def _give(self, client: _Client, message: unix.Message, descriptors: list[int]) -> None:  # noqa: ARG002
+    def _give(self, client: Connection, message: unix.Message, descriptors: list[int]) -> None:  # noqa: ARG002
         names, more = _page(self._held, message, unix.MAX_DESCRIPTORS)
         answer = {"id": message.get("id"), "ok": {"names": names, "more": more}}
-        self._send(client, answer, [self._held[name] for name in names])
+        self._connections.send(client, answer, [self._held[name] for name in names])
 
-    def _release(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
+    def _release(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         held = self._held.pop(_name(message), None)
         if held is None:
             raise Refused(errno.ENOENT, f"nothing is held as {message['name']}")
@@ -389,7 +271,7 @@ class Init:
 
     # ------------------------------------------------------------------------------------------------------ programs
 
-    def _spawn(self, client: _Client, message: unix.Message, descriptors: list[int]) -> None:
+    def _spawn(self, client: Connection, message: unix.Message, descriptors: list[int]) -> None:
         name = self._new_name(message)
         program = process.Program.from_message(message.get("program", {}), descriptors)
         if isinstance(program.namespace, str):
@@ -399,7 +281,7 @@ class Init:
             program = dataclasses.replace(program, namespace=held)
         self._begin(client, message, name, process.start(program, limits=self._limits))
 
-    def _nest(self, client: _Client, message: unix.Message, descriptors: list[int]) -> None:
+    def _nest(self, client: Connection, message: unix.Message, descriptors: list[int]) -> None:
         name = self._new_name(message)
         if len(descriptors) != 1:
             raise Refused(errno.EINVAL, f"nest {name}: the listening socket goes with it")
@@ -417,7 +299,7 @@ class Init:
             raise Refused(errno.ESHUTDOWN, f"start {name}: the namespace is about to end")
         return name
 
-    def _begin(self, client: _Client, message: unix.Message, name: str, starting: process.Starting) -> None:
+    def _begin(self, client: Connection, message: unix.Message, name: str, starting: process.Starting) -> None:
         running = _Running(name, starting.pid, process.start_time(starting.pid))
         self._programs[name] = running
         if starting.program.own_processes:
@@ -426,9 +308,6 @@ class Init:
             self._by_pid[starting.pid] = running
         self._spawns[starting.pipe] = _Spawn(client, message.get("id"), running, starting)
         self._poll.register(starting.pipe, select.EPOLLIN)
-
-    def _on_spawn(self, pipe: int) -> None:
-        self._advance(self._spawns[pipe])
 
     def _advance(self, spawn: _Spawn) -> bool:
         """Take in what a program that is being started tells; when its fate is known, answer. True when it is."""
@@ -453,7 +332,7 @@ class Init:
             self._fail(spawn, {"errno": refused.errno, "what": f"start {running.name}", "hint": "no descriptor for it", "step": "watch"})
             return True
         try:
-            self._send(spawn.client, {"id": spawn.request, "ok": {"pid": running.pid, "started": running.started}}, [watched])
+            self._connections.send(spawn.client, {"id": spawn.request, "ok": {"pid": running.pid, "started": running.started}}, [watched])
         finally:
             os.close(watched)
         return True
@@ -463,7 +342,7 @@ class Init:
         del self._programs[running.name]
         if self._by_pid.pop(running.pid, None) is not None:
             self._passing.add(running.pid)
-        self._send(spawn.client, {"id": spawn.request, "error": told})
+        self._connections.send(spawn.client, {"id": spawn.request, "error": told})
 
     def _known(self, message: unix.Message) -> _Running:
         running = self._programs.get(_name(message))
@@ -471,7 +350,7 @@ class Init:
             raise Refused(errno.ENOENT, f"there is no program {message['name']}")
         return running
 
-    def _signal(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
+    def _signal(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         running = self._known(message)
         number = int(message["signal"])
         if running.status is not None:
@@ -483,25 +362,25 @@ class Init:
             os.kill(running.pid, number)
         return {}
 
-    def _list(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
+    def _list(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         names, more = _page(self._programs, message, _PROGRAMS_A_PAGE)
         return {"programs": {name: self._programs[name].told() for name in names}, "more": more}
 
-    def _forget(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
+    def _forget(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         running = self._known(message)
         if running.status is None:
             raise Refused(errno.EBUSY, f"forget {running.name}: it runs")
         del self._programs[running.name]
         return {}
 
-    def _list_orphans(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
+    def _list_orphans(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         return {"orphans": list(self._orphans)}
 
-    def _watch(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
+    def _watch(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         client.watching = True
         return {}
 
-    def _end_requested(self, client: _Client, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
+    def _end_requested(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         self._end(float(message.get("grace_s", self._grace_s)))
         return {}
 
@@ -511,19 +390,6 @@ def _name(message: unix.Message) -> str:
     if not isinstance(name, str) or not name or len(name) > 255:
         raise Refused(errno.EINVAL, f"{message.get('do')}: {name!r} is no name")
     return name
-
-
-def _copies(descriptors: Sequence[int]) -> list[int]:
-    """Copies that outlive a release of the originals."""
-    made: list[int] = []
-    try:
-        for fd in descriptors:
-            made.append(os.dup(fd))  # noqa: PERF401  (what was made is closed when one fails)
-    except OSError:
-        for fd in made:
-            os.close(fd)
-        raise
-    return made
 
 
 def _page(names: Mapping[str, object], message: unix.Message, size: int) -> tuple[list[str], bool]:

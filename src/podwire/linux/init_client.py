@@ -111,7 +111,7 @@ class InitClient:
             answer, beside = received
             if "exited" in answer:
                 self._news.append(_exited(answer))
-            elif answer.get("id") == self._number:
+            elif answer.get("id") in {self._number, None}:  # None: what was sent could not be read
                 if "error" in answer:
                     raise _refusal(answer["error"])
                 return answer["ok"], beside
@@ -251,6 +251,11 @@ class AsyncInitClient:
         try:
             received = unix.receive(self._socket)
         except BlockingIOError:
+            return
+        except unix.MessageLost as lost:
+            waiting = self._waiting.pop(lost.message.get("id", 0), None)
+            if waiting is not None and not waiting.done():
+                waiting.set_exception(lost)
             return
         except OSError:
             received = None

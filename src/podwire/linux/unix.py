@@ -28,7 +28,14 @@ Message = dict[str, Any]
 
 
 class MessageLost(OSError):
-    """A message did not fit into its buffer, or its descriptors did not fit into this process's table."""
+    """A message did not fit into its buffer, or its descriptors did not fit into this process's table.
+
+    ``message`` is what is left of it: all but its descriptors in the second case, nothing in the first.
+    """
+
+    def __init__(self, number: int, what: str, message: Message | None = None) -> None:
+        super().__init__(number, what)
+        self.message = message or {}
 
 
 @contextlib.contextmanager
@@ -113,8 +120,6 @@ def receive(through: socket.socket) -> tuple[Message, list[int]] | None:
         if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
             descriptors.frombytes(content[: len(content) - len(content) % descriptors.itemsize])
     try:
-        if flags & socket.MSG_CTRUNC:
-            raise MessageLost(errno.EMFILE, "the descriptors of a message did not fit: too many open files in this process")
         if flags & socket.MSG_TRUNC or len(data) > MAX_MESSAGE:
             raise MessageLost(errno.EMSGSIZE, f"a message was longer than {MAX_MESSAGE} bytes")
         if not data and not descriptors:
@@ -122,6 +127,8 @@ def receive(through: socket.socket) -> tuple[Message, list[int]] | None:
         message = json.loads(data)
         if not isinstance(message, dict):
             raise TypeError("a message is a JSON object")
+        if flags & socket.MSG_CTRUNC:
+            raise MessageLost(errno.EMFILE, "the descriptors of a message did not fit: too many open files in the receiver", message)
     except BaseException:
         for fd in descriptors:
             os.close(fd)
