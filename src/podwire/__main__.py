@@ -1,6 +1,6 @@
 """``python -m podwire`` is ``podwire``."""
 
-from podwire.cli.main import main
+from podwire.cli.main import entry
 
 if __name__ == "__main__":
-    main()
+    entry()

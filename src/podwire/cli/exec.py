@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import click
@@ -24,7 +23,4 @@ def exec_(name: str, where: str, command: tuple[str, ...]) -> None:
     words = list(command[1:] if command[:1] == ("--",) else command)
     if not words:
         raise click.UsageError("expected a command: podwire exec WHERE -- COMMAND...")
-    status = execution.run(name, where, words)
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(status)  # the interpreter has nothing more to do, and its ending costs time
+    sys.exit(execution.run(name, where, words))

@@ -86,3 +86,15 @@ def main(arguments: Sequence[str] | None = None) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         sys.exit(FAILED)
     sys.exit(status if isinstance(status, int) else DONE)
+
+
+def entry() -> None:
+    """The program ``podwire``: run its command line, and end without what an interpreter does at its end."""
+    status: object = FAILED
+    try:
+        main()
+    except SystemExit as end:
+        status = end.code
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status if isinstance(status, int) else DONE)

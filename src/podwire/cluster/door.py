@@ -44,13 +44,11 @@ class Door:
             self._start(held)
             packets.send(self._upper, {"started": {}})
         except KernelRefused as refused:
-            self._roll_back()
-            with contextlib.suppress(packets.Closed):
-                packets.send(self._upper, {"error": str(refused)})
+            self._roll_back(str(refused))
             return
         except packets.Closed:
             self._end()
-            self._roll_back()
+            self._roll_back("")
             return
         self._loop.on_readable(self._init, self._loop.stop)
         self._loop.on_readable(self._upper.fileno(), self._hear_upper)
@@ -60,7 +58,7 @@ class Door:
         self._loop.run()
         self._end()
         if not self._committed:
-            self._roll_back()
+            self._roll_back("the cluster's first process has ended")
 
     def _start(self, held: Mapping[str, int]) -> None:
         self._inner, inside = packets.pair()
@@ -113,10 +111,14 @@ class Door:
             while True:
                 os.waitpid(-1, 0)
 
-    def _roll_back(self) -> None:
-        """Take back a cluster that never was whole."""
+    def _roll_back(self, why: str) -> None:
+        """Take back a cluster that never was whole, once ``up`` writes nothing into it any more."""
         from podwire.cluster import lifecycle  # loaded only when something went wrong
 
+        with contextlib.suppress(packets.Closed, OSError):
+            packets.send(self._upper, {"error": why})
+            while True:
+                packets.receive(self._upper)
         lifecycle.roll_back(self._paths)
 
 

@@ -39,8 +39,15 @@ def run(cluster: str, where: str, command: Sequence[str], *, stdin: int = 0, std
     paths = state.paths(cluster, os.environ)
     if os.isatty(stdin) and os.isatty(stdout):
         return _in_terminal(paths, where, command, stdin, stdout)
-    with _Program(paths, where, command, (stdin, stdout, stderr), terminal=False) as program, program.passing_signals():
-        return program.wait()
+    # What comes before there is a program waits for it.
+    signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
+    try:
+        program = _Program(paths, where, command, (stdin, stdout, stderr), terminal=False)
+        with program, program.passing_signals():
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
+            return program.wait()
+    finally:
+        signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
 
 
 class _Program:
@@ -180,8 +187,8 @@ def _copy(program: _Program, stdin: int, stdout: int, ours: int, woken: socket.s
     while status is None or ours in watched:
         # After the end only what is still in the terminal counts, and nobody may hold it open any longer.
         patience = None if status is None else 0
-        ready: list[Any]
-        ready, _, _ = select.select([*watched, woken, *([program.connection] if status is None else [])], [], [], patience)
+        sources: list[Any] = [*watched, woken, *([program.connection] if status is None else [])]
+        ready, _, _ = select.select(sources, [], [], patience)
         if status is not None and ours not in ready:
             break
         if woken in ready:

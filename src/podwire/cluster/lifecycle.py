@@ -76,6 +76,9 @@ def up(wanted: Wanted, environment: Mapping[str, str], progress: Callable[[Repor
     birth = _Birth(place, begun, lock)
     try:
         return birth.carry_out(wanted, progress)
+    except packets.Closed:
+        birth.undo()
+        raise Failed("the cluster ended while it was started; see `podwire doctor`") from None
     except BaseException:
         birth.undo()
         raise
@@ -195,7 +198,11 @@ class _Birth:
             raise Failed(str(message.get("error", message)))
 
     def _commit(self, wanted: Wanted) -> None:
-        """Make it last. The kubeconfig entry is written down before it is made, so that a roll-back finds it."""
+        """Make it last. The kubeconfig entry is written down before it is made, so that a roll-back finds it.
+
+        From here on Ctrl-C comes too late: it would leave a person in doubt about what was done.
+        """
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
         assert self._boot
         assert self._door
         if wanted.kubeconfig:
@@ -268,10 +275,7 @@ def _wait(supervisor: socket.socket, limit_s: float, progress: Callable[[Report]
                 f"the cluster runs, but was not ready after {limit_s:g} s:\n{waiting}\n"
                 "See `podwire status` and `podwire logs`; `podwire down` removes it."
             )
-        try:
-            report = packets.receive(supervisor).message
-        except packets.Closed:
-            raise Failed("the cluster ended while it was started; see `podwire doctor`") from None
+        report = packets.receive(supervisor).message
         if "error" in report:
             raise Failed(report["error"])
         progress(report)

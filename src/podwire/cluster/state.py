@@ -180,8 +180,12 @@ def is_marked(place: Paths, word: str) -> bool:
 
 
 def unmark(place: Paths, word: str) -> None:
+    _unlink(_marker(place, word))
+
+
+def _unlink(file: str) -> None:
     with contextlib.suppress(FileNotFoundError):
-        os.unlink(_marker(place, word))
+        os.unlink(file)
 
 
 def is_rubble(place: Paths) -> bool:
@@ -275,8 +279,8 @@ def remove(place: Paths, forget_entry: Callable[[Entry], None]) -> None:
 
     ``forget_entry`` removes the kubeconfig entry.
     """
-    mark(place, "deleting")
-    with contextlib.suppress(FileNotFoundError, Unusable):
+    with contextlib.suppress(FileNotFoundError):
+        mark(place, "deleting")
         entry = read(place).kubeconfig
         if entry:
             forget_entry(entry)
@@ -289,16 +293,28 @@ def remove(place: Paths, forget_entry: Callable[[Entry], None]) -> None:
         if item.is_dir(follow_symlinks=False):
             shutil.rmtree(item.path, onerror=_open_up)
         else:
-            os.unlink(item.path)
+            _unlink(item.path)
     unmark(place, "deleting")
-    os.unlink(place.lock)
-    os.rmdir(place.root)
-    with contextlib.suppress(OSError):  # the last cluster takes the folder of all with it
-        os.rmdir(os.path.dirname(place.root))
+    _unlink(place.lock)
+    with contextlib.suppress(FileNotFoundError):
+        os.rmdir(place.root)
+    _remove_empty_parents(place.root)
+
+
+def _remove_empty_parents(root: str) -> None:
+    """The last cluster takes the folder of all with it, and the default folders around that when nobody else uses them."""
+    folder = os.path.dirname(root)
+    around = ("podwire", "state", ".local") if folder.endswith("/.local/state/podwire") else ("podwire",)
+    with contextlib.suppress(OSError):
+        for _ in around:
+            os.rmdir(folder)
+            folder = os.path.dirname(folder)
 
 
 def _open_up(function: Callable[..., Any], path: str, failure: Any) -> None:
     """Give ourselves the rights that a container took from a folder of its own, and try again."""
+    if isinstance(failure[1], FileNotFoundError):
+        return
     if not isinstance(failure[1], PermissionError):
         raise failure[1]
     folder = path if function in {os.scandir, os.open, os.listdir} else os.path.dirname(path)
