@@ -1,0 +1,1 @@
+"""The VPC network: routes, forwarding rules, Cloud NAT."""
