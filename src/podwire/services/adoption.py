@@ -1,7 +1,7 @@
 """Learning the numbers again from tables that an earlier process left in the kernel.
 
 What belongs here: from the elements of a dump and what is wanted now, which Service port has which id, slots and handles. What must not:
-deciding what the tables should hold (program.py compares that afterwards).
+deciding what the tables should hold (ruleset.py compares that afterwards).
 
 How it works: comments are for people; what tells whose an id is are the addresses that lead to it. An address that is wanted now and
 leads to an id gives that id to its Service port, in the view that the kernel's own sets say: an id in ``short-circuit`` is an external

@@ -1,7 +1,7 @@
 """The table of the service proxy without its data: the sets and maps, and the few rules that read them.
 
 What belongs here: declarations and rules, all constant; the chains that are made when first needed (one per endpoint count, one per
-affinity timeout). What must not: elements (elements.py), order of changes (program.py).
+affinity timeout). What must not: elements (elements.py), order of changes (ruleset.py).
 
 How a packet goes: the first packet of a connection looks up its destination in ``frontends`` (or, on an address of the node, its port
 in ``node-ports``). The answer, an id, becomes the connection mark. ``sizes`` says how many endpoints the id has, ``pick`` jumps to the
@@ -177,10 +177,13 @@ def table_text(
 ) -> str:
     """Write the table in nft's language. Of the ranges, those of the family are taken."""
     words = {"ip": family.name, "table": name, "address": family.address, "loopback": family.loopback, "size": capacity}
-    return _TABLE.format(base=_BASE.format(**words), pods=_ranges(family, pod_ranges), services=_ranges(family, service_ranges), **words)
+    return _TABLE.format(
+        base=_BASE.format(**words), pods=ranges_text(family, pod_ranges), services=ranges_text(family, service_ranges), **words
+    )
 
 
-def _ranges(family: Family, ranges: Iterable[str]) -> str:
+def ranges_text(family: Family, ranges: Iterable[str]) -> str:
+    """Write those of the ranges that are of the family, as elements. Raises ValueError for what is no range."""
     networks = [network for network in map(ipaddress.ip_network, ranges) if network.version == family.number]
     merged = [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]
     return f"elements = {{ {', '.join(merged)} }};" if merged else ""

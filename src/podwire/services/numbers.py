@@ -39,17 +39,17 @@ class Numbers:
             found = self._ids[key] = self._draw()
         return found
 
-    def slots(self, number: int, wanted: Iterable[bytes]) -> list[bytes]:
+    def slots(self, number: int, wanted: Mapping[bytes, object]) -> list[bytes]:
         """Seat the endpoints of an id. Returns them by slot.
 
         Those that were seated keep their slots, but for the last ones, which fill gaps.
         """
-        new = list(dict.fromkeys(wanted))
+        new = list(wanted)
         old = self._slots.get(number)
         if old is None or old == new:
             self._slots[number] = new
             return new
-        keep = set(new)
+        keep = wanted
         held = set(old)
         arriving = [endpoint for endpoint in new if endpoint not in held]
         seats: list[bytes | None] = [endpoint if endpoint in keep else None for endpoint in old]

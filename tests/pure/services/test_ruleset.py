@@ -15,7 +15,7 @@ from podwire.services import desired, layout
 from podwire.services.adoption import adopt
 from podwire.services.elements import mark
 from podwire.services.numbers import Numbers
-from podwire.services.program import Program, structure
+from podwire.services.ruleset import Program, structure
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
 from podwire.views.topology import Place
 

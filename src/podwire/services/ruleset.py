@@ -22,15 +22,10 @@ from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.services import layout
 from podwire.services.desired import ServiceProgram
-from podwire.services.elements import NOTHING, Elements, elements, mark, set_name, target_name
+from podwire.services.elements import NOTHING, SHARED, Elements, elements, mark, set_name, target_name
 from podwire.services.layout import Capacity, Family
 from podwire.services.numbers import Numbers
 
-# Keys that Services share or may both claim; in the other maps every key begins with an id, which is one Service's own.
-SHARED = (
-    *("own_endpoints", "cluster_ips", "guarded", "source_ranges", "frontends", "node_ports"),
-    *("no_endpoints", "no_local_endpoints", "no_endpoint_ports", "no_local_endpoint_ports"),
-)
 # Looked up after an earlier look-up of the same packet: a packet under way may still need them.
 LATE = ("backends", "handles", "keep_source", "own_endpoints", "short_circuit", "keep", "how", "sizes")
 SIZED = ("backends", "handles", "short_circuit", "sizes", "frontends", "node_ports")
@@ -81,6 +76,7 @@ class Program:
         self._ceiling: Element | None = None
         self._chains: set[str] = set()
         self._round = 0
+        self._untouched = True  # nothing was taken, nothing reconciled
 
     # Taking in -----------------------------------------------------------------------------------------------------------
 
@@ -107,6 +103,13 @@ class Program:
             self._drop_numbers(old, service)
 
     def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...], *, shared: bool) -> None:
+        if not before and not shared:
+            noted = self._noted[field]
+            new: dict[bytes, tuple[Element | None, Element | None]] = {element.key: (None, element) for element in after}
+            if noted.keys().isdisjoint(new):
+                noted.update(new)
+                self._count[field] += len(after)
+                return
         had = {element.key: element for element in before}
         for element in after:
             key = element.key
@@ -125,7 +128,11 @@ class Program:
     def _claim(self, field: str, key: bytes, owner: str, element: Element | None) -> None:
         claims = self._claims[field]
         before = claims.get(key, ())
-        after = before and tuple(claim for claim in before if claim[0] != owner)
+        if not before and element is not None:
+            claims[key] = ((owner, element),)
+            self._note(field, key, None, element)
+            return
+        after = before and tuple([claim for claim in before if claim[0] != owner])
         if element is not None:
             after = tuple(sorted((*after, (owner, element)), key=_owner)) if after else ((owner, element),)
         if after:
@@ -178,6 +185,7 @@ class Program:
     def take(self) -> Batches:
         """Give the noted changes as batches, each to be applied as one transaction, in this order. Forgets the notes."""
         self._round += 1
+        self._untouched = False
         self._write_ceiling()
         taking = self._noted
         self._noted = {field: {} for field in _FIELDS}
@@ -190,6 +198,11 @@ class Program:
             batches.delete(self._sets[field], plan.removed)
         return batches.done()
 
+    def move(self, structure: Structure) -> None:
+        """Go on in another table of the same shape: another name, or more room."""
+        self.structure = structure
+        self._sets = {field: structure.table.set(set_name(field)) for field in _FIELDS}
+
     def _write_ceiling(self) -> None:
         wanted = Element(_CEILING, mark(self.numbers.ceiling), b"", "ids were given below")
         if self._ceiling != wanted and any(self._noted.values()):
@@ -199,6 +212,9 @@ class Program:
     def _plan(self, field: str, notes: Mapping[bytes, tuple[Element | None, Element | None]]) -> _Plan:
         plan = _Plan([], [], [])
         stale = self._stale.get(field)
+        if not stale and all(before is None for before, _ in notes.values()):
+            plan.added = [after for _, after in notes.values() if after is not None]
+            return plan
         for key, (before, after) in notes.items():
             if before == after:
                 continue
@@ -245,7 +261,10 @@ class Program:
     def _chain(self, table: nft.TableName, name: str, rules: Sequence[str]) -> list[nft.Change]:
         self._chains.add(name)
         chain = nft.Chain(name)
-        return [nft.AddChain(table, chain), *(nft.AddRule(table, name, nft.rule(text)) for text in rules)]
+        return [
+            nft.AddChain(table, chain),
+            *(nft.AddRule(table, name, nft.rule(text, family=self.structure.family.name)) for text in rules),
+        ]
 
     def expire(self, round: int) -> Batches:  # noqa: A002
         """Give the deletions that were kept back up to a round."""
@@ -274,6 +293,9 @@ class Program:
 
         ``have`` None: a table of this structure that was just made, empty.
         """
+        if have is None and self._untouched:
+            return  # the notes are the difference to nothing
+        self._untouched = False
         self._chains = set() if have is None else {chain.name for chain in have.chains}
         for rows in self._stale.values():
             rows.clear()
@@ -310,7 +332,7 @@ def _owner(claim: tuple[str, Element]) -> str:
     return claim[0]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Plan:
     replaced: list[tuple[Element, Element]]
     added: list[Element]

@@ -1,0 +1,254 @@
+"""The agent ``services``: keeps one node's service proxy as the API says.
+
+What belongs here: informers, what is dirty, when the kernel is told. What must not: what it is told, and in which order (desired.py,
+ruleset.py), calls of nftables (tables.py).
+
+How it works: a change of a Service, or of a slice of it, marks that Service. A round takes what is marked, joins and decides for
+these Services alone, and gives the differences to the kernel. Nothing is touched before Services, slices and the own Node have been
+listed once: until then what is missing may only not have been read. Long work goes in steps between which others run. What fails is
+tried again by lib.reconcile, beginning with a repair.
+
+Sources: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+from collections import deque
+from collections.abc import Iterator
+
+from podwire.daemon.config import AgentConfig
+from podwire.daemon.context import Context
+from podwire.lib.reconcile import Reconciler
+from podwire.linux.errors import KernelRefused
+from podwire.linux.network import Network
+from podwire.linux.nftables import Nftables
+from podwire.nft.difference import difference
+from podwire.objects.core import Node, Service
+from podwire.objects.discovery import EndpointSlice
+from podwire.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
+from podwire.services import desired, masquerade, routes
+from podwire.services.desired import ServiceProgram
+from podwire.services.layout import IPV4, IPV6, Family
+from podwire.services.tables import Tables
+from podwire.views.frontends import join
+from podwire.views.topology import Place, place
+
+SLICE_S = 0.01  # how long the loop is held by one piece of work
+LATE_S = 0.01  # how long a packet may be between two look-ups
+
+TABLES, STALE, ROUTES = "tables", "what is stale", "routes"
+
+
+class ServiceProxy:
+    """One node's proxy. ``namespace`` is the descriptor of the node's network namespace, None for the process's own."""
+
+    def __init__(self, context: Context, namespace: int | None = None) -> None:
+        config = context.config
+        self._context, self._namespace = context, namespace
+        self.families = families(config)
+        self.tables = [Tables(f, context.node, config.pod_ranges, config.service_ranges, namespace) for f in self.families]
+        self.place = Place(context.node, config.zone)
+        self._services = context.informer(SERVICES)
+        self._slices = context.informer(ENDPOINT_SLICES, indexes={"service": _service_of})
+        self._nodes = context.informer(NODES, fields=f"metadata.name={context.node}")
+        self._dirty: dict[str, None] = {}
+        self._vips: dict[str, tuple[str, ...]] = {}
+        self._rounds: deque[tuple[float, list[int]]] = deque()
+        self._started = False
+        self._said: dict[str, str] = {}
+        self._reconciler = Reconciler(
+            self._operate, clock=context.clock, random=random.random, on_failure=self._failed, keep_done=False, first_retry_s=0.02
+        )
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        self._services.subscribe(self._service_changed)
+        self._slices.subscribe(self._slice_changed)
+        self._nodes.subscribe(self._node_changed)
+        try:
+            for informer in (self._services, self._slices, self._nodes):
+                await informer.synced.wait()
+            masquerade_pods(self._context.config, self._namespace)
+            self._reconciler.mark(TABLES)
+            await self._reconciler.run()
+        finally:
+            for tables in self.tables:
+                tables.close()
+
+    # What changed ------------------------------------------------------------------------------------------------------------
+
+    def _service_changed(self, old: Service | None, new: Service | None) -> None:
+        changed = new or old
+        if changed is not None:
+            self._mark(changed.key)
+
+    def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        for piece in (old, new):
+            if piece is not None and piece.service_key:
+                self._mark(piece.service_key)
+
+    def _node_changed(self, old: Node | None, new: Node | None) -> None:  # noqa: ARG002  (the signature of subscribers)
+        if new is None:
+            return
+        found = place(new)
+        before, self.place = self.place, found
+        if (before.node, before.zone) != (found.node, found.zone):
+            for service in self._services.table.snapshot():
+                self._mark(service.key)
+
+    def _mark(self, key: str) -> None:
+        self._dirty[key] = None
+        if self._started:
+            self._reconciler.mark(TABLES)
+
+    # What is done about it -----------------------------------------------------------------------------------------------------
+
+    async def _operate(self, what: str) -> float | None:
+        if what == STALE:
+            return self._expire()
+        if what == ROUTES:
+            self._write_routes()
+            return None
+        if not self._started:
+            await self._start()
+        while self._dirty or not all(tables.sound for tables in self.tables):
+            self._update()
+            if self._dirty:
+                await asyncio.sleep(0)
+        return None
+
+    def decide(self, key: str) -> list[ServiceProgram | None]:
+        """Give what this node does for one Service now, by family."""
+        view = join(self._services.table.get(key), self._slices.table.by("service", key))
+        return [None if view is None else desired.program(view, self.place, family.number) for family in self.families]
+
+    async def _start(self) -> None:
+        wanted: list[dict[str, ServiceProgram]] = [{} for _ in self.families]
+        self._dirty.clear()
+
+        def decide_all() -> Iterator[None]:
+            for count, key in enumerate(list(self._services.table.snapshot().keys()), 1):
+                programs = self.decide(key)
+                for by_key, program in zip(wanted, programs, strict=True):
+                    if program is not None:
+                        by_key[key] = program
+                self._note_vips(key, _vips(programs))
+                if not count % 100:
+                    yield
+
+        await self._in_steps(decide_all())
+        for tables, by_key in zip(self.tables, wanted, strict=True):
+            await self._in_steps(tables.start(by_key))
+            self._say_refused(tables)
+        self._started = True
+        self._reconciler.mark(ROUTES)
+        self._done()
+        self._context.log.info("service proxy: %d Services programmed", len(wanted[0]))
+        self._context.ready("services")
+
+    async def _in_steps(self, steps: Iterator[None]) -> None:
+        began = self._context.clock()
+        for _ in steps:
+            if self._context.clock() - began > SLICE_S:
+                await asyncio.sleep(0)
+                began = self._context.clock()
+
+    def _update(self) -> None:
+        """Take marked Services for as long as a slice lasts, and tell the kernel."""
+        taken: list[str] = []
+        changes: list[dict[str, ServiceProgram | None]] = [{} for _ in self.families]
+        until = self._context.clock() + SLICE_S
+        while self._dirty and self._context.clock() < until:
+            key = next(iter(self._dirty))
+            del self._dirty[key]
+            taken.append(key)
+            programs = self.decide(key)
+            for by_key, program in zip(changes, programs, strict=True):
+                by_key[key] = program
+            self._note_vips(key, _vips(programs))
+        try:
+            for tables, by_key in zip(self.tables, changes, strict=True):
+                tables.update(by_key)
+                self._say_refused(tables)
+        except BaseException:
+            self._dirty.update(dict.fromkeys(taken))
+            raise
+        self._done()
+
+    def _done(self) -> None:
+        """The kernel has acknowledged: what packets under way may still need goes a little later."""
+        if any(tables.has_stale for tables in self.tables):
+            self._rounds.append((self._context.clock() + LATE_S, [tables.round for tables in self.tables]))
+            self._reconciler.mark_after(STALE, LATE_S)
+
+    def _expire(self) -> float | None:
+        now = self._context.clock()
+        due: list[int] = []
+        while self._rounds and self._rounds[0][0] <= now:
+            due = self._rounds.popleft()[1]
+        for tables, round_ in zip(self.tables, due, strict=False):
+            try:
+                tables.expire(round_)
+            except KernelRefused:
+                self._reconciler.mark(TABLES)  # which begins with a repair
+                raise
+        return self._rounds[0][0] - now if self._rounds else None
+
+    def _note_vips(self, key: str, vips: tuple[str, ...]) -> None:
+        if self._vips.get(key, ()) != vips:
+            self._vips[key] = vips
+            if not vips:
+                del self._vips[key]
+            if self._started:
+                self._reconciler.mark(ROUTES)
+
+    def _write_routes(self) -> None:
+        """In the cloud that the lab plays, the addresses of forwarding rules are routes of every node; elsewhere they are its agent's."""
+        if not self._context.config.external_ranges:
+            return
+        with Network(self._namespace) as network:
+            network.apply(routes.changes(network.routes(routes.LOCAL), {vip for vips in self._vips.values() for vip in vips}))
+
+    def _failed(self, what: str, error: Exception, attempts: int) -> None:
+        text = f"{type(error).__name__}: {error}"
+        if self._said.get(what) != text or attempts == 1:
+            self._context.log.error("service proxy: %s: %s; trying again", what, text)
+        self._said[what] = text
+
+    def _say_refused(self, tables: Tables) -> None:
+        for key, reason in tables.refused.items():
+            if self._said.get(key) != reason:
+                self._said[key] = reason
+                self._context.log.warning("Service %s is left out: %s", key, reason)
+
+
+def _vips(programs: list[ServiceProgram | None]) -> tuple[str, ...]:
+    return tuple([vip for program in programs if program is not None for vip in program.vips])
+
+
+def families(config: AgentConfig) -> tuple[Family, ...]:
+    """Give the families of the cluster's Service ranges, the primary first; IPv4 if there is no range."""
+    versions = dict.fromkeys(ipaddress.ip_network(each).version for each in config.service_ranges)
+    return tuple(IPV4 if version == 4 else IPV6 for version in versions) or (IPV4,)
+
+
+def masquerade_pods(config: AgentConfig, namespace: int | None = None) -> None:
+    """Make what Pods send to the outside carry the node's address. Raises KernelRefused."""
+    inside = [*config.pod_ranges, *config.node_ranges, *config.service_ranges]
+    inside += [config.control_range] if config.control_range else []
+    with Nftables(namespace) as kernel:
+        for family in families(config):
+            wanted = masquerade.ruleset(family, config.pod_ranges, inside)
+            kernel.apply_batches(difference(kernel.dump([(family.name, masquerade.TABLE)]), wanted))
+
+
+def _service_of(piece: EndpointSlice) -> tuple[str, ...]:
+    return (piece.service_key,)
+
+
+async def run(context: Context) -> None:
+    """Run until cancelled."""
+    await ServiceProxy(context).run()

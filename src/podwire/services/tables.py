@@ -1,0 +1,211 @@
+"""The tables of one family in the kernel of one node: started, kept up to date, repaired.
+
+What belongs here: calls of the kernel in the order that ruleset.py lays down. What must not: choosing endpoints, waiting, retrying:
+``update`` either leaves the kernel as wanted and acknowledged, or raises, and the next call begins with a repair.
+
+How it works: at the start the kernel is read. A table of the same shape is adopted: its numbers are learnt, and only what differs is
+changed, so connections and affinity go on. Otherwise a table is built under the other of two names, filled, and put into the way of
+packets in one transaction with the end of the old one. The same happens when a map gets too full. After an error the kernel is read
+again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+from podwire import nft
+from podwire.linux.errors import KernelRefused
+from podwire.linux.nftables import Nftables
+from podwire.nft.difference import same_declaration
+from podwire.services import layout
+from podwire.services.adoption import adopt
+from podwire.services.desired import ServiceProgram
+from podwire.services.layout import SMALL, Capacity, Family
+from podwire.services.numbers import Numbers
+from podwire.services.ruleset import Program, Structure, structure
+
+STEP = 100  # Services between two steps
+
+
+class Tables:
+    """One family's table. ``namespace`` is the descriptor of a network namespace, None for one's own. Close it when done.
+
+    ``refused`` are Services that cannot be programmed, with the reason. ``sound`` says that the kernel, as far as is known,
+    holds what is wanted.
+    """
+
+    def __init__(
+        self, family: Family, node: str, pod_ranges: tuple[str, ...], service_ranges: tuple[str, ...], namespace: int | None = None
+    ) -> None:
+        self.family, self.node = family, node
+        self.refused: dict[str, str] = {}
+        self._ranges = pod_ranges, service_ranges
+        self._kernel = Nftables(namespace)
+        self._program = Program(self._structure(layout.TABLE, SMALL), node, Numbers())
+        self.sound = False
+
+    def close(self) -> None:
+        """Close the socket. The tables stay."""
+        self._kernel.close()
+
+    @property
+    def name(self) -> str:
+        """The name of the table in use."""
+        return self._program.structure.name
+
+    def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
+        """Make the kernel hold what is wanted, in steps: the caller may let others run between two of them.
+
+        Raises KernelRefused; then it may be started again.
+        """
+        have = self._present()
+        numbers = Numbers()
+        if have is not None:
+            adopt(numbers, have, wanted.values())
+        yield
+        self._program = Program(self._structure(layout.TABLE if have is None else have.name, SMALL), self.node, numbers)
+        for count, (key, service) in enumerate(wanted.items(), 1):
+            self._put(key, service)
+            if not count % STEP:
+                yield
+        yield from self._settle(have)
+
+    def update(self, changes: Mapping[str, ServiceProgram | None]) -> None:
+        """Replace what is wanted for some Services; None removes one. Raises KernelRefused."""
+        for key, service in changes.items():
+            self._put(key, service)
+        try:
+            if not self.sound:
+                for _ in self._settle(self._present()):
+                    pass
+            elif self._program.full():
+                for _ in self._build(self._kernel.dump([self._program.structure.id]).tables[0]):
+                    pass
+            else:
+                self._kernel.apply_batches(self._program.take())
+        except KernelRefused:
+            self.sound = False
+            raise
+
+    def expire(self, round: int) -> None:  # noqa: A002
+        """Delete what packets of a round may have looked up, no sooner than 10 ms after it. Raises KernelRefused."""
+        if not self.sound:
+            return  # the repair will find it
+        try:
+            self._kernel.apply_batches(self._program.expire(round))
+        except KernelRefused:
+            self.sound = False
+            raise
+
+    @property
+    def has_stale(self) -> bool:
+        """Whether there is something to ``expire``."""
+        return self._program.has_stale
+
+    @property
+    def round(self) -> int:
+        """The number of the last round."""
+        return self._program.round
+
+    def remove(self) -> None:
+        """Take every table of the service proxy out of the kernel."""
+        self._kernel.apply([nft.DeleteTable(table.id) for table in self._found()])
+        self.sound = False
+
+    # How it works ------------------------------------------------------------------------------------------------------------
+
+    def _put(self, key: str, service: ServiceProgram | None) -> None:
+        self.refused.pop(key, None)
+        try:
+            self._program.put(key, service)
+        except ValueError as error:
+            self.refused[key] = str(error)
+            self._program.put(key, None)
+
+    def _structure(self, name: str, capacity: Capacity) -> Structure:
+        return structure(self.family, *self._ranges, name, capacity)
+
+    def _found(self) -> list[nft.Table]:
+        return list(self._kernel.dump([(self.family.name, name) for name in (layout.TABLE, layout.SPARE)]).tables)
+
+    def _present(self) -> nft.Table | None:
+        """Read the table in use. One that was not finished, because its builder died, is removed."""
+        found = self._found()
+        in_use = [table for table in found if any(chain.hook for chain in table.chains)]
+        self._kernel.apply([nft.DeleteTable(table.id) for table in found if table not in in_use[:1]])
+        return in_use[0] if in_use else None
+
+    def _settle(self, have: nft.Table | None) -> Iterator[None]:
+        """Lead the kernel from what it was found to hold to what is wanted."""
+        if have is not None:
+            fitting = self._structure(have.name, _capacity(have))
+            if _same_shape(have, fitting):
+                self._program.move(fitting)
+                self._program.reconcile(have)
+                if not self._program.full():
+                    yield from self._apply()
+                    self.sound = True
+                    return
+        yield from self._build(have)
+
+    def _apply(self) -> Iterator[None]:
+        for batch in self._program.take():
+            self._kernel.apply(batch)
+            yield
+
+    def _build(self, old: nft.Table | None) -> Iterator[None]:
+        """Build the table anew beside the old one, and exchange them in one transaction."""
+        name = layout.TABLE if old is None or old.name != layout.TABLE else layout.SPARE
+        self.sound = False
+        self._program.move(self._structure(name, self._program.capacity()))
+        self._program.reconcile(None)
+        self._kernel.apply(self._program.create(hooked=False))
+        yield from self._apply()
+        swap = self._program.hook()
+        if old is not None:
+            swap.append(nft.DeleteTable(old.id))
+            self._carry_over(old)
+        self._kernel.apply(swap)
+        self.sound = True
+
+    def _carry_over(self, old: nft.Table) -> None:
+        """Keep clients at their endpoints: ids and handles are the same in the new table."""
+        kept = next((tuple(one.elements.values()) for one in old.sets if one.name == "affinity"), ())
+        one = self._program.structure.table.set("affinity")
+        for start in range(0, len(kept), 1000):
+            self._kernel.apply([nft.AddElements(self._program.structure.id, one, kept[start : start + 1000])])
+
+
+def _capacity(have: nft.Table) -> Capacity:
+    sizes = {one.name: one.size for one in have.sets}
+    return Capacity(**{field: sizes.get(field.replace("_", "-"), 0) for field in Capacity.__struct_fields__})
+
+
+def _same_shape(have: nft.Table, wanted: Structure) -> bool:
+    """Say whether a table is what this program would have made, but for the data."""
+    sets = {one.name: one for one in have.sets}
+    chains = {chain.name: chain for chain in have.chains}
+    if sets.keys() != {one.name for one in wanted.table.sets}:
+        return False
+    if not all(same_declaration(sets[one.name], one) for one in wanted.table.sets):
+        return False
+    if not all(dict(sets[one.name].elements) == dict(one.elements) for one in wanted.table.sets if one.elements):
+        return False
+    if not all(chains.get(chain.name) == chain for chain in wanted.table.chains):
+        return False
+    made_later = [name for name in chains if name not in {chain.name for chain in wanted.table.chains}]
+    return all(_as_made(chains[name], wanted.family) for name in made_later)
+
+
+def _as_made(chain: nft.Chain, family: Family) -> bool:
+    """Say whether a chain is one of those made when first needed, and unaltered."""
+    kind, _, rest = chain.name.rpartition("-")
+    number = rest.removesuffix("s")
+    if not number.isdigit():
+        return False
+    made = [layout.pick_chain(int(number))] if kind == "pick" else layout.affinity_chains(family, int(number))
+    return any(
+        name == chain.name and [replace(rule, handle=0) for rule in chain.rules] == [nft.rule(text, family=family.name) for text in rules]
+        for name, rules in made
+    )
