@@ -1,0 +1,124 @@
+"""A TCP relay: bytes from one connection to another and back, for as long as either side has some.
+
+Each direction ends on its own: the end of what one side sends is passed on as an end, and the other direction goes on. What one side
+cannot take yet is not read from the other, so a relay holds at most two buffers of 256 KiB. A side that breaks breaks the other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Final, cast
+
+_BUFFER: Final = 262_144
+_CONNECT_S: Final = 30.0
+
+
+class _Side(asyncio.Protocol):
+    """One connection of the two."""
+
+    def __init__(self) -> None:
+        self.transport: asyncio.Transport | None = None
+        self.other: _Side | None = None
+        self._ended = False  # nothing more comes from here
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast("asyncio.Transport", transport)
+        self.transport.set_write_buffer_limits(high=_BUFFER)
+
+    def data_received(self, data: bytes) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.write(data)
+
+    def eof_received(self) -> bool:
+        self._ended = True
+        other = self.other
+        if other is None or other.transport is None or other.transport.is_closing():
+            return False
+        other.transport.write_eof()
+        if other._ended:
+            other.transport.close()
+            return False
+        return True  # the other direction goes on
+
+    def pause_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None:
+            self.other.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        if self.other is not None and self.other.transport is not None and not self.other.transport.is_closing():
+            self.other.transport.resume_reading()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        other = self.other.transport if self.other is not None else None
+        if other is not None and not other.is_closing():
+            if exc is None and self._ended:
+                other.close()
+            else:
+                other.abort()
+
+
+class _Accepted(_Side):
+    """The side that called. Nothing is read from it before there is an other side."""
+
+    def __init__(self, relay: Relay) -> None:
+        super().__init__()
+        self._relay = relay
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        assert self.transport is not None
+        self.transport.pause_reading()
+        self._relay.begin(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self._relay.sides.discard(self)
+
+
+class Relay:
+    """Relays each connection that a listening socket takes to one address and port."""
+
+    def __init__(self, listening: socket.socket, address: str, port: int) -> None:
+        self._listening, self._address, self._port = listening, address, port
+        self._server: asyncio.Server | None = None
+        self._connecting: set[asyncio.Task[None]] = set()
+        self.sides: set[_Side] = set()
+
+    async def start(self) -> None:
+        """Begin to accept. The listening socket is the relay's from now on."""
+        self._listening.setblocking(False)
+        self._server = await asyncio.get_running_loop().create_server(lambda: _Accepted(self), sock=self._listening, backlog=1024)
+
+    def begin(self, side: _Accepted) -> None:
+        """Connect the far side of an accepted connection."""
+        self.sides.add(side)
+        task = asyncio.get_running_loop().create_task(self._connect(side))
+        self._connecting.add(task)
+        task.add_done_callback(self._connecting.discard)
+
+    async def _connect(self, side: _Accepted) -> None:
+        assert side.transport is not None
+        far = _Side()
+        try:
+            async with asyncio.timeout(_CONNECT_S):
+                await asyncio.get_running_loop().create_connection(lambda: far, self._address, self._port)
+        except OSError:  # also a timeout: whoever called sees a connection that breaks, as without a relay
+            side.transport.abort()
+            return
+        far.other, side.other = side, far
+        if side.transport.is_closing():
+            assert far.transport is not None
+            far.transport.abort()
+        else:
+            side.transport.resume_reading()
+
+    async def close(self) -> None:
+        """Accept no more and break what is open."""
+        if self._server is not None:
+            self._server.close()
+        for task in list(self._connecting):
+            task.cancel()
+        for side in list(self.sides):
+            if side.transport is not None:
+                side.transport.abort()
