@@ -13,7 +13,6 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#field-valid
 
 from __future__ import annotations
 
-import base64
 import binascii
 import functools
 import re
@@ -161,11 +160,15 @@ def _instant(value: str, _where: Where, _unknown: Unknown) -> bool:
 
 
 def _bytes(value: str, _where: Where, _unknown: Unknown) -> bool:
+    text = value.replace("\n", "").replace("\r", "")
     try:
-        base64.b64decode(value.replace("\n", "").replace("\r", ""), validate=True)
+        binascii.a2b_base64(text, strict_mode=True)
+        proper = len(text) % 4 == 0
     except (binascii.Error, ValueError):
+        proper = False
+    if not proper:
         good = re.match(r"[A-Za-z0-9+/\r\n]*", value)
-        raise _Misfit(f"illegal base64 data at input byte {len(good[0]) if good else 0}") from None
+        raise _Misfit(f"illegal base64 data at input byte {len(good[0]) if good else 0}")
     return True
 
 
