@@ -20,6 +20,7 @@ from podwire.cluster.paths import Paths
 from podwire.cluster.plan import Process
 from podwire.linux import namespaces, syscalls
 
+ABANDONED = 75
 Call = Callable[[list[str]], object]
 
 
@@ -94,8 +95,8 @@ def _live(process: Process, grounds: Grounds, paths: Paths, gate: int) -> None:
         nothing = os.open("/dev/null", os.O_RDWR)
         for descriptor, target in ((nothing, 0), (log, 1), (log, 2)):
             os.dup2(descriptor, target)
-        if os.read(gate, 1) == b"":  # the parent did not live to write this process down
-            os._exit(0)
+        if os.read(gate, 1) == b"":  # the parent did not live to let it begin
+            os._exit(ABANDONED)
         os.setsid()
         _reset_signals()
         namespaces.enter(network)

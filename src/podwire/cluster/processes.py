@@ -39,6 +39,7 @@ class Processes:
         loop: Loop,
         paths: Paths,
         processes: tuple[Process, ...],
+        notify: socket.socket,
         grounds: offspring.Grounds,
         changed: Callable[[], None],
     ) -> None:
@@ -47,6 +48,9 @@ class Processes:
         self._planned = {process.name: process for process in processes}
         self._grounds = grounds
         self._changed = changed
+        self._notify = notify
+        self._reasons: dict[str, str] = {}  # why a process says that it is ending
+        loop.on_readable(notify.fileno(), self._hear)
         self._records = {name: Record(name) for name in self._planned}
         self._descriptors: dict[str, int] = {}
         self._since: dict[str, float] = {}
@@ -109,12 +113,18 @@ class Processes:
         self._watch(record, descriptor)
 
     def _start_possible(self) -> None:
+        """Start one process that may start, and have the others follow, each after a look at everything else.
+
+        A queue of notifications holds ten: a hundred forks in a row would fill it.
+        """
         for name, process in self._planned.items():
             record = self._records[name]
             waits = any(not (self._records[other].ready or self._records[other].done) for other in process.after)
             cold = process.arguments[0] not in self._warm
             if not (record.pid or record.done or waits or cold or name in self._timers):
                 self._start_one(process, record)
+                self._loop.after(0, self._start_possible)
+                return
 
     def _start_one(self, process: Process, record: Record) -> None:
         self._rotate(process.name)
@@ -124,6 +134,7 @@ class Processes:
             self._ended(record, f"could not be started: {error}")
             return
         identity = state.identify(child.pid)
+        self._reasons.pop(process.name, None)
         record.pid, record.started, record.ready = child.pid, identity.started if identity else 0, False
         self._since[process.name] = time.monotonic()
         self._write()
@@ -139,6 +150,7 @@ class Processes:
         descriptor = self._descriptors.pop(record.name)
         self._loop.forget(descriptor)
         os.close(descriptor)
+        self._hear()  # its last words may still lie there
         try:
             _, status = os.waitpid(record.pid, 0)
             code: int | None = os.waitstatus_to_exitcode(status)
@@ -150,7 +162,8 @@ class Processes:
             self._changed()
             self._start_possible()
             return
-        self._ended(record, _how(code) + self._last_line(record.name))
+        reason = self._reasons.pop(record.name, "")
+        self._ended(record, _how(code) + (f": {reason}" if reason else self._last_line(record.name)))
 
     def _ended(self, record: Record, why: str) -> None:
         name = record.name
@@ -170,23 +183,24 @@ class Processes:
 
     # Readiness: datagrams of lines KEY=VALUE, the sender's pid beside them
 
-    def hear(self, notify: socket.socket) -> None:
+    def _hear(self) -> None:
         """Read all notifications that have come."""
         with contextlib.suppress(BlockingIOError):
             while True:
-                body, ancillary, _, _ = notify.recvmsg(4096, socket.CMSG_SPACE(12) + socket.CMSG_SPACE(64), socket.MSG_DONTWAIT)
+                body, ancillary, _, _ = self._notify.recvmsg(4096, socket.CMSG_SPACE(12) + socket.CMSG_SPACE(64), socket.MSG_DONTWAIT)
                 self._take_note(_sender(ancillary), body.decode(errors="replace"))
 
     def _take_note(self, pid: int, text: str) -> None:
         record = next((record for record in self._records.values() if pid and record.pid == pid), None)
         if record is None:
             return
-        for line in text.splitlines():
-            word, _, value = line.partition("=")
-            if word == "READY":
-                record.ready = value == "1"
-            elif word == "STATUS":
-                record.status = value
+        lines = dict(line.partition("=")[::2] for line in text.splitlines())
+        record.status = lines.get("STATUS", record.status)
+        if "READY" in lines:
+            record.ready = lines["READY"] == "1"
+        if "STOPPING" in lines:
+            record.ready = False
+            self._reasons[record.name] = record.status
         self._write()
         self._changed()
         self._start_possible()

@@ -14,6 +14,7 @@ import contextlib
 import gc
 import json
 import os
+import resource
 import signal
 import socket
 from collections.abc import Callable, Iterator, Mapping
@@ -69,9 +70,8 @@ class Supervisor:
             exit_status=self._first.orphan_status,
             call=self._call,
         )
-        self._processes = Processes(self._loop, self._paths, self._plan.processes, grounds, self._changed)
+        self._processes = Processes(self._loop, self._paths, self._plan.processes, notify, grounds, self._changed)
         self._executions = Executions(self._loop, self._paths, nodes, self._first)
-        self._loop.on_readable(notify.fileno(), lambda: self._processes.hear(notify))
         self._loop.on_readable(self._door.fileno(), self._hear_door)
         self._processes.adopt()
         for node, running in self._first.running("exec/").items():
@@ -245,6 +245,8 @@ def run(root: str, given: Mapping[str, int], call: offspring.Call, warm: Iterato
     for descriptor in given.values():
         os.set_inheritable(descriptor, False)
     syscalls.set_title("podwire supervisor")
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # some five descriptors a node
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with init, or by SIGKILL and comes back
     Supervisor(Paths(root), call, given).run(warm)

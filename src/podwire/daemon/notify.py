@@ -11,6 +11,8 @@ import contextlib
 import os
 import socket
 
+_PATIENCE_S = 2.0
+
 
 class Notifier:
     """Sends to ``address`` (a path, or ``@name`` in the abstract namespace); nothing if it is empty."""
@@ -26,7 +28,8 @@ class Notifier:
         with contextlib.suppress(OSError):
             if self._socket is None:
                 self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
-                self._socket.setblocking(False)
+                # The queue holds ten datagrams (net.unix.max_dgram_qlen): one that finds it full waits a moment rather than being lost.
+                self._socket.settimeout(_PATIENCE_S)
             address = "\0" + self._address[1:] if self._address.startswith("@") else self._address
             self._socket.sendto(text.encode(), address)
 
