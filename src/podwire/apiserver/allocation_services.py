@@ -194,7 +194,8 @@ def _cluster_ips(pools: Pools, spec: Tree, had: list[str], grant: Grant) -> None
         if address not in given:
             pools.release_service_address(address, grant)
     spec["clusterIPs"] = given + asked[len(given) :]
-    spec["clusterIP"] = given[0]
+    if not spec.get("clusterIP"):
+        spec["clusterIP"] = given[0]
 
 
 def _node_ports(pools: Pools, spec: Tree, had: set[int], grant: Grant) -> None:

@@ -155,8 +155,8 @@ _is_data_key = re.compile(_DATA_KEY).fullmatch
 
 
 def _regex_error(what: str, pattern: str, *examples: str) -> str:
-    shown = " or ".join(f"'{one}',  "[:-2] if position else f"'{one}'" for position, one in enumerate(examples))
-    return f"{what} (e.g. {shown}, regex used for validation is '{pattern}')"
+    shown = " or ".join(f"'{one}', " for one in examples)
+    return f"{what} (e.g. {shown}regex used for validation is '{pattern}')"
 
 
 _LABEL_TEXT = (
