@@ -22,8 +22,9 @@ from typing import Final, Self
 from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
 from podwire.nft import bytecode, dump
-from podwire.nft.changes import element_at, render_change
-from podwire.nft.model import Chain, Change, Rule, Ruleset, Set, Table, TableName
+from podwire.nft.changes import Change
+from podwire.nft.commands import element_at, render_change
+from podwire.nft.model import Chain, Rule, Ruleset, Set, Table, TableName
 from podwire.wire import netlink, nfnetlink
 from podwire.wire.netlink import string
 from podwire.wire.nfnetlink import NFTA

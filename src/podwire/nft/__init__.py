@@ -5,30 +5,32 @@
 
 from __future__ import annotations
 
-from podwire.nft.datatypes import DataType, Unreadable, datatype
-from podwire.nft.model import (
+from podwire.nft.changes import (
     AddChain,
     AddElements,
     AddRule,
     AddSet,
     AddTable,
-    Assign,
-    Chain,
     Change,
-    Concatenation,
-    Constant,
-    Counter,
-    Ct,
     DeleteChain,
     DeleteElements,
     DeleteRule,
     DeleteSet,
     DeleteTable,
+    FlushChain,
+    FlushSet,
+)
+from podwire.nft.datatypes import DataType, Unreadable, datatype
+from podwire.nft.model import (
+    Assign,
+    Chain,
+    Concatenation,
+    Constant,
+    Counter,
+    Ct,
     Element,
     Expression,
     Fib,
-    FlushChain,
-    FlushSet,
     Hash,
     Limit,
     Log,

@@ -22,27 +22,23 @@ from typing import Final
 
 from podwire.nft import userdata
 from podwire.nft.assembly import Assembler, verdict_data
-from podwire.nft.datatypes import DataType, Unreadable, length
-from podwire.nft.model import (
+from podwire.nft.changes import (
     AddChain,
     AddElements,
     AddRule,
     AddSet,
     AddTable,
-    Chain,
     Change,
     DeleteChain,
     DeleteElements,
     DeleteRule,
     DeleteSet,
     DeleteTable,
-    Element,
-    Expression,
     FlushChain,
     FlushSet,
-    Set,
-    Verdict,
 )
+from podwire.nft.datatypes import DataType, Unreadable, length
+from podwire.nft.model import Chain, Element, Expression, Set, Verdict
 from podwire.wire import netlink, nfnetlink
 from podwire.wire.netlink import attribute, be32, be64, nested, string
 from podwire.wire.nfnetlink import NFTA as A

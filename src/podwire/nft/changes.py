@@ -1,91 +1,130 @@
-"""Changes in nft's words: how a transaction, and the one change in it that was refused, is shown to a person.
+"""Changes: what one transaction may do, in this order. Each is a value, to be compared, printed (commands.py) and sent (bytecode.py).
 
-Source: nft(8), the commands ``add``, ``delete`` and ``flush``.
+Source: linux/netfilter/nf_tables.h, enum nf_tables_msg_types.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import TypeAlias
 
-from podwire.nft import dump
-from podwire.nft.model import (
-    AddChain,
-    AddElements,
-    AddRule,
-    AddSet,
-    AddTable,
-    Change,
-    DeleteChain,
-    DeleteElements,
-    DeleteRule,
-    DeleteSet,
-    DeleteTable,
-    Element,
-    FlushChain,
-    FlushSet,
-    Set,
-    TableName,
+from podwire.nft.model import Chain, Element, Rule, Set, TableName
+
+
+@dataclass(frozen=True, slots=True)
+class AddTable:
+    """Make the table if it is not there. Its sets and chains are not made with it (``difference`` writes all that out)."""
+
+    table: TableName
+    comment: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteTable:
+    """Remove a table with everything in it. Refused with ENOENT when it is not there."""
+
+    table: TableName
+
+
+@dataclass(frozen=True, slots=True)
+class AddChain:
+    """Make the chain if it is not there, without its rules; of a base chain that is there, set the policy."""
+
+    table: TableName
+    chain: Chain
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteChain:
+    """Remove a chain with its rules. Refused with EBUSY while something jumps to it."""
+
+    table: TableName
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlushChain:
+    """Remove all rules of a chain."""
+
+    table: TableName
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddRule:
+    """Append a rule to a chain."""
+
+    table: TableName
+    chain: str
+    rule: Rule
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteRule:
+    """Remove one rule by the handle that a dump gave."""
+
+    table: TableName
+    chain: str
+    handle: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddSet:
+    """Make the set or map if it is not there, without its elements."""
+
+    table: TableName
+    set: Set
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteSet:
+    """Remove a set or map with its elements. Refused with EBUSY while a rule reads it."""
+
+    table: TableName
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlushSet:
+    """Remove all elements of a set or map."""
+
+    table: TableName
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddElements:
+    """Add elements. One that is there with the same value is left; with another value the transaction is refused with EEXIST.
+
+    To replace a value, delete the element before, in the same transaction.
+    """
+
+    table: TableName
+    set: Set
+    elements: Sequence[Element]
+
+
+@dataclass(frozen=True, slots=True)
+class DeleteElements:
+    """Remove elements by their keys. Refused with ENOENT when one is not there."""
+
+    table: TableName
+    set: Set
+    elements: Sequence[Element]
+
+
+Change: TypeAlias = (
+    AddTable
+    | DeleteTable
+    | AddChain
+    | DeleteChain
+    | FlushChain
+    | AddRule
+    | DeleteRule
+    | AddSet
+    | DeleteSet
+    | FlushSet
+    | AddElements
+    | DeleteElements
 )
-from podwire.nft.printing import render_element, render_priority, render_rule
-from podwire.wire import netlink
-
-_SHOWN: Final = 3  # elements
-
-
-def render_change(change: Change, element: Element | None = None) -> str:
-    """Print a change as the nft command that would make it. ``element`` is the one meant, of a change of many."""
-    match change:
-        case AddTable(table):
-            return f"add table {_of(table)}"
-        case DeleteTable(table):
-            return f"delete table {_of(table)}"
-        case AddChain(table, chain):
-            base = ""
-            if chain.hook:
-                priority = render_priority(chain.priority, chain.hook)
-                base = f" {{ type {chain.type} hook {chain.hook} priority {priority}; policy {chain.policy}; }}"
-            return f"add chain {_of(table)} {chain.name}{base}"
-        case DeleteChain(table, name):
-            return f"delete chain {_of(table)} {name}"
-        case FlushChain(table, name):
-            return f"flush chain {_of(table)} {name}"
-        case AddRule(table, name, rule):
-            return f"add rule {_of(table)} {name} {render_rule(rule, table[0])}"
-        case DeleteRule(table, name, handle):
-            return f"delete rule {_of(table)} {name} handle {handle}"
-        case AddSet(table, one):
-            return f"add {_kind(one)} {_of(table)} {one.name}"
-        case DeleteSet(table, name):
-            return f"delete set {_of(table)} {name}"
-        case FlushSet(table, name):
-            return f"flush set {_of(table)} {name}"
-        case AddElements(table, one, elements):
-            return f"add element {_of(table)} {one.name} {_elements(one, elements, element)}"
-        case DeleteElements(table, one, elements):
-            return f"delete element {_of(table)} {one.name} {_elements(one, elements, element)}"
-
-
-def _of(table: TableName) -> str:
-    return " ".join(table)
-
-
-def _kind(one: Set) -> str:
-    return "map" if one.is_map else "set"
-
-
-def _elements(one: Set, elements: Sequence[Element], meant: Element | None) -> str:
-    shown = [meant] if meant is not None else list(elements[:_SHOWN])
-    more = len(elements) - len(shown)
-    return f"{{ {', '.join(render_element(one, element) for element in shown)} }}" + (f" (and {more} more)" if more > 0 else "")
-
-
-def element_at(change: Change, message: bytes, offset: int) -> Element | None:
-    """Find the element that the kernel's hint points to: the attribute at ``offset`` of the message that was sent for the change."""
-    if not isinstance(change, AddElements | DeleteElements) or offset + 4 > len(message):
-        return None
-    size, _ = netlink.ATTRIBUTE.unpack_from(message, offset)
-    try:
-        return dump.element(message[offset + 4 : offset + size], change.set)
-    except (KeyError, ValueError):
-        return None

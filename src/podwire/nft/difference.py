@@ -23,26 +23,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
 from podwire.nft.bytecode import BATCH_LIMIT
-from podwire.nft.model import (
+from podwire.nft.changes import (
     AddChain,
     AddElements,
     AddRule,
     AddSet,
     AddTable,
-    Chain,
     Change,
     DeleteChain,
     DeleteElements,
     DeleteSet,
     DeleteTable,
-    Element,
     FlushChain,
-    Ruleset,
-    Set,
-    Table,
 )
+from podwire.nft.datatypes import length
+from podwire.nft.model import Chain, Element, Ruleset, Set, Table, inline_sets, named_sets
 
-_ELEMENT_OVERHEAD: Final = 56  # bytes of one encoded element beside key, value and comment, at most
 _CHANGE_SIZE: Final = 2_000  # bytes of one other message, reckoned high
 
 
@@ -90,9 +86,12 @@ def _objects(have: Table, want: Table) -> list[Change]:
     ]
     touched = {c.name for c in rewritten} | rehooked
     changes += [AddRule(name, c.name, rule) for c in want.chains if c.name in touched for rule in c.rules]
+    removals: list[Change] = []
     for one in want.sets:
         held = {} if one.name in remade or one.name not in old_sets else old_sets[one.name].elements
         changes += element_changes(name, one, held, one.elements, gone=pointing.get(one.name, ()))
+        removals += element_removals(name, one, held, one.elements, gone=pointing.get(one.name, ()))
+    changes += removals
     dropped = sorted(old_chains.keys() - new_chains.keys())
     changes += [FlushChain(name, c) for c in dropped if old_chains[c].rules and c not in readers]
     changes += [DeleteSet(name, s) for s in old_sets if s not in new_sets and old_sets[s].is_verdict_map]
@@ -123,7 +122,7 @@ def _policy(chain: Chain, old: Mapping[str, Chain]) -> bool:
 
 def _readers(chains: Iterable[Chain], sets: set[str]) -> set[str]:
     """The chains with a rule that names one of the sets."""
-    return {chain.name for chain in chains if sets and any(f"'{name}'" in repr(chain.rules) for name in sets)}
+    return {chain.name for chain in chains if sets and any(sets & named_sets(rule) for rule in chain.rules)}
 
 
 def _pointing(old: Mapping[str, Set], new: Mapping[str, Set], chains: set[str]) -> dict[str, list[Element]]:
@@ -140,9 +139,9 @@ def _pointing(old: Mapping[str, Set], new: Mapping[str, Set], chains: set[str]) 
 def element_changes(
     table: tuple[str, str], one: Set, have: Mapping[bytes, Element], want: Mapping[bytes, Element], gone: Iterable[Element] = ()
 ) -> list[Change]:
-    """Give the changes of one set's elements. A value is replaced by delete and add, side by side. ``gone`` are deleted already.
+    """Give what is to be added to one set, and replaced (by delete and add, side by side). ``gone`` are deleted already.
 
-    Elements of a set with the flag dynamic come from packets and are left alone where they are not wanted.
+    Intervals may not overlap, not even for the time between two changes of a transaction: in a set of intervals what goes, goes first.
     """
     if have is want:
         return []
@@ -154,17 +153,29 @@ def element_changes(
             added.append(element)
         elif old != element:
             replaced.append(element)
-    removed = [] if "dynamic" in one.flags else [e for key, e in have.items() if key not in want and key not in already]
     declared = one.declaration()
     changes: list[Change] = []
+    if "interval" in one.flags:
+        removed = [element for key, element in have.items() if key not in want and key not in already]
+        if removed:
+            changes.append(DeleteElements(table, declared, removed))
     if added:
         changes.append(AddElements(table, declared, added))
     if replaced:
         changes.append(DeleteElements(table, declared, [have[element.key] for element in replaced]))
         changes.append(AddElements(table, declared, replaced))
-    if removed:
-        changes.append(DeleteElements(table, declared, removed))
     return changes
+
+
+def element_removals(
+    table: tuple[str, str], one: Set, have: Mapping[bytes, Element], want: Mapping[bytes, Element], gone: Iterable[Element] = ()
+) -> list[Change]:
+    """Give what is to be removed from one set last. Elements of a set with the flag dynamic come from packets and are left alone."""
+    if have is want or one.flags & {"dynamic", "interval"}:
+        return []
+    already = {element.key for element in gone}
+    removed = [element for key, element in have.items() if key not in want and key not in already]
+    return [DeleteElements(table, one.declaration(), removed)] if removed else []
 
 
 # Batches ---------------------------------------------------------------------------------------------------------------------
@@ -179,7 +190,7 @@ def batches(changes: Iterable[Change], limit: int = BATCH_LIMIT) -> Iterator[lis
     """
     batch: list[Change] = []
     size = 0
-    for piece in _pieces(list(changes), limit // 2):
+    for piece in _pieces(list(changes), limit - _CHANGE_SIZE):
         weight = sum(_size(change) for change in piece)
         if batch and size + weight > limit:
             yield batch
@@ -196,14 +207,14 @@ def _pieces(changes: Sequence[Change], limit: int) -> Iterator[list[Change]]:
         change = changes[at]
         following = changes[at + 1] if at + 1 < len(changes) else None
         if isinstance(change, DeleteElements) and isinstance(following, AddElements) and _replace(change, following):
-            for start, end in _cuts(following.elements, limit // 2):
+            for start, end in _cuts(following.set, following.elements, limit // 2 - 64):
                 yield [
                     DeleteElements(change.table, change.set, change.elements[start:end]),
                     AddElements(following.table, following.set, following.elements[start:end]),
                 ]
             at += 2
         elif isinstance(change, AddElements | DeleteElements):
-            for start, end in _cuts(change.elements, limit):
+            for start, end in _cuts(change.set, change.elements, limit):
                 yield [type(change)(change.table, change.set, change.elements[start:end])]
             at += 1
         else:
@@ -219,10 +230,11 @@ def _replace(gone: DeleteElements, added: AddElements) -> bool:
     )
 
 
-def _cuts(elements: Sequence[Element], limit: int) -> Iterator[tuple[int, int]]:
+def _cuts(one: Set, elements: Sequence[Element], limit: int) -> Iterator[tuple[int, int]]:
     start, size = 0, 0
+    second = _second_key(one)
     for at, element in enumerate(elements):
-        weight = _element_size(element)
+        weight = _element_size(element) + second
         if size + weight > limit:
             yield start, at
             start, size = at, 0
@@ -231,12 +243,24 @@ def _cuts(elements: Sequence[Element], limit: int) -> Iterator[tuple[int, int]]:
         yield start, len(elements)
 
 
+def _second_key(one: Set) -> int:
+    """The bytes of an interval's other end."""
+    return 28 + length(one.key_types) if "interval" in one.flags else 0
+
+
 def _element_size(element: Element) -> int:
-    value = len(element.value) if isinstance(element.value, bytes) else 64
-    return _ELEMENT_OVERHEAD + 2 * len(element.key) + value + 2 * len(element.comment)
+    """Reckon the bytes of an encoded element, never too low: headers and padding."""
+    value = element.value
+    size = 38 + len(element.key) + (0 if value is None else len(value) if isinstance(value, bytes) else 48 + len(value.chain))
+    if element.comment:
+        size += 12 + (len(element.comment) if element.comment.isascii() else 4 * len(element.comment))
+    return size + (12 if element.timeout_ms else 0)
 
 
 def _size(change: Change) -> int:
-    if isinstance(change, AddElements | DeleteElements):
-        return 64 + sum(map(_element_size, change.elements))
+    match change:
+        case AddElements(_, one, elements) | DeleteElements(_, one, elements):
+            return 64 + sum(map(_element_size, elements)) + _second_key(one) * len(elements)
+        case AddRule(_, _, rule):
+            return _CHANGE_SIZE + sum(_size(AddElements(change.table, one, list(one.elements.values()))) for one in inline_sets(rule))
     return _CHANGE_SIZE

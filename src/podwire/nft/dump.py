@@ -9,7 +9,7 @@ Source: linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -121,6 +121,8 @@ def element(data: bytes, one: Set) -> Element:
 def elements(payloads: Iterable[bytes], one: Set) -> dict[bytes, Element]:
     """Read the NEWSETELEM messages of a set, all of them."""
     single = "interval" in one.flags and len(one.key_types) == 1
+    if not one.flags and not one.is_verdict_map:
+        return dict(_plain(payloads, one))
     found: list[tuple[Element, bool]] = []
     for payload in payloads:
         nest = attributes(payload, 4).get(A.ELEMENTS_LIST, b"")
@@ -129,6 +131,40 @@ def elements(payloads: Iterable[bytes], one: Set) -> dict[bytes, Element]:
     if single:
         return _intervals(found)
     return {element.key: element for element, _ in found}
+
+
+def _plain(payloads: Iterable[bytes], one: Set) -> Iterator[tuple[bytes, Element]]:
+    """The fast path: single keys, data values, comments, in the order in which the kernel writes them; anything else the slow way."""
+    key_size, value_size = datatypes.length(one.key_types), datatypes.length(one.value_types) if one.is_map else 0
+    key_head = _HEAD(_padded(8 + key_size), A.ELEM_KEY) + _HEAD(4 + key_size, A.DATA_VALUE)
+    value_head = _HEAD(_padded(8 + value_size), A.ELEM_DATA) + _HEAD(4 + value_size, A.DATA_VALUE) if value_size else b""
+    value_at = _padded(8 + key_size)
+    rest_at = value_at + (_padded(8 + value_size) if value_size else 0)
+    for payload in payloads:
+        for _, data in netlink.attribute_list(attributes(payload, 4).get(A.ELEMENTS_LIST, b"")):
+            heads = _unflagged(data, 0) == key_head and (not value_size or _unflagged(data, value_at) == value_head)
+            size = len(data)
+            comment = heads and size > rest_at + 6 and data[rest_at + 2] == A.ELEM_USERDATA and not data[rest_at + 4]
+            if not heads or (size != rest_at and not comment):
+                element = _element(attributes(data), by_end=False)[0]
+                yield element.key, element
+                continue
+            key = data[8 : 8 + key_size]
+            value = data[value_at + 8 : value_at + 8 + value_size] if value_size else None
+            text = data[rest_at + 6 : rest_at + 5 + data[rest_at + 5]].decode(errors="replace") if comment else ""
+            yield key, Element(key, value, b"", text)
+
+
+_HEAD: Final = netlink.ATTRIBUTE.pack
+
+
+def _padded(size: int) -> int:
+    return size + 3 & ~3
+
+
+def _unflagged(data: bytes, at: int) -> bytes:
+    """The eight bytes of an attribute's head and its inner one's, without the flag that says that it holds attributes."""
+    return data[at : at + 3] + b"\0" + data[at + 4 : at + 8] if data[at + 3 : at + 4] == b"\x80" else data[at : at + 8]
 
 
 def _element(found: dict[int, bytes], *, by_end: bool) -> tuple[Element, bool]:

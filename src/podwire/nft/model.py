@@ -15,7 +15,7 @@ Source: nft(8); the kernel's include/uapi/linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TypeAlias
 
@@ -268,6 +268,36 @@ Statement: TypeAlias = (
 )
 
 
+def _held(e: object) -> Iterator[Reference | Set]:
+    """The sets that an expression or statement reads."""
+    match e:
+        case Reference() | Set():
+            yield e
+        case Match(left, right):
+            yield from (*_held(left), *_held(right))
+        case VerdictMap(key, held) | Lookup(key, held):
+            yield from (*_held(key), held)
+        case Assign(_, value) | Masked(value) | Hash(value):
+            yield from _held(value)
+        case Nat(_, _, address, port):
+            yield from (*_held(address), *_held(port))
+        case Concatenation(parts):
+            for part in parts:
+                yield from _held(part)
+        case Update(_, name, key, value):
+            yield from (Reference(name), *_held(key), *_held(value))
+
+
+def inline_sets(rule: Rule) -> tuple[Set, ...]:
+    """The sets that are written inside a rule."""
+    return tuple(one for statement in rule.statements for one in _held(statement) if isinstance(one, Set))
+
+
+def named_sets(rule: Rule) -> frozenset[str]:
+    """The names of the sets that a rule reads or changes."""
+    return frozenset(one.name for statement in rule.statements for one in _held(statement) if isinstance(one, Reference))
+
+
 # Objects ------------------------------------------------------------------------------------------------------------------
 
 
@@ -414,124 +444,3 @@ class Ruleset:
             if one.id == (family, name):
                 return one
         raise KeyError(f"{family} {name}")
-
-
-# Changes: what one transaction may do, in this order -----------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class AddTable:
-    """Make the table if it is not there. Its sets and chains are not made with it (``difference`` writes all that out)."""
-
-    table: TableName
-    comment: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteTable:
-    """Remove a table with everything in it. Refused with ENOENT when it is not there."""
-
-    table: TableName
-
-
-@dataclass(frozen=True, slots=True)
-class AddChain:
-    """Make the chain if it is not there, without its rules; of a base chain that is there, set the policy."""
-
-    table: TableName
-    chain: Chain
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteChain:
-    """Remove a chain with its rules. Refused with EBUSY while something jumps to it."""
-
-    table: TableName
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class FlushChain:
-    """Remove all rules of a chain."""
-
-    table: TableName
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddRule:
-    """Append a rule to a chain."""
-
-    table: TableName
-    chain: str
-    rule: Rule
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteRule:
-    """Remove one rule by the handle that a dump gave."""
-
-    table: TableName
-    chain: str
-    handle: int
-
-
-@dataclass(frozen=True, slots=True)
-class AddSet:
-    """Make the set or map if it is not there, without its elements."""
-
-    table: TableName
-    set: Set
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteSet:
-    """Remove a set or map with its elements. Refused with EBUSY while a rule reads it."""
-
-    table: TableName
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class FlushSet:
-    """Remove all elements of a set or map."""
-
-    table: TableName
-    name: str
-
-
-@dataclass(frozen=True, slots=True)
-class AddElements:
-    """Add elements. One that is there with the same value is left; with another value the transaction is refused with EEXIST.
-
-    To replace a value, delete the element before, in the same transaction.
-    """
-
-    table: TableName
-    set: Set
-    elements: Sequence[Element]
-
-
-@dataclass(frozen=True, slots=True)
-class DeleteElements:
-    """Remove elements by their keys. Refused with ENOENT when one is not there."""
-
-    table: TableName
-    set: Set
-    elements: Sequence[Element]
-
-
-Change: TypeAlias = (
-    AddTable
-    | DeleteTable
-    | AddChain
-    | DeleteChain
-    | FlushChain
-    | AddRule
-    | DeleteRule
-    | AddSet
-    | DeleteSet
-    | FlushSet
-    | AddElements
-    | DeleteElements
-)
