@@ -252,7 +252,7 @@ def _processes(nodes: Sequence[PlannedNode], paths: Paths, api: IPv4Address, api
         Process("bootstrap", CONTROL, bootstrap, after=("apiserver",), once=True),
         agent("controllers", CONTROL, "workloads", "loadbalancers"),
         agent("vpc", VPC, "vpc"),
-        agent("publish", INTERNET_PLACE, "publish"),
+        agent("publish", CONTROL, "publish"),
         *(
             process
             for node in nodes

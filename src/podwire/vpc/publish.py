@@ -1,7 +1,8 @@
-"""The agent ``publish``: lives in the namespace ``internet`` and makes load balancers reachable for a person at the machine.
+"""The agent ``publish``: makes load balancers reachable for a person at the machine.
 
 For each external TCP address and port it asks the lab for a listening socket on the machine's 127.0.0.1 and relays what arrives
-there, as a client on the internet. Beside that it tells the lab what ``podwire status`` shows, whenever that changes. Without a lab (no
+there, as a client on the internet: it lives with the controllers, from where the API can be reached, and the sockets with which
+it connects are of the place ``internet``, from where the API cannot. Beside that it tells the lab what ``podwire status`` shows, whenever that changes. Without a lab (no
 control socket) it has nothing to do.
 """
 
@@ -15,6 +16,7 @@ from typing import Final
 from podwire.daemon.context import Context
 from podwire.lib.pace import Pace
 from podwire.lib.reconcile import Reconciler
+from podwire.linux.namespaces import socket_inside
 from podwire.objects import resources
 from podwire.objects.compute import ForwardingRule
 from podwire.objects.meta import Object
@@ -45,6 +47,7 @@ class Publisher:
         self._services = context.informer(resources.SERVICES)
         self._deployments = context.informer(resources.DEPLOYMENTS, namespace=SYSTEM)
         self._control = Control(context.config.control_socket, self._lost)
+        self._internet = -1  # a descriptor of that place's network namespace
         self._relays: dict[str, tuple[Relay, int]] = {}  # and the port on 127.0.0.1
         self._told: Report | None = None
         self._reconciler = Reconciler(
@@ -105,14 +108,19 @@ class Publisher:
         if name in self._relays:
             return
         address, port = parts(name)
+        if self._internet < 0:
+            _, [self._internet] = await self._control.ask({"request": "open", "where": "internet"})
         answer, descriptors = await self._control.ask({"request": "listen", "name": name, "port": port, "protocol": "tcp"})
         if not descriptors:
             raise ConnectionError(f"no listening socket came for {name}")
-        relay = Relay(socket.socket(fileno=descriptors[0]), address, port)
+        relay = Relay(socket.socket(fileno=descriptors[0]), address, port, self._outgoing)
         await relay.start()
         self._relays[name] = (relay, int(answer["port"]))
         self._context.log.info("%s is published at 127.0.0.1:%d", name, answer["port"])
         self._reconciler.mark(_REPORT)
+
+    def _outgoing(self) -> socket.socket:
+        return socket_inside(self._internet, socket.AF_INET, socket.SOCK_STREAM)
 
     async def _close(self, name: str) -> None:
         found = self._relays.get(name)

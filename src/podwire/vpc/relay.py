@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from collections.abc import Callable
 from typing import Final, cast
 
 _BUFFER: Final = 262_144
@@ -76,11 +77,19 @@ class _Accepted(_Side):
         self._relay.sides.discard(self)
 
 
-class Relay:
-    """Relays each connection that a listening socket takes to one address and port."""
+def _own() -> socket.socket:
+    return socket.socket(socket.AF_INET, socket.SOCK_STREAM)
 
-    def __init__(self, listening: socket.socket, address: str, port: int) -> None:
+
+class Relay:
+    """Relays each connection that a listening socket takes to one address and port.
+
+    ``outgoing`` makes the sockets of the far side: they belong to the network namespace that connections are to come from.
+    """
+
+    def __init__(self, listening: socket.socket, address: str, port: int, outgoing: Callable[[], socket.socket] = _own) -> None:
         self._listening, self._address, self._port = listening, address, port
+        self._outgoing = outgoing
         self._server: asyncio.Server | None = None
         self._connecting: set[asyncio.Task[None]] = set()
         self.sides: set[_Side] = set()
@@ -100,9 +109,17 @@ class Relay:
     async def _connect(self, side: _Accepted) -> None:
         assert side.transport is not None
         far = _Side()
+        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_CONNECT_S):
-                await asyncio.get_running_loop().create_connection(lambda: far, self._address, self._port)
+                outgoing = self._outgoing()
+                outgoing.setblocking(False)
+                try:
+                    await loop.sock_connect(outgoing, (self._address, self._port))
+                    await loop.create_connection(lambda: far, sock=outgoing)
+                except BaseException:
+                    outgoing.close()
+                    raise
         except OSError:  # also a timeout: whoever called sees a connection that breaks, as without a relay
             side.transport.abort()
             return
