@@ -9,6 +9,8 @@ Source: https://kubernetes.io/docs/reference/node/; https://kubernetes.io/docs/c
 
 from __future__ import annotations
 
+import asyncio
+import base64
 from collections.abc import Callable, Iterable, Mapping
 
 from podwire.client.api import Client
@@ -22,7 +24,11 @@ from podwire.pods.records import Records
 from podwire.pods.runs import Record
 
 TOKEN_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"  # noqa: S105  (a path)
-ROOT_CA = "kube-root-ca.crt"
+TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105
+TOKEN_OWNER = "kubernetes.io/service-account.uid"  # noqa: S105
+_TOKEN_FILES = {"token", "ca.crt", "namespace"}
+_TOKEN_WAITS_S = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
+"""An account that was just made gets its token a moment later: ask again for some seconds before saying that there is none."""
 NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
 _FILES = {"resolv.conf", "hosts", "hostname", "nsswitch.conf"}
 
@@ -111,30 +117,28 @@ class Machine:
                     raise
         return environment.Sources(config_maps, secrets)
 
-    async def _token(self, pod: Pod) -> Mapping[str, str | bytes] | None:
+    async def _token(self, pod: Pod) -> Mapping[str, bytes] | None:
         """The files that prove the Pod's ServiceAccount; None where it is not to have them."""
         if pod.spec.automount_service_account_token is False:
             return None
         name = pod.spec.service_account_name or "default"
-        try:
-            account = await self._client.get(SERVICE_ACCOUNTS, name, pod.namespace)
-            if pod.spec.automount_service_account_token is None and account.automount_service_account_token is False:
-                return None
-            bound = {"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.metadata.uid}
-            request = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"audiences": [], "boundObjectRef": bound}}
-            answer = await self._client.create_subresource(SERVICE_ACCOUNTS, name, pod.namespace, "token", request)
-            authority = await self._authority(pod.namespace)
-        except (ApiError, Unreachable) as error:
-            raise CannotStart(
-                "CreateContainerConfigError", f"failed to get a token of serviceaccount {pod.namespace}/{name}: {error}"
-            ) from error
-        return {"token": str(answer["status"]["token"]), "ca.crt": authority, "namespace": pod.namespace}
-
-    async def _authority(self, namespace: str) -> str | bytes:
-        """The certificate that proves the API server: the cluster's ConfigMap has it, else our own configuration."""
-        try:
-            return (await self._client.get(CONFIG_MAPS, ROOT_CA, namespace)).data.get("ca.crt", "")
-        except ApiError as error:
-            if not error.not_found:
-                raise
-        return self._client.configuration.authority
+        account = f"serviceaccount {pod.namespace}/{name}"
+        missing = ""
+        for wait_s in _TOKEN_WAITS_S:
+            await asyncio.sleep(wait_s)
+            try:
+                found = await self._client.get(SERVICE_ACCOUNTS, name, pod.namespace)
+                if pod.spec.automount_service_account_token is None and found.automount_service_account_token is False:
+                    return None
+                secret = await self._client.get(SECRETS, f"{name[:247]}-token", pod.namespace)
+            except ApiError as error:
+                if not error.not_found:
+                    raise CannotStart("CreateContainerConfigError", f"failed to get the token of {account}: {error}") from error
+                missing = error.message
+            except Unreachable as error:
+                missing = str(error)
+            else:
+                if secret.type == TOKEN_TYPE and secret.metadata.annotations.get(TOKEN_OWNER) == found.metadata.uid:
+                    return {key: base64.b64decode(value) for key, value in secret.data.items() if key in _TOKEN_FILES}
+                missing = f"secret {pod.namespace}/{secret.name} is not its token"
+        raise CannotStart("CreateContainerConfigError", f"failed to get the token of {account}: {missing}")

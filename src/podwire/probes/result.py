@@ -25,7 +25,7 @@ def join_host_port(host: str, port: int) -> str:
 
 def words_of(error: OSError) -> str:
     """Give the kernel's reason in Go's words: ``connection refused``."""
-    return os.strerror(error.errno).lower() if error.errno else str(error)
+    return os.strerror(error.errno).lower() if error.errno else str(error) or "EOF"
 
 
 def seconds(value: float) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from typing import cast
 
 from podwire.pods.standins.session import Echo, Place, Session, Speech, recognise
 
@@ -43,8 +44,8 @@ class Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        # Not asserted: the transports of other event loops are of classes of their own.
+        self._transport = cast("asyncio.Transport", transport)
         self._all.add(self)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (why it ended is nobody's concern)
@@ -101,10 +102,9 @@ class Datagrams(asyncio.DatagramProtocol):
     """A UDP port: says what it hears, to whom it heard it from."""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport
+        self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        assert isinstance(self._transport, asyncio.DatagramTransport)
         self._transport.sendto(data, addr)
 
     def error_received(self, exc: Exception) -> None:
