@@ -128,25 +128,26 @@ def _load_balancer_ips(service: Service) -> tuple[str, ...]:
 
 
 def _backends(port: ServicePort, slices: list[EndpointSlice]) -> tuple[Backend, ...]:
-    found: dict[tuple[str, int], Backend] = {}
+    name, protocol = port.name, port.protocol
+    found: list[Backend] = []
     for piece in slices:
         for target in piece.ports:
-            if target.name == port.name and target.protocol == port.protocol and target.port is not None:
-                number = target.port
-                for endpoint in piece.endpoints:
-                    if endpoint.addresses:
-                        backend = _backend(endpoint, number)
-                        key = (backend.address, number)
-                        other = found.setdefault(key, backend)
-                        if other is not backend and _rank(backend) > _rank(other):
-                            found[key] = backend
-    return tuple(found.values())
+            number = target.port
+            if number is not None and target.name == name and target.protocol == protocol:
+                found += [_backend(endpoint, number) for endpoint in piece.endpoints if endpoint.addresses]
+    if len({(b.address, b.port) for b in found}) == len(found):
+        return tuple(found)
+    best: dict[tuple[str, int], Backend] = {}
+    for backend in found:
+        other = best.setdefault((backend.address, backend.port), backend)
+        if other is not backend and _rank(backend) > _rank(other):
+            best[(backend.address, backend.port)] = backend
+    return tuple(best.values())
 
 
 def _backend(endpoint: Endpoint, port: int) -> Backend:
-    conditions = endpoint.conditions
+    conditions, target, hints = endpoint.conditions, endpoint.target_ref, endpoint.hints
     ready = conditions.ready is not False
-    target, hints = endpoint.target_ref, endpoint.hints
     return Backend(
         endpoint.addresses[0],  # the API asks consumers to use the first: the others are the same endpoint
         port,
@@ -156,8 +157,8 @@ def _backend(endpoint: Endpoint, port: int) -> Backend:
         ready,
         ready if conditions.serving is None else conditions.serving,
         conditions.terminating is True,
-        () if hints is None else tuple(zone.name for zone in hints.for_zones),
-        () if hints is None else tuple(node.name for node in hints.for_nodes),
+        () if hints is None else tuple([zone.name for zone in hints.for_zones]),
+        () if hints is None else tuple([node.name for node in hints.for_nodes]),
     )
 
 
