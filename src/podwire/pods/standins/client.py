@@ -7,6 +7,7 @@ import itertools
 import socket
 from collections.abc import Iterable, Sequence
 
+from podwire.linux import unix
 from podwire.pods.standins.messages import MAXIMUM, Malformed, Port, Reply, Request, Role, decode_reply, encode
 
 
@@ -33,13 +34,11 @@ class Standins:
     @classmethod
     def connect(cls, path: str) -> Standins:
         """Connect to the socket at ``path``. Raises StandinsGone."""
-        connection = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
-            connection.setblocking(False)
-            connection.connect(path)
+            connection = unix.connect(path)  # a unix socket connects at once or not at all
         except OSError as error:
-            connection.close()
-            raise StandinsGone(f"the stand-ins at {path}: {error.strerror}") from error
+            raise StandinsGone(f"the stand-ins are not there: {error.strerror}") from error
+        connection.setblocking(False)
         return cls(connection)
 
     async def play(self, role: Role, ports: Iterable[Port], namespace: int) -> dict[str, str]:

@@ -15,9 +15,11 @@ import os
 import resource
 import signal
 import socket
+import sys
 from collections.abc import Sequence
-from pathlib import Path
 
+from podwire.daemon.notify import Notifier
+from podwire.linux import unix
 from podwire.linux.errors import KernelRefused
 from podwire.pods.standins.messages import MAXIMUM, PAGE, Malformed, Reply, Request, decode_request, encode
 from podwire.pods.standins.stage import Stage
@@ -31,13 +33,15 @@ def main(arguments: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser(prog="podwire standins", description="Play the containers of a node whose images cannot be run.")
     parser.add_argument("--socket", required=True, metavar="PATH", help="where the node's agent finds this process")
-    path = Path(parser.parse_args(arguments).socket)
+    path = parser.parse_args(arguments).socket
     raise_open_files()
     try:
-        uvloop.run(serve(path))
+        listener = unix.listen(path)
     except OSError as error:
-        log.error("cannot listen on %s: %s", path, error.strerror or error)  # noqa: TRY400  (the line says all that a person needs)
+        print(f"podwire standins: {error.strerror}", file=sys.stderr)
         return 1
+    with listener:
+        uvloop.run(serve(listener))
     return 0
 
 
@@ -48,8 +52,8 @@ def raise_open_files() -> int:
     return hard
 
 
-async def serve(path: Path, stop: asyncio.Event | None = None) -> None:
-    """Listen on ``path`` until ``stop`` is set, or until a signal where none is given."""
+async def serve(listener: socket.socket, stop: asyncio.Event | None = None) -> None:
+    """Play what is asked for through ``listener`` until ``stop`` is set, or until a signal where none is given."""
     loop = asyncio.get_running_loop()
     if stop is None:
         stop = asyncio.Event()
@@ -57,53 +61,26 @@ async def serve(path: Path, stop: asyncio.Event | None = None) -> None:
             loop.add_signal_handler(number, stop.set)
     stage = Stage()
     tasks: set[asyncio.Task[None]] = set()
-    with listen(path) as listener:
 
-        def accept() -> None:
-            with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
-                accepted, _ = listener.accept()
-                task = loop.create_task(_Agent(accepted, stage).run())
-                tasks.add(task)
-                task.add_done_callback(tasks.discard)
+    def accept() -> None:
+        with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
+            accepted, _ = listener.accept()
+            task = loop.create_task(_Agent(accepted, stage).run())
+            tasks.add(task)
+            task.add_done_callback(tasks.discard)
 
-        loop.add_reader(listener.fileno(), accept)
-        _notify_ready()
-        try:
-            await stop.wait()
-        finally:
-            loop.remove_reader(listener.fileno())
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for uid in stage.playing("", 1 << 30)[0]:
-                stage.stop(uid)
-
-
-def listen(path: Path) -> socket.socket:
-    """Make the socket at ``path`` (mode 0600), in place of one that a former process has left there."""
-    with contextlib.suppress(FileNotFoundError):
-        path.unlink()
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    listener.setblocking(False)
+    loop.add_reader(listener.fileno(), accept)
+    Notifier().send(READY="1")
     try:
-        listener.setblocking(False)
-        before = os.umask(0o177)
-        try:
-            listener.bind(str(path))
-        finally:
-            os.umask(before)
-        listener.listen(8)
-    except OSError:
-        listener.close()
-        raise
-    return listener
-
-
-def _notify_ready() -> None:
-    """sd_notify(3): tell the supervisor, where there is one."""
-    address = os.environ.get("NOTIFY_SOCKET", "")
-    if address:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as out, contextlib.suppress(OSError):
-            out.sendto(b"READY=1", "\0" + address[1:] if address.startswith("@") else address)
+        await stop.wait()
+    finally:
+        loop.remove_reader(listener.fileno())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for uid in stage.playing("", 1 << 30)[0]:
+            stage.stop(uid)
 
 
 class _Agent:
