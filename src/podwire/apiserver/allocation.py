@@ -39,7 +39,9 @@ class Allocator:
             try:
                 take()
             except Unavailable as error:
-                problems.append(f"{kind.kind} {tree['metadata'].get('namespace', '')}/{tree['metadata']['name']}: {error}")
+                meta = tree["metadata"]
+                name = f"{meta['namespace']}/{meta['name']}" if meta.get("namespace") else meta["name"]
+                problems.append(f"{kind.kind} {name}: {error}")
         return problems
 
     def begin(self, kind: Kind, tree: Tree, old: Tree | None) -> Grant:
