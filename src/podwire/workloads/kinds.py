@@ -6,6 +6,7 @@ them as they are.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from podwire.objects import apps
@@ -33,6 +34,20 @@ class ReplicaSet(apps.ReplicaSet, frozen=True):
 
 TREE_DEPLOYMENTS = Resource(DEPLOYMENTS.group, DEPLOYMENTS.version, DEPLOYMENTS.plural, DEPLOYMENTS.kind, True, Deployment)
 TREE_REPLICA_SETS = Resource(REPLICA_SETS.group, REPLICA_SETS.version, REPLICA_SETS.plural, REPLICA_SETS.kind, True, ReplicaSet)
+
+
+def selector_entry(namespace: str, labels: Mapping[str, str]) -> tuple[str, str, str]:
+    """Give the entry under which a selector is found by a Pod that it may match: one of its labels, the same for equal selectors.
+
+    A selector of expressions alone stands under no label; ``label_entries`` of any Pod has that entry too.
+    """
+    first = min(labels.items(), default=("", ""))
+    return namespace, *first
+
+
+def label_entries(namespace: str, labels: Mapping[str, str]) -> list[tuple[str, str, str]]:
+    """Give the entries under which selectors that may match these labels stand."""
+    return [(namespace, key, value) for key, value in labels.items()] + [(namespace, "", "")]
 
 
 def controller_of(meta: ObjectMeta) -> OwnerReference | None:

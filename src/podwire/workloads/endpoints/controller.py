@@ -20,6 +20,7 @@ from podwire.objects.resources import ENDPOINT_SLICES, ENDPOINTS, NODES, PODS, S
 from podwire.workloads import names, work
 from podwire.workloads.endpoints import desired, slices
 from podwire.workloads.expectations import Expectations
+from podwire.workloads.kinds import label_entries, selector_entry
 from podwire.workloads.nodes.desired import ZONE
 
 LEGACY_REST_S = 1.0
@@ -28,8 +29,8 @@ LEGACY_REST_S = 1.0
 class EndpointControllers:
     def __init__(self, context: Context) -> None:
         self._context, self._client = context, context.client
-        self._services = context.informer(SERVICES, indexes={"namespace": lambda value: [value.namespace]})
-        self._pods = context.informer(PODS, indexes={"namespace": lambda value: [value.namespace], "label": _labels})
+        self._services = context.informer(SERVICES, indexes={"selector": _selector})
+        self._pods = context.informer(PODS, indexes={"label": _labels})
         self._nodes = context.informer(NODES)
         self._slices = context.informer(ENDPOINT_SLICES, indexes={"service": lambda value: [value.service_key]})
         self._endpoints = context.informer(ENDPOINTS)
@@ -62,14 +63,19 @@ class EndpointControllers:
         value = new or old
         if value is not None:
             self._mark(value.key)
+        if new is None and value is not None:
+            self._legacy_work.mark(value.key)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         value = new or old
         if value is None or (old is not None and new is not None and _same(old, new)):
             return
-        for service in self._services.table.by("namespace", value.namespace):
-            if any(pod is not None and selects(service.spec.selector, pod.metadata.labels) for pod in (old, new)):
-                self._mark(service.key)
+        services = self._services.table.snapshot()
+        for labels in {id(pod.metadata.labels): pod.metadata.labels for pod in (old, new) if pod is not None}.values():
+            for entry in label_entries(value.namespace, labels):
+                for service in services.by("selector", entry):
+                    if selects(service.spec.selector, labels):
+                        self._mark(service.key)
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         if new is not None and old is None:
@@ -173,6 +179,10 @@ class EndpointControllers:
 
 def _labels(pod: Pod) -> Iterable[tuple[str, str, str]]:
     return [(pod.namespace, key, value) for key, value in pod.metadata.labels.items()]
+
+
+def _selector(service: Service) -> list[tuple[str, str, str]]:
+    return [selector_entry(service.namespace, service.spec.selector)] if service.spec.selector else []
 
 
 def _same(old: Pod, new: Pod) -> bool:

@@ -83,7 +83,8 @@ class Nodes:
         if taints is not None:
             patch = {"metadata": {"resourceVersion": node.metadata.resource_version}, "spec": {"taints": taints or None}}
             await self._client.patch(NODES, name, "", patch)
-        waits = [await self._evict(pod, node) for pod in self._pods.table.by("node", name)]
+        evicting = any(taint.effect == "NoExecute" for taint in node.spec.taints)
+        waits = [await self._evict(pod, node) for pod in self._pods.table.by("node", name)] if evicting else []
         return max(0.1, min([left if left > 0 else self._grace_s, *(one for one in waits if one is not None)]))
 
     async def _unready(self, pod: Pod) -> None:

@@ -13,7 +13,7 @@ from podwire.objects.core import Pod
 from podwire.objects.resources import PODS
 from podwire.workloads import names, work
 from podwire.workloads.expectations import Expectations
-from podwire.workloads.kinds import TREE_REPLICA_SETS, ReplicaSet, controller_of
+from podwire.workloads.kinds import TREE_REPLICA_SETS, ReplicaSet, controller_of, label_entries, selector_entry
 from podwire.workloads.replicasets import desired
 
 
@@ -21,7 +21,7 @@ class ReplicaSets:
     def __init__(self, context: Context) -> None:
         self._context, self._client = context, context.client
         self._events = context.recorder("replicaset-controller")
-        self._sets = context.informer(TREE_REPLICA_SETS, indexes={"uid": lambda value: [value.metadata.uid]})
+        self._sets = context.informer(TREE_REPLICA_SETS, indexes={"selector": _selector})
         self._pods = context.informer(PODS, indexes={"controller": _controller, "orphan": _orphan})
         self._expectations = Expectations()
         self._work = work.reconciler(context, "replicasets", self._operate, concurrency=16)
@@ -50,9 +50,11 @@ class ReplicaSets:
             if reference is not None and reference.kind == "ReplicaSet":
                 self._work.mark(f"{value.namespace}/{reference.name}")
         if owner is None and new is not None and not new.terminating:
-            for candidate in self._sets.table.snapshot():
-                if candidate.namespace == new.namespace and candidate.spec.selector.matches(new.metadata.labels):
-                    self._work.mark(candidate.key)
+            sets = self._sets.table.snapshot()
+            for entry in label_entries(new.namespace, new.metadata.labels):
+                for candidate in sets.by("selector", entry):
+                    if candidate.spec.selector.matches(new.metadata.labels):
+                        self._work.mark(candidate.key)
 
     async def _operate(self, key: str) -> float | None:
         replica_set = self._sets.table.get(key)
@@ -139,6 +141,10 @@ class ReplicaSets:
 def _controller(pod: Pod) -> list[str]:
     owner = controller_of(pod.metadata)
     return [owner.uid] if owner is not None else []
+
+
+def _selector(replica_set: ReplicaSet) -> list[tuple[str, str, str]]:
+    return [selector_entry(replica_set.namespace, replica_set.spec.selector.match_labels)]
 
 
 def _orphan(pod: Pod) -> list[str]:

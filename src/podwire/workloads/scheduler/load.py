@@ -7,7 +7,7 @@ scheduling one Pod costs the same in a cluster of ten Pods and of ten thousand.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Self
 
 from podwire.objects.core import Pod
@@ -41,7 +41,7 @@ class Load:
     def __init__(self) -> None:
         self._nodes: Counter[str] = Counter()
         self._groups: Counter[tuple[str, str]] = Counter()
-        self._ports: Counter[tuple[str, str, int]] = Counter()
+        self._ports: dict[str, Counter[tuple[str, int]]] = {}
 
     @classmethod
     def of(cls, pods: Iterable[Pod]) -> Self:
@@ -63,9 +63,12 @@ class Load:
         if not self._groups[node, group_of(pod)]:
             del self._groups[node, group_of(pod)]
         for protocol, number in host_ports(pod):
-            self._ports[node, protocol, number] += step
-            if not self._ports[node, protocol, number]:
-                del self._ports[node, protocol, number]
+            ports = self._ports.setdefault(node, Counter())
+            ports[protocol, number] += step
+            if not ports[protocol, number]:
+                del ports[protocol, number]
+            if not ports:
+                del self._ports[node]
 
     def on_node(self, node: str) -> int:
         return self._nodes[node]
@@ -73,8 +76,8 @@ class Load:
     def of_group(self, node: str, group: str) -> int:
         return self._groups[node, group]
 
-    def host_ports(self, node: str) -> set[tuple[str, int]]:
-        return {(protocol, number) for name, protocol, number in self._ports if name == node}
+    def host_ports(self, node: str) -> Collection[tuple[str, int]]:
+        return self._ports.get(node, ())
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Load):

@@ -1,0 +1,354 @@
+"""The controllers as a process of their own against a real API server, with nodes that only say that their Pods run."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import running_apiserver
+from podwire.client.api import Client
+from podwire.client.errors import ApiError
+from podwire.client.informer import Informer
+from podwire.daemon.config import AgentConfig
+from podwire.daemon.context import Context
+from podwire.objects.core import Pod
+from podwire.objects.resources import (
+    DEPLOYMENTS,
+    ENDPOINT_SLICES,
+    ENDPOINTS,
+    EVENTS,
+    LEASES,
+    NAMESPACES,
+    NODES,
+    PODS,
+    REPLICA_SETS,
+    SECRETS,
+    SERVICE_ACCOUNTS,
+    SERVICES,
+)
+from podwire.workloads.controller import run as run_controllers
+
+LIMIT_S = 30.0
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[running_apiserver.ApiServer]:
+    with tempfile.TemporaryDirectory(prefix="pw") as folder:
+        started = running_apiserver.start(Path(folder))
+        try:
+            yield started
+        finally:
+            started.stop()
+            started.listener.close()
+
+
+def stamp() -> str:
+    return f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+class Kubelet:
+    """Plays the nodes: every Pod on them runs and is ready at once, and ends when it is told to."""
+
+    def __init__(self, client: Client) -> None:
+        self.client = client
+        self.ips = itertools.count(2)
+        self.known: set[str] = set()
+        self.tasks: set[asyncio.Task[None]] = set()
+
+    async def register(self, name: str, zone: str) -> None:
+        body = {"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}}
+        with contextlib.suppress(ApiError):
+            await self.client.create(NODES, body)
+        ready = {"type": "Ready", "status": "True", "lastTransitionTime": stamp(), "lastHeartbeatTime": stamp()}
+        state = {"allocatable": {"pods": "110"}, "conditions": [ready]}
+        await self.client.patch(NODES, name, "", {"status": state}, subresource="status")
+        lease = {"metadata": {"name": name, "namespace": "kube-node-lease"}, "spec": {"holderIdentity": name}}
+        with contextlib.suppress(ApiError):
+            await self.client.create(LEASES, lease)
+
+    async def renew(self, name: str) -> None:
+        spec = {"renewTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
+        await self.client.patch(LEASES, name, "kube-node-lease", {"spec": spec})
+
+    async def run(self) -> None:
+        informer = Informer(self.client, PODS)
+        informer.subscribe(self._changed)
+        await informer.run()
+
+    def _changed(self, _old: Pod | None, new: Pod | None) -> None:
+        if new is not None and new.spec.node_name:
+            task = asyncio.get_running_loop().create_task(self._play(new))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _play(self, pod: Pod) -> None:
+        with contextlib.suppress(ApiError):
+            if pod.terminating:
+                await self.client.delete(PODS, pod.name, pod.namespace, grace=0)
+            elif pod.metadata.uid not in self.known:
+                self.known.add(pod.metadata.uid)
+                number = next(self.ips)
+                ip = f"10.4.{number // 250}.{number % 250 + 1}"
+                conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": stamp()}]
+                state = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions}
+                await self.client.patch(PODS, pod.name, pod.namespace, {"status": state}, kind="strategic", subresource="status")
+
+
+@asynccontextmanager
+async def cluster(server: running_apiserver.ApiServer, **config: Any) -> AsyncIterator[tuple[Client, Kubelet]]:
+    admin = Client.from_kubeconfig(server.kubeconfig())
+    controllers = Client.from_kubeconfig(server.kubeconfig(running_apiserver.CONTROLLER))
+    kubelet = Kubelet(admin)
+    context = Context(controllers, AgentConfig(**config), parts=["workloads"])
+    for name, zone in (("n1", "a"), ("n2", "b"), ("n3", "c")):
+        await kubelet.register(name, zone)
+    tasks = [asyncio.create_task(run_controllers(context)), asyncio.create_task(kubelet.run())]
+    try:
+        await until(lambda: not context.unready)
+        yield admin, kubelet
+    finally:
+        for task in [*tasks, *kubelet.tasks]:
+            task.cancel()
+        results = await asyncio.gather(*tasks, *kubelet.tasks, return_exceptions=True)
+        context.cancel_all()
+        await context.flush_events()
+        await asyncio.sleep(0)
+        await admin.close()
+        await controllers.close()
+        assert all(isinstance(result, asyncio.CancelledError) for result in results[:2]), results
+
+
+async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]]) -> Any:
+    """Wait until the condition holds and give what it gave; an object that is not there counts as not yet."""
+    last: Any = None
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                try:
+                    last = condition()
+                    if isinstance(last, Awaitable):
+                        last = await last
+                    if last:
+                        return last
+                except ApiError as error:
+                    if not error.not_found:
+                        raise
+                    last = error
+                await asyncio.sleep(0.02)
+    except TimeoutError:
+        raise AssertionError(f"not within {LIMIT_S} s; the last answer: {last!r}") from None
+
+
+async def namespace(client: Client, name: str) -> str:
+    await client.create(NAMESPACES, {"metadata": {"name": name}})
+    return name
+
+
+def web(replicas: int, image: str = "nginx", **spec: Any) -> dict[str, Any]:
+    template = {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [{"name": "c", "image": image}]}}
+    body = {"replicas": replicas, "selector": {"matchLabels": {"app": "web"}}, "template": template}
+    return {"metadata": {"name": "web"}, "spec": body | spec}
+
+
+async def rolled_out(client: Client, where: str, replicas: int) -> bool:
+    found = await client.get(DEPLOYMENTS, "web", where)
+    state = found.status
+    counts = (state.replicas, state.updated_replicas, state.available_replicas)
+    return state.observed_generation == found.metadata.generation and counts == (replicas,) * 3
+
+
+async def test_a_deployment_becomes_pods_on_all_zones_and_endpoints(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "first")
+        await client.create(SERVICES, {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}, where)
+        await client.create(DEPLOYMENTS, web(6), where)
+        await until(lambda: rolled_out(client, where, 6))
+        pods = await client.list(PODS, where)
+        assert sorted(pod.spec.node_name for pod in pods) == ["n1", "n1", "n2", "n2", "n3", "n3"]
+
+        async def all_ready() -> bool:
+            slices = await client.list(ENDPOINT_SLICES, where, labels="kubernetes.io/service-name=web")
+            return {one.addresses[0] for part in slices for one in part.endpoints if one.ready} == {pod.status.pod_ip for pod in pods}
+
+        await until(all_ready)
+
+        async def in_the_older_form() -> bool:
+            return [len(one.addresses) for one in (await client.get(ENDPOINTS, "web", where)).subsets] == [6]
+
+        await until(in_the_older_form)
+
+        async def told() -> bool:
+            return {"ScalingReplicaSet", "SuccessfulCreate", "Scheduled"} <= {one.reason for one in await client.list(EVENTS, where)}
+
+        await until(told)
+
+
+async def test_a_rolling_update_and_the_way_back(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "rolling")
+        await client.create(DEPLOYMENTS, web(4), where)
+        await until(lambda: rolled_out(client, where, 4))
+        first = await client.get_tree(DEPLOYMENTS, "web", where)
+        patch = {"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "nginx:2"}]}}}}
+        await client.patch(DEPLOYMENTS, "web", where, patch, kind="strategic")
+        await until(lambda: rolled_out(client, where, 4))
+        await client.patch(DEPLOYMENTS, "web", where, {"spec": {"template": first["spec"]["template"]}}, kind="strategic")
+        await until(lambda: rolled_out(client, where, 4))
+        sets = await client.list(REPLICA_SETS, where)
+        assert sorted(one.spec.replicas for one in sets) == [0, 4]
+        revision = await until(lambda: client.get(DEPLOYMENTS, "web", where))
+        assert revision.metadata.annotations["deployment.kubernetes.io/revision"] == "3"
+        images = {container.image for pod in await client.list(PODS, where) for container in pod.spec.containers}
+        assert images == {"nginx"}
+
+
+async def test_many_pods_are_exactly_many(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "many")
+        await client.create(DEPLOYMENTS, web(0), where)
+        created: set[str] = set()
+        informer = Informer(client, PODS, namespace=where)
+        informer.subscribe(lambda old, new: created.add(new.name) if new is not None else None)
+        task = asyncio.create_task(informer.run())
+        for size in (120, 30, 90):
+            await client.patch(DEPLOYMENTS, "web", where, {"spec": {"replicas": size}})
+            await until(lambda size=size: rolled_out(client, where, size))
+        await until(lambda: len(informer.table) == 90)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        assert len(created) == 120 + 60, "none was made twice"
+
+
+async def test_what_is_owned_goes_with_its_owner(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "owned")
+        for propagation in ("Background", "Foreground"):
+            await client.create(DEPLOYMENTS, web(2), where)
+            await until(lambda: rolled_out(client, where, 2))
+            await client.delete(DEPLOYMENTS, "web", where, propagation=propagation)
+
+            async def empty() -> bool:
+                lists = [await client.list(one, where) for one in (DEPLOYMENTS, REPLICA_SETS, PODS)]
+                return not any(lists)
+
+            await until(empty)
+        await client.create(DEPLOYMENTS, web(2), where)
+        await until(lambda: rolled_out(client, where, 2))
+        before = {pod.name for pod in await client.list(PODS, where)}
+        await client.delete(DEPLOYMENTS, "web", where, propagation="Orphan")
+
+        async def gone() -> bool:
+            return not await client.list(DEPLOYMENTS, where)
+
+        await until(gone)
+        await client.create(DEPLOYMENTS, web(2), where)
+        await until(lambda: rolled_out(client, where, 2))
+        assert {pod.name for pod in await client.list(PODS, where)} == before, "adopted again"
+
+
+async def test_a_namespace_is_emptied_and_goes(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "ending")
+        await client.create(DEPLOYMENTS, web(3), where)
+        await until(lambda: rolled_out(client, where, 3))
+        await until(lambda: client.get(SECRETS, "default-token", where))
+        await client.delete(NAMESPACES, where)
+
+        async def gone() -> bool:
+            return where not in {one.name for one in await client.list(NAMESPACES)}
+
+        await until(gone)
+        assert await client.list(PODS, where) == []
+
+
+async def test_accounts_have_tokens_that_the_api_knows(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "accounts")
+        await client.create(SERVICE_ACCOUNTS, {"metadata": {"name": "robot"}}, where)
+        tree = await until(lambda: client.get_tree(SECRETS, "robot-token", where))
+        assert sorted(tree["data"]) == ["ca.crt", "namespace", "token"]
+        await client.delete(SERVICE_ACCOUNTS, "robot", where)
+
+        async def gone() -> bool:
+            return "robot-token" not in {one.name for one in await client.list(SECRETS, where)}
+
+        await until(gone)
+
+
+async def test_a_pod_that_fits_nowhere_says_why_and_is_placed_when_it_can_be(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "nowhere")
+        spec = {"containers": [{"name": "c", "image": "x"}], "nodeSelector": {"disk": "ssd"}}
+        await client.create(PODS, {"metadata": {"name": "picky"}, "spec": spec}, where)
+
+        async def reason() -> str:
+            found = await client.get(PODS, "picky", where)
+            return next((one.message for one in found.status.conditions if one.type == "PodScheduled" and one.status == "False"), "")
+
+        assert await until(reason) == "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
+        await client.patch(NODES, "n2", "", {"metadata": {"labels": {"disk": "ssd"}}})
+
+        async def placed() -> bool:
+            return (await client.get(PODS, "picky", where)).ready
+
+        await until(placed)
+        assert (await client.get(PODS, "picky", where)).spec.node_name == "n2"
+
+
+async def test_pods_of_a_node_that_is_silent_move(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server, node_grace_s=1.5) as (client, kubelet):
+
+        async def beat() -> None:
+            while True:
+                for name in ("n1", "n3"):
+                    await kubelet.renew(name)
+                await asyncio.sleep(0.2)
+
+        beating = asyncio.create_task(beat())
+        where = await namespace(client, "silent")
+        body = web(3)
+        soon = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
+        body["spec"]["template"]["spec"]["tolerations"] = [soon]
+        await client.create(DEPLOYMENTS, body, where)
+
+        async def lost() -> bool:
+            return not (await client.get(NODES, "n2")).ready
+
+        await until(lost)
+
+        async def elsewhere() -> bool:
+            pods = [pod for pod in await client.list(PODS, where) if not pod.terminating]
+            return len(pods) == 3 and all(pod.ready and pod.spec.node_name != "n2" for pod in pods)
+
+        await until(elsewhere)
+        taints = {taint.key for taint in (await client.get(NODES, "n2")).spec.taints}
+        assert "node.kubernetes.io/unreachable" in taints
+        await kubelet.register("n2", "b")
+        await kubelet.renew("n2")
+
+        async def clean() -> bool:
+            return not (await client.get(NODES, "n2")).spec.taints
+
+        await until(clean)
+        beating.cancel()
+        await asyncio.gather(beating, return_exceptions=True)
+
+
+async def test_controllers_outlive_their_api_server(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "outlive")
+        await client.create(DEPLOYMENTS, web(2), where)
+        await until(lambda: rolled_out(client, where, 2))
+        server.kill()
+        await asyncio.to_thread(server.run)
+        await client.patch(DEPLOYMENTS, "web", where, {"spec": {"replicas": 5}})
+        await until(lambda: rolled_out(client, where, 5))
