@@ -22,6 +22,7 @@ class _Side(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
         self.other: _Side | None = None
         self._ended = False  # nothing more comes from here
+        self._early: list[bytes] = []  # what came before there was an other side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast("asyncio.Transport", transport)
@@ -30,11 +31,26 @@ class _Side(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.other is not None and self.other.transport is not None:
             self.other.transport.write(data)
+        elif self.other is None:
+            self._early.append(data)
+
+    def join(self, far: _Side) -> None:
+        """Be one of two from now on, and pass on what each has got so far."""
+        far.other, self.other = self, far
+        for source, target in ((self, far), (far, self)):
+            assert target.transport is not None
+            for data in source._early:
+                target.transport.write(data)
+            source._early.clear()
+            if source._ended:
+                target.transport.write_eof()
 
     def eof_received(self) -> bool:
         self._ended = True
         other = self.other
-        if other is None or other.transport is None or other.transport.is_closing():
+        if other is None:
+            return True  # passed on when there is an other side
+        if other.transport is None or other.transport.is_closing():
             return False
         other.transport.write_eof()
         if other._ended:
@@ -60,7 +76,7 @@ class _Side(asyncio.Protocol):
 
 
 class _Accepted(_Side):
-    """The side that called. Nothing is read from it before there is an other side."""
+    """The side that called. It is not read from before there is an other side, but for what an event loop reads at once all the same."""
 
     def __init__(self, relay: Relay) -> None:
         super().__init__()
@@ -123,11 +139,11 @@ class Relay:
         except OSError:  # also a timeout: whoever called sees a connection that breaks, as without a relay
             side.transport.abort()
             return
-        far.other, side.other = side, far
         if side.transport.is_closing():
             assert far.transport is not None
             far.transport.abort()
         else:
+            side.join(far)
             side.transport.resume_reading()
 
     async def close(self) -> None:
