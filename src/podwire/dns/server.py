@@ -17,7 +17,7 @@ import functools
 import socket
 import struct
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 Respond = Callable[[bytes, bool], "bytes | asyncio.Future[bytes] | None"]  # query, over UDP: answer now, or later, or none
 
@@ -119,10 +119,9 @@ class _Connection(asyncio.Protocol):
         self._timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)  # not every event loop's transports are of that class
         if len(self._all) >= CONNECTIONS:
-            transport.abort()
+            self._transport.abort()
             return
         self._all.add(self)
         self._restart_timer()

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import uvloop
 
 import running_apiserver
 from podwire.client.api import Client
@@ -110,7 +111,8 @@ def in_loop(folder: Path, body: Callable[[Client], Any]) -> None:
             await body(client)
 
     try:
-        asyncio.run(main())
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:  # as in a Pod
+            runner.run(main())
     finally:
         server.stop()
 
