@@ -123,7 +123,7 @@ class Nftables:
 
     def generation(self) -> int:
         """The number of transactions that this namespace has seen; any change of any table makes it another."""
-        (answer,) = self._ask(nfnetlink.GETGEN, "ip", what="ask for the ruleset's generation", many=False)
+        (answer,) = self._ask(nfnetlink.GETGEN, what="ask for the ruleset's generation", many=False)
         return netlink.to_be(netlink.attributes(answer, 4)[NFTA.GEN_ID])
 
     def dump(self, tables: Iterable[TableName] | None = None) -> Ruleset:
@@ -147,11 +147,9 @@ class Nftables:
         raise KernelRefused(errno.EINTR, "list ruleset", "it kept changing")
 
     def _dump(self, wanted: list[TableName] | None) -> Ruleset:
-        comments: dict[TableName, str] = {}
-        for family in _FAMILIES if wanted is None else dict.fromkeys(family for family, _ in wanted):
-            for payload in self._ask(nfnetlink.GETTABLE, family, what=f"list tables {family}"):
-                comments[dump.table_of(payload)] = dump.table_comment(payload)
-        names = list(comments) if wanted is None else [name for name in wanted if name in comments]
+        payloads = self._ask(nfnetlink.GETTABLE, what="list tables")
+        comments = {dump.table_of(payload): dump.table_comment(payload) for payload in payloads}
+        names = [name for name in comments if name[0] in _FAMILIES] if wanted is None else [name for name in wanted if name in comments]
         return Ruleset(tuple(self._table(name, comments[name]) for name in names))
 
     def _table(self, name: TableName, comment: str) -> Table:
@@ -159,8 +157,10 @@ class Nftables:
         filtered = string(NFTA.TABLE_NAME, name[1])
         sets: dict[str, Set] = {}
         for payload in self._ask(nfnetlink.GETSET, family, filtered, what=what):
-            one = dump.declaration(payload)
-            sets[one.name] = self._with_elements(name, one, what)
+            one = self._with_elements(name, dump.declaration(payload), what)
+            if not dump.is_whole(payload, one):
+                raise _Changing  # a hash table without a declared size grows in the background, and a walk then misses elements
+            sets[one.name] = one
         rules: dict[str, list[Rule]] = defaultdict(list)
         for payload in self._ask(nfnetlink.GETRULE, family, filtered, what=what):
             chain, rule = dump.rule(payload, family, sets)
@@ -176,10 +176,11 @@ class Nftables:
         payloads = self._ask(nfnetlink.GETSETELEM, table[0], asked, what=what)
         return dump.with_elements(one, payloads)
 
-    def _ask(self, kind: int, family: str, payload: bytes = b"", *, what: str, many: bool = True) -> list[bytes]:
+    def _ask(self, kind: int, family: str = "", payload: bytes = b"", *, what: str, many: bool = True) -> list[bytes]:
         self._sequence += 1
         sequence, flags = self._sequence, netlink.REQUEST | (netlink.DUMP if many else 0)
-        self._socket.send(nfnetlink.message(nfnetlink.NFTABLES, kind, flags, sequence, nfnetlink.FAMILIES[family], payload))
+        number = nfnetlink.FAMILIES[family] if family else 0  # 0: all families
+        self._socket.send(nfnetlink.message(nfnetlink.NFTABLES, kind, flags, sequence, number, payload))
         found: list[bytes] = []
         interrupted = False
         while True:

@@ -113,6 +113,12 @@ def with_elements(one: Set, payloads: Iterable[bytes]) -> Set:
     return replace(one, elements=found) if found else one
 
 
+def is_whole(payload: bytes, one: Set) -> bool:
+    """Say whether as many elements were read as the NEWSET message counts. Older kernels do not count; then it is taken to be so."""
+    count = attributes(payload, 4).get(A.SET_COUNT)
+    return count is None or bool(one.flags & {"interval", "timeout", "dynamic"}) or len(one.elements) == to_be(count)
+
+
 def element(data: bytes, one: Set) -> Element:
     """Read the attributes of one element. Of a single-field interval it is its first value alone."""
     return _element(attributes(data), by_end="interval" in one.flags)[0]

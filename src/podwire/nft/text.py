@@ -85,6 +85,8 @@ def _table(words: Words) -> Table:
 def _closed(words: Words) -> bool:
     while words.peek() in ("\n", ";"):
         words.next()
+    if not words.peek():
+        raise words.error("the text ends too early")
     return words.take("}")
 
 

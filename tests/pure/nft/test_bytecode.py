@@ -1,0 +1,105 @@
+"""Changes as bytes: sizes, the fast path against the slow one, and what is refused before it is sent."""
+
+from __future__ import annotations
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podwire import nft
+from podwire.nft import AddElements, AddRule, DeleteElements, Element, Unreadable, bytecode
+from podwire.nft.commands import render_change
+from podwire.nft.difference import batches, difference
+from podwire.wire import netlink
+
+T = ("ip", "t")
+LAYOUT = nft.table("table ip t { map m { typeof ct mark . meta mark : ip daddr . th dport; size 65536; } set s { type inet_service; } }")
+M, S = LAYOUT.set("m"), LAYOUT.set("s")
+KEY, VALUE = struct.Struct("=II"), struct.Struct(">IHxx")
+
+
+def backends(count: int, comment: str = "") -> list[Element]:
+    return [Element(KEY.pack(i, i % 7), VALUE.pack(0x0A040000 + i, 8080), comment=comment and f"{comment}-{i}") for i in range(count)]
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**32 - 1), st.text(st.characters(exclude_characters='"\n', codec="utf-8"), max_size=20)), max_size=40
+    )
+)
+def test_the_fast_path_says_the_same_as_the_slow_one(rows: list[tuple[int, str]]) -> None:
+    elements = [Element(KEY.pack(number, 1), VALUE.pack(number, 80), comment=comment) for number, comment in rows]
+    assert list(bytecode._plain(elements, keys_only=False)) == list(bytecode._any(M, elements, keys_only=False))
+    assert list(bytecode._plain(elements, keys_only=True)) == list(bytecode._any(M, elements, keys_only=True))
+
+
+def test_short_keys_are_padded_alike() -> None:
+    elements = [S.element((80,)), S.element((443,), comment="https")]
+    assert list(bytecode._plain(elements, keys_only=False)) == list(bytecode._any(S, elements, keys_only=False))
+
+
+def test_many_elements_go_as_messages_below_the_attributes_limit() -> None:
+    transaction = bytecode.encode([AddElements(T, M, backends(10_000, "default/web"))])
+    sizes = [len(part) for part in transaction.parts]
+    assert max(sizes) < 65_535
+    assert sum(sizes) > 600_000
+    assert {transaction.origin(sequence) for sequence in range(transaction.first, transaction.last + 1)} == {0}
+
+
+@pytest.mark.parametrize("limit", [5_000, 50_000, 200_000])
+@pytest.mark.parametrize("comment", ["", "default/web", "wäb"])
+def test_batches_keep_to_their_limit_and_to_their_order(limit: int, comment: str) -> None:
+    elements = backends(5_000, comment)
+    replaced = [Element(e.key, VALUE.pack(1, 1), comment=e.comment) for e in elements]
+    changes = [AddElements(T, M, elements), DeleteElements(T, M, elements), AddElements(T, M, replaced), DeleteElements(T, M, replaced)]
+    cut = list(batches(changes, limit))
+    assert max(len(bytecode.encode(batch).datagram) for batch in cut) <= limit
+    flat = [(type(change), element) for batch in cut for change in batch for element in change.elements]
+    assert sorted(str(one) for one in flat) == sorted(str((type(change), element)) for change in changes for element in change.elements)
+    for batch in cut:  # what is deleted to be replaced is replaced in the same transaction
+        gone = [e.key for c in batch if isinstance(c, DeleteElements) for e in c.elements if e.value != VALUE.pack(1, 1)]
+        added = [e.key for c in batch if isinstance(c, AddElements) for e in c.elements if e.value == VALUE.pack(1, 1)]
+        assert gone == added
+
+
+def test_a_small_difference_is_one_transaction() -> None:
+    want = nft.Ruleset((nft.table("table ip t { set s { type mark; } chain c { ct mark @s drop } }"),))
+    assert len(difference(nft.Ruleset(), want)) == 1
+    assert difference(want, want) == []
+
+
+def test_every_message_but_the_last_goes_without_acknowledgement() -> None:
+    transaction = bytecode.encode([nft.AddTable(T), AddElements(T, M, backends(3)), nft.FlushSet(T, "m")], 10)
+    found = list(netlink.messages(transaction.datagram))
+    assert [message.flags & netlink.ACK for message in found] == [0, 0, 0, netlink.ACK, 0]
+    assert [message.sequence for message in found] == [10, 11, 12, 13, 14]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (AddElements(T, M, [Element(KEY.pack(1, 1), VALUE.pack(1, 1), comment="x" * 128)]), "at most 127 bytes"),
+        (AddRule(T, "c", nft.rule("accept", family="ip").__class__((nft.Unknown("xt"),))), "xt is not known"),
+        (AddRule(("ip6", "t"), "c", nft.rule("ip saddr 10.0.0.1 drop")), "ip in a table of the family ip6"),
+    ],
+)
+def test_what_cannot_be_said_is_refused(change: nft.Change, message: str) -> None:
+    with pytest.raises(Unreadable, match=message):
+        bytecode.encode([change])
+
+
+def test_changes_print_as_commands() -> None:
+    shown = [
+        render_change(nft.AddChain(T, nft.Chain("c", type="nat", hook="prerouting", priority=-100))),
+        render_change(AddRule(T, "c", nft.rule("ct mark 7 drop"))),
+        render_change(AddElements(T, S, [S.element((port,)) for port in (80, 81, 82, 83, 84)])),
+        render_change(DeleteElements(T, M, backends(1, "default/web"))),
+    ]
+    assert shown == [
+        "add chain ip t c { type nat hook prerouting priority dstnat; policy accept; }",
+        "add rule ip t c ct mark 0x00000007 drop",
+        "add element ip t s { 80, 81, 82 } (and 2 more)",
+        'delete element ip t m { 0x00000000 . 0x00000000 comment "default/web-0" : 10.4.0.0 . 8080 }',
+    ]
