@@ -1,0 +1,28 @@
+"""Users and clusters for end-to-end tests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from e2e.lab import USERS, Cluster, User, a_cluster, a_user
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if {"user", "cluster"} & set(metafunc.fixturenames):
+        metafunc.parametrize("uid", USERS, ids=lambda uid: "root" if uid == 0 else f"uid-{uid}", scope="session")
+
+
+@pytest.fixture
+def user(uid: int) -> Iterator[User]:
+    """Somebody with an empty home."""
+    with a_user(uid) as somebody:
+        yield somebody
+
+
+@pytest.fixture(scope="session")
+def cluster(uid: int) -> Iterator[Cluster]:
+    """A running cluster of three nodes in three zones, shared by the tests that only add to it in namespaces of their own."""
+    with a_user(uid) as somebody, a_cluster(somebody, "shared") as running:
+        yield running
