@@ -100,12 +100,15 @@ class _Building:
             return 0
         number = self.numbers.id(target, view)
         pack, node = _MARKS.pack, self.node
+        label = target if view == "cluster" else f"{target} {view}"
         ports = {port: _PORT.pack(port) for port in {b.port for b in backends}}
         seated = {address_bytes(b.address) + ports[b.port]: b.pod for b in backends}
         slots = self.numbers.slots(number, seated)
-        label = target if view == "cluster" else f"{target} {view}"
         self.add("sizes", _MARK.pack(number), _MARK.pack(len(slots)), label[:COMMENT])
-        rows = [Element(pack(number, slot), endpoint, b"", f"{target} {seated[endpoint]}"[:COMMENT]) for slot, endpoint in enumerate(slots)]
+        rows = [
+            Element(pack(number, slot), endpoint, b"", (f"{target} {pod}" if (pod := seated[endpoint]) else target)[:COMMENT])
+            for slot, endpoint in enumerate(slots)
+        ]
         if affinity_s:
             handles = self.numbers.handles(number, slots)
             self.lists.setdefault("handles", []).extend(

@@ -14,6 +14,7 @@ Where two Services claim one address and port, the first by name has it; the oth
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -37,6 +38,7 @@ _IS_SHARED = tuple(field in SHARED for field in _FIELDS)
 _CEILING = mark(0)
 
 Batches = list[list[nft.Change]]
+Notes = dict[bytes, tuple[Element | None, Element | None]]  # by key: as it is in the kernel, as it should be
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +71,7 @@ class Program:
         self.services: dict[str, ServiceProgram] = {}
         self._elements: dict[str, Elements] = {}
         self._claims: dict[str, dict[bytes, tuple[tuple[str, Element], ...]]] = {field: {} for field in SHARED}
-        self._noted: dict[str, dict[bytes, tuple[Element | None, Element | None]]] = {field: {} for field in _FIELDS}
+        self._noted: defaultdict[str, Notes] = defaultdict(dict)
         self._stale: dict[str, dict[bytes, tuple[Element, int]]] = {field: {} for field in LATE}
         self._sets = {field: structure.table.set(set_name(field)) for field in _FIELDS}
         self._count = dict.fromkeys(_FIELDS, 0)
@@ -96,16 +98,16 @@ class Program:
         else:
             self.services[key] = service
             self._elements[key] = after
-        for index, field in enumerate(_FIELDS):
-            if before[index] != after[index]:
-                self._differ(key, field, before[index], after[index], shared=_IS_SHARED[index])
+        for field, shared, had, has in zip(_FIELDS, _IS_SHARED, before, after, strict=True):
+            if had != has:
+                self._differ(key, field, had, has, shared=shared)
         if old is not None:
             self._drop_numbers(old, service)
 
     def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...], *, shared: bool) -> None:
         if not before and not shared:
             noted = self._noted[field]
-            new: dict[bytes, tuple[Element | None, Element | None]] = {element.key: (None, element) for element in after}
+            new: Notes = {element.key: (None, element) for element in after}
             if noted.keys().isdisjoint(new):
                 noted.update(new)
                 self._count[field] += len(after)
@@ -161,7 +163,7 @@ class Program:
 
     @property
     def changed(self) -> bool:
-        return any(self._noted.values())
+        return bool(self._noted)
 
     @property
     def round(self) -> int:
@@ -188,9 +190,9 @@ class Program:
         self._untouched = False
         self._write_ceiling()
         taking = self._noted
-        self._noted = {field: {} for field in _FIELDS}
+        self._noted = defaultdict(dict)
         batches = _Batches(self.structure.id)
-        plans = {field: self._plan(field, notes) for field, notes in taking.items() if notes}
+        plans = {field: self._plan(field, taking[field]) for field in _FIELDS if field in taking}
         batches.rules(self._new_chains(plans))
         for field, plan in plans.items():
             batches.put(self._sets[field], plan.replaced, plan.added)
@@ -204,12 +206,14 @@ class Program:
         self._sets = {field: structure.table.set(set_name(field)) for field in _FIELDS}
 
     def _write_ceiling(self) -> None:
+        if not self._noted:
+            return
         wanted = Element(_CEILING, mark(self.numbers.ceiling), b"", "ids were given below")
-        if self._ceiling != wanted and any(self._noted.values()):
+        if self._ceiling != wanted:
             self._noted["sizes"][_CEILING] = (self._ceiling, wanted)
             self._ceiling = wanted
 
-    def _plan(self, field: str, notes: Mapping[bytes, tuple[Element | None, Element | None]]) -> _Plan:
+    def _plan(self, field: str, notes: Notes) -> _Plan:
         plan = _Plan([], [], [])
         stale = self._stale.get(field)
         if not stale and all(before is None for before, _ in notes.values()):
@@ -303,11 +307,12 @@ class Program:
         self._ceiling = present.get("sizes", {}).get(_CEILING)
         for field in _FIELDS:
             there, wanted = present.get(set_name(field), {}), self.wanted(field)
-            notes: dict[bytes, tuple[Element | None, Element | None]] = {
-                key: (there.get(key), element) for key, element in wanted.items() if there.get(key) != element
-            }
+            notes: Notes = {key: (there.get(key), element) for key, element in wanted.items() if there.get(key) != element}
             notes |= {key: (element, None) for key, element in there.items() if key not in wanted}
-            self._noted[field] = notes
+            if notes:
+                self._noted[field] = notes
+            else:
+                self._noted.pop(field, None)
             self._count[field] = len(wanted)
 
     def create(self, *, hooked: bool = True) -> list[nft.Change]:

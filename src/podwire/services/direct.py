@@ -1,0 +1,61 @@
+"""From decoded objects to an acknowledged kernel, without an API server and without an event loop.
+
+What belongs here: the agent's steps in a row (join, decide, program), for one who holds the objects himself: benchmarks, tests, a
+program that plays a node. What must not: anything that the agent does otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from podwire.objects.core import Service
+from podwire.objects.discovery import EndpointSlice
+from podwire.services import desired
+from podwire.services.desired import ServiceProgram
+from podwire.services.tables import Tables
+from podwire.views.frontends import join
+from podwire.views.topology import Place
+
+
+class Direct:
+    """A node's service proxy of one family, driven by hand. Every method returns when the kernel has acknowledged."""
+
+    def __init__(self, tables: Tables, place: Place) -> None:
+        self.tables, self.place = tables, place
+        self._services: dict[str, Service] = {}
+        self._slices: dict[str, dict[str, EndpointSlice]] = {}
+
+    def load(self, services: Iterable[Service], slices: Iterable[EndpointSlice]) -> None:
+        """Take all objects there are and make the kernel hold them; tables that are there are adopted. Raises KernelRefused."""
+        self._services = {service.key: service for service in services}
+        for piece in slices:
+            self._slices.setdefault(piece.service_key, {})[piece.key] = piece
+        wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
+        for _ in self.tables.start(wanted):
+            pass
+
+    def put_service(self, service: Service) -> None:
+        """A Service came or changed. Raises KernelRefused."""
+        self._services[service.key] = service
+        self._update(service.key)
+
+    def put_slice(self, piece: EndpointSlice) -> None:
+        """A slice came or changed. Raises KernelRefused."""
+        self._slices.setdefault(piece.service_key, {})[piece.key] = piece
+        self._update(piece.service_key)
+
+    def delete_service(self, key: str) -> None:
+        """A Service is gone. Raises KernelRefused."""
+        self._services.pop(key, None)
+        self._update(key)
+
+    def expire(self) -> None:
+        """Delete what was kept for packets under way: no sooner than 10 ms after the last change. Raises KernelRefused."""
+        self.tables.expire(self.tables.round)
+
+    def _program(self, key: str) -> ServiceProgram | None:
+        view = join(self._services.get(key), self._slices.get(key, {}).values())
+        return None if view is None else desired.program(view, self.place, self.tables.family.number)
+
+    def _update(self, key: str) -> None:
+        self.tables.update({key: self._program(key)})
