@@ -53,4 +53,18 @@ def test_the_result_is_that_of_the_last_run_that_was_long_enough(outcomes: list[
         if outcomes[max(0, end - size) : end] == [last] * size:
             expected = last
     assert prober.result is expected
-    assert prober.due == len(outcomes) * 10
+    if outcomes and all(outcomes):
+        assert prober.due == len(outcomes) * 10
+
+
+def test_until_it_is_ready_for_the_first_time_a_container_is_looked_at_more_often() -> None:
+    prober = begin(ProbeKind.READINESS, Probe(period_seconds=1), 0)
+    dues = []
+    for _ in range(8):
+        prober = observe(prober, False, prober.due)
+        dues.append(round(prober.due, 2))
+    assert dues == [0.05, 0.15, 0.35, 0.75, 1.55, 2.55, 3.55, 4.55]
+    prober = observe(observe(prober, True, prober.due), False, 5.55)
+    assert round(prober.due, 2) == 6.55
+    liveness = begin(ProbeKind.LIVENESS, Probe(period_seconds=10), 0)
+    assert observe(liveness, False, 0).due == 10
