@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import Final, NoReturn, Self
@@ -94,17 +95,38 @@ class Network:
         if known is not None:
             return known
         self._flush()
-        try:
-            answers = self._ask(link_messages.GETLINK, link_messages.query(name), f"ip link show dev {name}")
-        except KernelRefused as refused:
-            if refused.errno == errno.ENODEV:
-                raise LookupError(f"there is no link {name}") from None
-            raise
-        number, _ = link_messages.identity(answers[0])
+        number, _ = link_messages.identity(self._link(name))
         if len(self._indexes) >= _CACHE_LIMIT:
             self._indexes.clear()
         self._indexes[name] = number
         return number
+
+    def wait_running(self, name: str, limit_s: float = 1.0) -> None:
+        """Wait until a link that was set up carries packets.
+
+        A link that gets its carrier learns of it from a kernel thread, up to some milliseconds later; until then it drops what
+        it is to send, and a bridge does not forward to it. To be asked about the link makes Linux 6.8 do that work at once;
+        an older one is asked again until it is done.
+
+        Raises:
+            LookupError: there is no link of this name.
+            KernelRefused: ENETDOWN, it did not come up within ``limit_s``.
+        """
+        deadline = time.monotonic() + limit_s
+        while not link_messages.is_running(found := self._link(name)):
+            if time.monotonic() > deadline:
+                raise KernelRefused(errno.ENETDOWN, f"ip link set dev {name} up", "the link has no carrier")
+            time.sleep(0.001)
+        self._indexes[name] = link_messages.identity(found)[0]
+
+    def _link(self, name: str) -> bytes:
+        """The kernel's description of one link. Raises LookupError."""
+        try:
+            return self._ask(link_messages.GETLINK, link_messages.query(name), f"ip link show dev {name}")[0]
+        except KernelRefused as refused:
+            if refused.errno == errno.ENODEV:
+                raise LookupError(f"there is no link {name}") from None
+            raise
 
     # --------------------------------------------------------------------------------------------------------- dumps
 

@@ -83,7 +83,11 @@ class PodNetwork:
         gateways = [self._gateways[address.version] for address in addresses]
         try:
             self._make_pair(pod, namespace)
+            inside.apply(wiring.up_in_pod())
+            inside.wait_running(wiring.INTERFACE)
             inside.apply(wiring.in_pod(pod, gateways, self._bridge_mac, self._congestion))
+            self._network.wait_running(pod.port)
+            self._network.wait_running(wiring.BRIDGE)  # it has a carrier as long as a port has
             self._network.apply(wiring.on_node_after(pod))
         except KernelRefused:
             self._network.apply(wiring.removal(pod))

@@ -100,15 +100,20 @@ def bridge(ranges: Sequence[IPNetwork], mtu: int = 0, *, exists: bool = False) -
 
 
 def on_node_before(pod: Wires, namespace: int, mtu: int = 0) -> list[Request]:
-    """First of three steps of an attachment: the pair, its far end made inside the Pod's namespace."""
+    """First of four steps of an attachment: the pair, its far end made inside the Pod's namespace."""
     peer = Link(INTERFACE, mac=pod.mac, mtu=mtu, namespace_fd=namespace)
     port = Link(pod.port, "veth", mtu=mtu, peer=peer, master=BRIDGE, up=True, bridge_port=_PORT_FLAGS, address_mode="none")
-    return [add(port), replace(BridgeEntry(pod.port, pod.mac))]
+    return [add(port)]
+
+
+def up_in_pod() -> list[Request]:
+    """Second step, inside the Pod's namespace: both ends are up now, and get their carriers."""
+    return [change(Link("lo", up=True)), change(Link(INTERFACE, up=True, address_mode="none"))]
 
 
 def in_pod(pod: Wires, gateways: Sequence[IPAddress], bridge_mac: bytes, congestion: str) -> list[Request]:
-    """Second step, inside the Pod's namespace. A gateway for each family that the Pod has."""
-    requests = [change(Link("lo", up=True)), change(Link(INTERFACE, up=True, address_mode="none"))]
+    """Third step, inside the Pod's namespace. A gateway for each family that the Pod has."""
+    requests: list[Request] = []
     for address, gateway in zip(pod.addresses, gateways, strict=True):
         everywhere = ip_network("0.0.0.0/0" if address.version == 4 else "::/0")
         requests += [
@@ -121,8 +126,8 @@ def in_pod(pod: Wires, gateways: Sequence[IPAddress], bridge_mac: bytes, congest
 
 
 def on_node_after(pod: Wires) -> list[Request]:
-    """Third step: from now on packets find the Pod."""
-    requests: list[Request] = []
+    """Fourth step: from now on packets find the Pod."""
+    requests: list[Request] = [replace(BridgeEntry(pod.port, pod.mac))]
     for address in pod.addresses:
         requests += [replace(Neighbour(BRIDGE, address, pod.mac)), replace(Route(host_network(address), link=BRIDGE))]
     return requests

@@ -121,6 +121,17 @@ def test_a_pod_that_is_gone_is_unreachable_at_once() -> None:
     network.delete("two", [TWO])  # again: what is not there is none
 
 
+def test_the_first_packet_arrives() -> None:
+    """A link that has just got its carrier drops what it is given; a lost SYN is a second of waiting, and a failed probe."""
+    network = node()
+    for number in range(50):
+        address = IPv4Address("10.4.0.2") + number
+        namespace = network.add_new(f"pod-{number}", [address])
+        with pytest.raises(ConnectionRefusedError):
+            connect(None, address, timeout=0.5)
+        os.close(namespace)
+
+
 def test_adding_over_the_remains_of_an_attempt_replaces_them() -> None:
     network = node()
     old = namespaces.create_network()

@@ -24,6 +24,7 @@ NEWLINK, DELLINK, GETLINK, NEWLINKPROP, DELLINKPROP = 16, 17, 18, 108, 109
 
 _HEADER: Final = Struct("=BxHiII")  # family, device type, index, flags, changed flags
 _IFF_UP: Final = 1
+_IFF_RUNNING: Final = 0x40
 
 _ADDRESS, _NAME, _MTU, _LINK, _MASTER = 1, 3, 4, 5, 10
 _LINKINFO, _ALIAS, _AF_SPEC, _NET_NS_FD, _EXT_MASK, _PROP_LIST, _ALT_NAME = 18, 20, 26, 28, 29, 52, 53
@@ -305,3 +306,9 @@ def dump() -> bytes:
 def identity(payload: bytes) -> tuple[int, str]:
     """Index and name from a ``NEWLINK`` message: what there is to know of most links."""
     return _HEADER.unpack_from(payload)[2], netlink.to_string(netlink.attributes(payload, _HEADER.size)[_NAME])
+
+
+def is_running(payload: bytes) -> bool:
+    """Whether the link of a ``NEWLINK`` message is up and has its carrier."""
+    wanted = _IFF_UP | _IFF_RUNNING
+    return bool(_HEADER.unpack_from(payload)[3] & wanted == wanted)
