@@ -126,10 +126,13 @@ class Application:
         if path == "/metrics":
             return Answer(200, self._metrics(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
         if path == "/":
-            return answer({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v3", "/readyz", "/version"]})
+            return answer({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
         if path == "/openapi/v3":
             # Worked out once, beside the event loop: it reads all schemas.
             return Answer(200, await asyncio.to_thread(openapi.index))
+        if path == "/openapi/v2":
+            body, content_type = openapi.version_2(headers.get(b"accept", b"").decode("latin-1"))
+            return Answer(200, body, content_type=content_type.encode())
         if path.startswith("/openapi/v3/"):
             return await self._document(path.removeprefix("/openapi/v3/"))
         return discovery.respond(path, headers.get(b"accept", b""))

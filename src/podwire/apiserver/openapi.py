@@ -56,6 +56,28 @@ def index() -> bytes:
     return orjson.dumps({"paths": found})
 
 
+OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+
+
+def version_2(accept: str) -> tuple[bytes, str]:
+    """Give ``/openapi/v2`` and its content type: a document without paths.
+
+    All that is said of the API is said in version 3. kubectl still asks for version 2, in protobuf alone, about a kind that it did not
+    find there, and takes a 404 for a broken server instead of an unknown kind.
+    """
+    info = {"title": "Kubernetes", "version": f"v{kubernetes_version()}"}
+    if "protobuf" not in accept:
+        return orjson.dumps({"swagger": "2.0", "info": info, "paths": {}}), _JSON
+    # message Document { string swagger = 1; Info info = 2; Paths paths = 8; }, Info { string title = 1; string version = 2; }
+    described = _text(1, info["title"].encode()) + _text(2, info["version"].encode())
+    return _text(1, b"2.0") + _text(2, described) + _text(8, b""), OPENAPI_V2_PROTOBUF
+
+
+def _text(number: int, content: bytes) -> bytes:
+    """A protobuf field with a length, of up to 127 bytes."""
+    return bytes((number << 3 | 2, len(content))) + content
+
+
 @functools.cache
 def openapi(group: str, version: str) -> bytes:
     """Give the document of one group and version. Raises KeyError when nothing is served there."""
