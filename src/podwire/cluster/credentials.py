@@ -12,7 +12,6 @@ import datetime
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography import x509
@@ -21,20 +20,11 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from podwire.cluster import kubeconfig
+from podwire.cluster.identity import ADMIN, Identity
 from podwire.cluster.paths import Paths
 
-ADMIN = "admin"
 VALID_FOR = datetime.timedelta(days=3650)
 CLOCK_SKEW = datetime.timedelta(hours=1)
-
-
-@dataclass(frozen=True)
-class Identity:
-    """A client of the API: ``name`` names its kubeconfig, ``user`` and ``groups`` are what the API sees."""
-
-    name: str
-    user: str
-    groups: tuple[str, ...]
 
 
 def ensure(paths: Paths, identities: Sequence[Identity], *, server_names: Sequence[str], server: str, cluster: str) -> None:
@@ -58,18 +48,6 @@ def ensure(paths: Paths, identities: Sequence[Identity], *, server_names: Sequen
         entry = kubeconfig.Entry(f"podwire-{cluster}", server, authority.pem, certificate, key)
         # JSON is YAML, and ten times quicker to read at every start of a process.
         _write(file, json.dumps(kubeconfig.document(entry)).encode())
-
-
-def admin_entry(paths: Paths, cluster: str, server: str) -> kubeconfig.Entry:
-    """Give the user's own entry for a kubeconfig, with the API's address as seen from the machine."""
-    import base64  # only two commands need it
-
-    with open(paths.kubeconfig(ADMIN), encoding="utf-8") as stream:
-        tree = json.load(stream)
-    user = tree["users"][0]["user"]
-    ca = tree["clusters"][0]["cluster"]["certificate-authority-data"]
-    pems = (base64.b64decode(text) for text in (ca, user["client-certificate-data"], user["client-key-data"]))
-    return kubeconfig.Entry(f"podwire-{cluster}", server, *pems)
 
 
 class _Authority:

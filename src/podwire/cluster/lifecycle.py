@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from podwire.cluster import kubeconfig, packets, ports, state
+from podwire.cluster import identity, kubeconfig, packets, ports, state
 from podwire.cluster.paths import Paths
 from podwire.cluster.problem import Problem
 from podwire.cluster.spec import ClusterSpec, parse
@@ -206,10 +206,8 @@ class _Birth:
         assert self._boot
         assert self._door
         if wanted.kubeconfig:
-            from podwire.cluster import credentials
-
             url = f"https://127.0.0.1:{self._state.api_port}"
-            entry = credentials.admin_entry(self._place, self._state.name, url)
+            entry = identity.admin_entry(self._place, self._state.name, url)
             made = Entry(wanted.kubeconfig, entry.context)
             state.write(self._place, replace(self._state, kubeconfig=made))
             before = kubeconfig.add(wanted.kubeconfig, entry)
@@ -354,12 +352,12 @@ def _end_processes(place: Paths) -> None:
         time.sleep(LOOK_AGAIN_S)  # an `up` that has not written it down yet, or a command that only looks
         return
     limit = time.monotonic() + END_LIMIT_S / 2
-    for identity in (run.init, run.door):
-        descriptor = state.open_process(identity) if identity else None
+    for process in (run.init, run.door):
+        descriptor = state.open_process(process) if process else None
         if descriptor is None:
             continue
         try:
-            if identity == run.init or run.init is None:
+            if process == run.init or run.init is None:
                 _kill(descriptor)
             if not select.select([descriptor], [], [], max(0.0, limit - time.monotonic()))[0]:
                 _kill(descriptor)

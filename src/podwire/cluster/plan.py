@@ -20,7 +20,7 @@ from typing import Any
 
 import msgspec
 
-from podwire.cluster.credentials import ADMIN, Identity
+from podwire.cluster.identity import ADMIN, Identity
 from podwire.cluster.paths import Paths
 from podwire.cluster.spec import INTERNET, POD_PREFIX, ClusterSpec, NodePool
 from podwire.daemon.config import AgentConfig
