@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from podwire.apiserver.kind import AGE, ALL_VERBS, NAME, SCALE, STATUS, Column, Kind, Subresource, Tree
-from podwire.apiserver.kinds import apps, coordination, core, discovery
+from podwire.apiserver.kinds import apps, batch, coordination, core, discovery, limits, networking, rbac, volumes
 from podwire.compute import kinds as compute
 
 __all__ = ["AGE", "ALL_VERBS", "NAME", "REGISTRY", "SCALE", "STATUS", "Column", "Kind", "Registry", "Subresource", "Tree"]
@@ -49,4 +49,21 @@ class Registry:
         return tuple(kind for kind in self._kinds if (kind.group, kind.version) == (group, version))
 
 
-REGISTRY = Registry((*core.KINDS, *apps.KINDS, *coordination.KINDS, *discovery.KINDS, *compute.KINDS))
+REGISTRY = Registry(
+    (
+        *core.KINDS,
+        *volumes.CORE,
+        *limits.CORE,
+        *apps.KINDS,
+        *limits.AUTOSCALING,
+        *batch.KINDS,
+        *coordination.KINDS,
+        *discovery.KINDS,
+        *networking.KINDS,
+        *limits.POLICY,
+        *rbac.KINDS,
+        *limits.SCHEDULING,
+        *volumes.STORAGE,
+        *compute.KINDS,
+    )
+)

@@ -8,7 +8,12 @@ from __future__ import annotations
 from podwire.apiserver.kind import SCALE, STATUS, Kind
 from podwire.apiserver.kinds import workload_cells as cells
 from podwire.apiserver.kinds import workload_defaults as defaults
-from podwire.apiserver.kinds.workload_validation import validate_deployment, validate_replica_set
+from podwire.apiserver.kinds.workload_validation import (
+    validate_daemon_set,
+    validate_deployment,
+    validate_replica_set,
+    validate_stateful_set,
+)
 
 _DEFINITION = "io.k8s.api.apps.v1."
 
@@ -44,4 +49,35 @@ REPLICA_SET = Kind(
     selectable_fields={"status.replicas": lambda tree: str(tree.get("status", {}).get("replicas", 0))},
 )
 
-KINDS = (DEPLOYMENT, REPLICA_SET)
+STATEFUL_SET = Kind(
+    "apps",
+    "v1",
+    "statefulsets",
+    "StatefulSet",
+    True,
+    _DEFINITION + "StatefulSet",
+    short_names=("sts",),
+    categories=("all",),
+    subresources=(SCALE, STATUS),
+    columns=cells.STATEFUL_COLUMNS,
+    row=cells.stateful_row,
+    default=defaults.default_stateful_set,
+    validate=validate_stateful_set,
+)
+DAEMON_SET = Kind(
+    "apps",
+    "v1",
+    "daemonsets",
+    "DaemonSet",
+    True,
+    _DEFINITION + "DaemonSet",
+    short_names=("ds",),
+    categories=("all",),
+    subresources=(STATUS,),
+    columns=cells.DAEMON_COLUMNS,
+    row=cells.daemon_row,
+    default=defaults.default_daemon_set,
+    validate=validate_daemon_set,
+)
+
+KINDS = (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET)

@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from podwire.apiserver.kind import STATUS, Kind, Subresource, Tree
+from podwire.apiserver.kind import SCALE, STATUS, Kind, Subresource, Tree
 from podwire.apiserver.kinds import core_cells as cells
 from podwire.apiserver.kinds import core_rules as rules
-from podwire.apiserver.kinds import pod_cells, service_cells, service_defaults
+from podwire.apiserver.kinds import pod_cells, service_cells, service_defaults, workload_cells
 from podwire.apiserver.kinds.pod_defaults import default_pod, prepare_new_pod
 from podwire.apiserver.kinds.pod_validation import validate_pod
 from podwire.apiserver.kinds.service_validation import validate_service, validate_service_status
+from podwire.apiserver.kinds.workload_defaults import default_replication_controller
+from podwire.apiserver.kinds.workload_validation import validate_replication_controller
 from podwire.apiserver.validation import dns_1035_label, dns_label
 
 _DEFINITION = "io.k8s.api.core.v1."
@@ -204,4 +206,20 @@ EVENT = Kind(
     create_on_update=True,
 )
 
-KINDS = (NAMESPACE, NODE, POD, SERVICE, ENDPOINTS, CONFIG_MAP, SECRET, SERVICE_ACCOUNT, EVENT)
+REPLICATION_CONTROLLER = Kind(
+    "",
+    "v1",
+    "replicationcontrollers",
+    "ReplicationController",
+    True,
+    _DEFINITION + "ReplicationController",
+    short_names=("rc",),
+    categories=("all",),
+    subresources=(SCALE, STATUS),
+    columns=workload_cells.REPLICA_COLUMNS,
+    row=workload_cells.replication_controller_row,
+    default=default_replication_controller,
+    validate=validate_replication_controller,
+)
+
+KINDS = (NAMESPACE, NODE, POD, SERVICE, ENDPOINTS, CONFIG_MAP, SECRET, SERVICE_ACCOUNT, EVENT, REPLICATION_CONTROLLER)

@@ -14,7 +14,7 @@ import msgspec
 from podwire.apiserver.kind import Tree
 from podwire.apiserver.kinds.pod_validation import template_errors
 from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, forbidden, invalid, required, unsupported
-from podwire.apiserver.validation_values import amount_or_percent_errors, not_negative, selector_errors
+from podwire.apiserver.validation_values import amount_or_percent_errors, not_negative, one_of, selector_errors
 from podwire.objects.meta import LabelSelector
 
 _SPEC = Path("spec")
@@ -37,6 +37,62 @@ def validate_replica_set(tree: Tree, old: Tree | None) -> list[FieldError]:
     """Give every error of a ReplicaSet."""
     spec = tree.get("spec", {})
     return _replicated(spec, "replicaset") + _fixed_selector(spec, old)
+
+
+def validate_replication_controller(tree: Tree, _old: Tree | None) -> list[FieldError]:
+    """Give every error of a ReplicationController, whose selector is a plain map and may change."""
+    spec = tree.get("spec", {})
+    labels = spec.get("selector")
+    errors = [] if labels else [required(_SPEC / "selector")]
+    selector = {"matchLabels": labels} if labels else None
+    return errors + [error for error in _replicated({**spec, "selector": selector}, "replicationcontroller") if error not in errors]
+
+
+def validate_stateful_set(tree: Tree, old: Tree | None) -> list[FieldError]:
+    """Give every error of a StatefulSet."""
+    spec = tree.get("spec", {})
+    errors = _replicated(spec, "statefulset")
+    errors += one_of(spec.get("podManagementPolicy", ""), ("OrderedReady", "Parallel"), _SPEC / "podManagementPolicy")
+    strategy = spec.get("updateStrategy", {})
+    errors += one_of(strategy.get("type", ""), ("OnDelete", "RollingUpdate"), _SPEC / "updateStrategy" / "type")
+    errors += not_negative(spec.get("revisionHistoryLimit"), _SPEC / "revisionHistoryLimit")
+    if old is None:
+        return errors
+    free = (
+        "replicas",
+        "ordinals",
+        "template",
+        "updateStrategy",
+        "revisionHistoryLimit",
+        "persistentVolumeClaimRetentionPolicy",
+        "minReadySeconds",
+    )
+    fixed = [{key: value for key, value in one.get("spec", {}).items() if key not in free} for one in (tree, old)]
+    if fixed[0] != fixed[1]:
+        names = ", ".join(f"'{key}'" for key in free[:-1])
+        text = f"updates to statefulset spec for fields other than {names} and 'minReadySeconds' are forbidden"
+        errors.append(forbidden(_SPEC, text))
+    return errors
+
+
+def validate_daemon_set(tree: Tree, old: Tree | None) -> list[FieldError]:
+    """Give every error of a DaemonSet."""
+    spec = tree.get("spec", {})
+    errors = _replicated(spec, "daemonset")
+    strategy, path = spec.get("updateStrategy", {}), _SPEC / "updateStrategy"
+    errors += one_of(strategy.get("type", ""), ("OnDelete", "RollingUpdate"), path / "type")
+    if rolling := strategy.get("rollingUpdate"):
+        gone, extra = rolling.get("maxUnavailable", 0), rolling.get("maxSurge", 0)
+        errors += amount_or_percent_errors(gone, path / "rollingUpdate" / "maxUnavailable", at_most_all=True)
+        errors += amount_or_percent_errors(extra, path / "rollingUpdate" / "maxSurge", at_most_all=True)
+        if _is_zero(gone) == _is_zero(extra):
+            text = "cannot be 0 when maxSurge is 0" if _is_zero(gone) else "may not be set when maxUnavailable is non-zero"
+            errors.append(
+                invalid(
+                    path / "rollingUpdate" / ("maxUnavailable" if _is_zero(gone) else "maxSurge"), gone if _is_zero(gone) else extra, text
+                )
+            )
+    return errors + _fixed_selector(spec, old)
 
 
 def _replicated(spec: Tree, kind: str) -> list[FieldError]:

@@ -1,0 +1,119 @@
+"""Rows of the group batch, version v1: Jobs and CronJobs.
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/job-v1/ and .../cron-job-v1/
+"""
+
+from __future__ import annotations
+
+import re
+
+from podwire.apiserver.kind import STATUS, Kind, Tree
+from podwire.apiserver.kinds import workload_cells as cells
+from podwire.apiserver.kinds import workload_defaults as defaults
+from podwire.apiserver.kinds.pod_validation import template_errors
+from podwire.apiserver.kinds.workload_validation import selector_and_labels
+from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, dns_subdomain, invalid, required, unsupported
+from podwire.apiserver.validation_values import not_negative, one_of
+
+_SPEC = Path("spec")
+_OF_A_JOB = "batch.kubernetes.io/"
+_LONGEST_CRON_NAME = 52  # room for the eleven characters that a Job's name has more
+
+
+def _select_own_pods(tree: Tree) -> None:
+    """A Job selects its Pods by its own uid, unless its writer insists on another selector."""
+    spec, metadata = tree["spec"], tree["metadata"]
+    if spec.get("manualSelector"):
+        return
+    labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
+    for prefix in (_OF_A_JOB, ""):
+        labels[prefix + "controller-uid"] = metadata.get("uid", "")
+        labels[prefix + "job-name"] = metadata.get("name", "")
+    spec["selector"] = {"matchLabels": {_OF_A_JOB + "controller-uid": metadata.get("uid", "")}}
+
+
+def _job_spec_errors(spec: Tree, path: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for key in ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
+        errors += not_negative(spec.get(key), path / key)
+    template = spec.get("template", {})
+    errors += template_errors(template, path / "template")
+    policy = template.get("spec", {}).get("restartPolicy", "")
+    if policy == "Always":
+        where = path / "template" / "spec" / "restartPolicy"
+        errors.append(unsupported(where, policy, ("Never", "OnFailure")))
+    return errors
+
+
+def _validate_job(tree: Tree, old: Tree | None) -> list[FieldError]:
+    spec = tree.get("spec", {})
+    errors = _job_spec_errors(spec, _SPEC) + one_of(spec.get("completionMode", ""), ("Indexed", "NonIndexed"), _SPEC / "completionMode")
+    errors += selector_and_labels(spec.get("selector"), spec.get("template", {}), "job", _SPEC)
+    if old is not None:
+        before = old.get("spec", {})
+        fixed = ("completionMode", "selector", "template", *(() if spec.get("completionMode") == "Indexed" else ("completions",)))
+        errors += [invalid(_SPEC / key, spec.get(key), IMMUTABLE) for key in fixed if spec.get(key) != before.get(key)]
+    return errors
+
+
+_is_field = re.compile(r"[0-9A-Za-z*/,?LW#-]+").fullmatch
+_MACROS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
+
+
+def _validate_cron_job(tree: Tree, _old: Tree | None) -> list[FieldError]:
+    spec, name = tree.get("spec", {}), tree["metadata"].get("name", "")
+    errors: list[FieldError] = []
+    if len(name) > _LONGEST_CRON_NAME:
+        errors.append(invalid(Path("metadata") / "name", name, f"must be no more than {_LONGEST_CRON_NAME} characters"))
+    schedule = spec.get("schedule", "")
+    if not schedule:
+        errors.append(required(_SPEC / "schedule"))
+    elif schedule not in _MACROS and not schedule.startswith("@every ") and not _is_schedule(schedule):
+        errors.append(
+            invalid(_SPEC / "schedule", schedule, f"expected exactly 5 fields, found {len(schedule.split())}: {schedule.split()}")
+        )
+    errors += one_of(spec.get("concurrencyPolicy", ""), ("Allow", "Forbid", "Replace"), _SPEC / "concurrencyPolicy")
+    for key in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
+        errors += not_negative(spec.get(key), _SPEC / key)
+    return errors + _job_spec_errors(spec.get("jobTemplate", {}).get("spec", {}), _SPEC / "jobTemplate" / "spec")
+
+
+def _is_schedule(text: str) -> bool:
+    fields = text.split()
+    return len(fields) == 5 and all(_is_field(field) for field in fields)
+
+
+JOB = Kind(
+    "batch",
+    "v1",
+    "jobs",
+    "Job",
+    True,
+    "io.k8s.api.batch.v1.Job",
+    categories=("all",),
+    subresources=(STATUS,),
+    columns=cells.JOB_COLUMNS,
+    row=cells.job_row,
+    selectable_fields={"status.successful": lambda tree: str(tree.get("status", {}).get("succeeded", 0))},
+    name_errors=dns_subdomain,
+    default=defaults.default_job,
+    prepare_create=_select_own_pods,
+    validate=_validate_job,
+)
+CRON_JOB = Kind(
+    "batch",
+    "v1",
+    "cronjobs",
+    "CronJob",
+    True,
+    "io.k8s.api.batch.v1.CronJob",
+    short_names=("cj",),
+    categories=("all",),
+    subresources=(STATUS,),
+    columns=cells.CRON_JOB_COLUMNS,
+    row=cells.cron_job_row,
+    default=defaults.default_cron_job,
+    validate=_validate_cron_job,
+)
+
+KINDS = (JOB, CRON_JOB)

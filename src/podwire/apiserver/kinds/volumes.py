@@ -1,0 +1,208 @@
+"""Rows of storage: PersistentVolume, PersistentVolumeClaim (core) and StorageClass (storage.k8s.io/v1).
+
+Source: https://kubernetes.io/docs/reference/kubernetes-api/config-and-storage-resources/
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from podwire.apiserver.cells import age
+from podwire.apiserver.kind import AGE, NAME, STATUS, Column, Kind, Tree
+from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, invalid, required
+from podwire.apiserver.validation_values import amount_errors, one_of
+
+_SPEC = Path("spec")
+_MODES = {"ReadWriteOnce": "RWO", "ReadOnlyMany": "ROX", "ReadWriteMany": "RWX", "ReadWriteOncePod": "RWOP"}
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+_CLASS = Column("StorageClass", description="The class of the storage.")
+_ATTRIBUTES = Column("VolumeAttributesClass", description="The class of the volume's attributes.")
+_ACCESS = Column("Access Modes", description="How it may be mounted.")
+_CAPACITY = Column("Capacity", description="Its size.")
+_MODE = Column("VolumeMode", priority=1, description="Filesystem or Block.")
+_UNSET = "<unset>"
+
+
+def _modes(words: list[str]) -> str:
+    return ",".join(short for word, short in _MODES.items() if word in words)
+
+
+def _volume_row(tree: Tree, now: datetime) -> list[Any]:
+    spec, status, claim = tree.get("spec", {}), tree.get("status", {}), tree.get("spec", {}).get("claimRef", {})
+    phase = "Terminating" if tree["metadata"].get("deletionTimestamp") else status.get("phase", "")
+    return [
+        tree["metadata"]["name"],
+        spec.get("capacity", {}).get("storage", ""),
+        _modes(spec.get("accessModes", [])),
+        spec.get("persistentVolumeReclaimPolicy", ""),
+        phase,
+        f"{claim.get('namespace', '')}/{claim.get('name', '')}" if claim else "",
+        spec.get("storageClassName", ""),
+        spec.get("volumeAttributesClassName") or _UNSET,
+        status.get("reason", ""),
+        age(tree["metadata"].get("creationTimestamp"), now),
+        spec.get("volumeMode") or _UNSET,
+    ]
+
+
+def _claim_row(tree: Tree, now: datetime) -> list[Any]:
+    spec, status = tree.get("spec", {}), tree.get("status", {})
+    bound = bool(spec.get("volumeName"))
+    return [
+        tree["metadata"]["name"],
+        "Terminating" if tree["metadata"].get("deletionTimestamp") else status.get("phase", ""),
+        spec.get("volumeName", ""),
+        status.get("capacity", {}).get("storage", "") if bound else "",
+        _modes(status.get("accessModes", [])) if bound else "",
+        spec.get("storageClassName", ""),
+        spec.get("volumeAttributesClassName") or _UNSET,
+        age(tree["metadata"].get("creationTimestamp"), now),
+        spec.get("volumeMode") or _UNSET,
+    ]
+
+
+def _default_volume(tree: Tree) -> None:
+    spec = tree.setdefault("spec", {})
+    spec.setdefault("persistentVolumeReclaimPolicy", "Retain")
+    spec.setdefault("volumeMode", "Filesystem")
+
+
+def _default_claim(tree: Tree) -> None:
+    tree.setdefault("spec", {}).setdefault("volumeMode", "Filesystem")
+
+
+def _pending(tree: Tree) -> None:
+    tree["status"] = {"phase": "Pending"}
+
+
+def _validate_volume(tree: Tree, _old: Tree | None) -> list[FieldError]:
+    spec = tree.get("spec", {})
+    errors = _access(spec)
+    if not spec.get("capacity"):
+        errors.append(required(_SPEC / "capacity"))
+    for name, text in spec.get("capacity", {}).items():
+        errors += amount_errors(text, _SPEC / "capacity" % name)
+    allowed = ("Delete", "Recycle", "Retain")
+    return errors + one_of(spec.get("persistentVolumeReclaimPolicy", ""), allowed, _SPEC / "persistentVolumeReclaimPolicy")
+
+
+def _validate_claim(tree: Tree, _old: Tree | None) -> list[FieldError]:
+    spec = tree.get("spec", {})
+    errors = _access(spec)
+    size = spec.get("resources", {}).get("requests", {}).get("storage")
+    path = _SPEC / "resources" % "storage"
+    return errors + ([required(path)] if size is None else amount_errors(size, path))
+
+
+def _access(spec: Tree) -> list[FieldError]:
+    modes = spec.get("accessModes", [])
+    if not modes:
+        return [required(_SPEC / "accessModes", "at least 1 access mode is required")]
+    return [error for mode in modes for error in one_of(mode, _MODES, _SPEC / "accessModes")]
+
+
+def _class_row(tree: Tree, now: datetime) -> list[Any]:
+    metadata = tree["metadata"]
+    chosen = metadata.get("annotations", {}).get(_DEFAULT_CLASS) == "true"
+    return [
+        metadata["name"] + (" (default)" if chosen else ""),
+        tree.get("provisioner", ""),
+        tree.get("reclaimPolicy", "Delete"),
+        tree.get("volumeBindingMode", "Immediate"),
+        tree.get("allowVolumeExpansion", False),
+        age(metadata.get("creationTimestamp"), now),
+    ]
+
+
+def _default_class(tree: Tree) -> None:
+    tree.setdefault("reclaimPolicy", "Delete")
+    tree.setdefault("volumeBindingMode", "Immediate")
+
+
+def _validate_class(tree: Tree, old: Tree | None) -> list[FieldError]:
+    errors = [] if tree.get("provisioner") else [required(Path("provisioner"))]
+    if old is not None:
+        fixed = ("parameters", "provisioner", "reclaimPolicy", "volumeBindingMode")
+        errors += [invalid(Path(key), tree.get(key), IMMUTABLE) for key in fixed if tree.get(key) != old.get(key)]
+    return errors
+
+
+PERSISTENT_VOLUME = Kind(
+    "",
+    "v1",
+    "persistentvolumes",
+    "PersistentVolume",
+    False,
+    "io.k8s.api.core.v1.PersistentVolume",
+    short_names=("pv",),
+    subresources=(STATUS,),
+    columns=(
+        NAME,
+        _CAPACITY,
+        _ACCESS,
+        Column("Reclaim Policy", description="What becomes of it when its claim is gone."),
+        Column("Status", description="Available, Bound, Released or Failed."),
+        Column("Claim", description="The claim that has it."),
+        _CLASS,
+        _ATTRIBUTES,
+        Column("Reason", description="Why it failed."),
+        AGE,
+        _MODE,
+    ),
+    row=_volume_row,
+    default=_default_volume,
+    prepare_create=_pending,
+    validate=_validate_volume,
+    generations=False,
+)
+PERSISTENT_VOLUME_CLAIM = Kind(
+    "",
+    "v1",
+    "persistentvolumeclaims",
+    "PersistentVolumeClaim",
+    True,
+    "io.k8s.api.core.v1.PersistentVolumeClaim",
+    short_names=("pvc",),
+    subresources=(STATUS,),
+    columns=(
+        NAME,
+        Column("Status", description="Pending, Bound or Lost."),
+        Column("Volume", description="The volume that it has."),
+        _CAPACITY,
+        _ACCESS,
+        _CLASS,
+        _ATTRIBUTES,
+        AGE,
+        _MODE,
+    ),
+    row=_claim_row,
+    default=_default_claim,
+    prepare_create=_pending,
+    validate=_validate_claim,
+    generations=False,
+)
+STORAGE_CLASS = Kind(
+    "storage.k8s.io",
+    "v1",
+    "storageclasses",
+    "StorageClass",
+    False,
+    "io.k8s.api.storage.v1.StorageClass",
+    short_names=("sc",),
+    columns=(
+        NAME,
+        Column("Provisioner", description="Who makes the volumes."),
+        Column("ReclaimPolicy", description="What becomes of a volume when its claim is gone."),
+        Column("VolumeBindingMode", description="When a volume is made."),
+        Column("AllowVolumeExpansion", "boolean", description="Whether a volume may grow."),
+        AGE,
+    ),
+    row=_class_row,
+    default=_default_class,
+    validate=_validate_class,
+    generations=False,
+)
+
+CORE = (PERSISTENT_VOLUME, PERSISTENT_VOLUME_CLAIM)
+STORAGE = (STORAGE_CLASS,)
