@@ -53,9 +53,9 @@ def facts(kind: Kind, record: Record) -> Facts:
 _TERM = re.compile(
     r"""\s*(?:
         (?P<absent>!)\s*(?P<absent_key>[^\s,=!<>()]+)
-      | (?P<key>[^\s,=!<>()]+)\s*(?:
-            (?P<operator>==|=|!=|>|<)\s*(?P<value>[^\s,=!<>()]*)
-          | \s(?P<set>in|notin)\s*\((?P<values>[^()]*)\)
+      | (?P<key>[^\s,=!<>()]+)(?:
+            \s*(?P<operator>==|=|!=|>|<)\s*(?P<value>[^\s,=!<>()]*)
+          | \s+(?P<set>in|notin)\s*\((?P<values>[^()]*)\)
         )?
     )\s*""",
     re.VERBOSE,

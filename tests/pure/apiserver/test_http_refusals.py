@@ -1,0 +1,188 @@
+"""Bad input and people who may not: always a Status, never a traceback."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+from typing import Any
+
+import pytest
+
+from running_apiserver import CONTROLLER, NODE, ApiServer
+
+CM = "/api/v1/namespaces/default/configmaps"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "content_type", "status", "reason"),
+    [
+        ("GET", "/api/v1/nonsense", None, "", 404, "NotFound"),
+        ("GET", "/apis/none.example/v1/things", None, "", 404, "NotFound"),
+        ("GET", "/nowhere", None, "", 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/nodes", None, "", 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/configmaps/a/b/c", None, "", 404, "NotFound"),
+        ("GET", "/api/v1/namespaces/default/configmaps/a/scale", None, "", 404, "NotFound"),
+        ("GET", "/api/v1//configmaps", None, "", 404, "NotFound"),
+        ("GET", "/api/v2", None, "", 404, "NotFound"),
+        ("GET", "/apis/", None, "", 200, None),
+        ("POST", "/version", b"{}", "application/json", 405, "MethodNotAllowed"),
+        ("POST", CM + "/a", b"{}", "application/json", 405, "MethodNotAllowed"),
+        ("PUT", CM, b"{}", "application/json", 405, "MethodNotAllowed"),
+        ("POST", "/api/v1/configmaps", b"{}", "application/json", 400, "BadRequest"),
+        ("POST", CM, b"{", "application/json", 400, "BadRequest"),
+        ("POST", CM, b"", "application/json", 400, "BadRequest"),
+        ("POST", CM, b"[]", "application/json", 400, "BadRequest"),
+        ("POST", CM, b"null", "application/json", 400, "BadRequest"),
+        ("POST", CM, b"[" * 5000, "application/json", 400, "BadRequest"),
+        ("POST", CM, b'{"metadata": 5}', "application/json", 400, "BadRequest"),
+        ("POST", CM, b'{"metadata": {"name": 5}}', "application/json", 400, "BadRequest"),
+        ("POST", CM, b'{"data": "x", "metadata": {"name": "a"}}', "application/json", 400, "BadRequest"),
+        ("POST", CM, b'{"kind": "Secret", "metadata": {"name": "a"}}', "application/json", 400, "BadRequest"),
+        ("POST", CM, b'{"apiVersion": "v9", "metadata": {"name": "a"}}', "application/json", 400, "BadRequest"),
+        ("POST", CM, b'{"metadata": {"name": "a", "namespace": "other"}}', "application/json", 400, "BadRequest"),
+        ("POST", CM, b'{"metadata": {"name": "a", "resourceVersion": "5"}}', "application/json", 400, "BadRequest"),
+        ("POST", CM, b'{"metadata": {"name": "A"}}', "application/json", 422, "Invalid"),
+        ("POST", CM, b"{}", "application/json", 422, "Invalid"),
+        ("POST", CM, b"a: [", "application/yaml", 400, "BadRequest"),
+        ("POST", CM, b"\xff\xfe", "application/json", 400, "BadRequest"),
+        ("POST", CM, b"<xml/>", "text/xml", 415, "UnsupportedMediaType"),
+        ("POST", CM, b"k8s\0", "application/vnd.kubernetes.protobuf", 415, "UnsupportedMediaType"),
+        ("PATCH", "/api/v1/namespaces/kube-system", b"{}", "application/json", 415, "UnsupportedMediaType"),
+        ("PATCH", "/api/v1/namespaces/kube-system", b"[", "application/merge-patch+json", 400, "BadRequest"),
+        ("PATCH", "/api/v1/namespaces/kube-system", b"5", "application/merge-patch+json", 400, "BadRequest"),
+        ("PATCH", "/api/v1/namespaces/kube-system", b"{}", "application/json-patch+json", 400, "BadRequest"),
+        ("PATCH", "/api/v1/namespaces/kube-system", b'[{"op":"remove","path":"/no"}]', "application/json-patch+json", 422, "Invalid"),
+        ("PATCH", "/api/v1/namespaces/kube-system", b'{"metadata":null}', "application/merge-patch+json", 400, "BadRequest"),
+        ("DELETE", CM + "/a", b"[]", "application/json", 400, "BadRequest"),
+        ("DELETE", CM + "/a", b'{"gracePeriodSeconds": "x"}', "application/json", 400, "BadRequest"),
+        ("GET", "/api/v1/watch/pods", None, "", 404, "NotFound"),
+        ("OPTIONS", CM, None, "", 405, "MethodNotAllowed"),
+    ],
+)
+def test_bad_requests(call: Any, method: str, path: str, body: bytes | None, content_type: str, status: int, reason: str | None) -> None:
+    got = call(method, path, body, content_type=content_type)
+    assert got.status == status, got
+    if reason is not None:
+        assert (got.tree["kind"], got.tree["status"], got.tree["code"], got.tree["reason"]) == ("Status", "Failure", status, reason)
+        assert got.tree["message"]
+
+
+def test_yaml_is_read(call: Any) -> None:
+    got = call("POST", CM, b"metadata:\n  name: from-yaml\ndata: {k: 'v'}\n", content_type="application/yaml")
+    assert (got.status, got.tree["data"]) == (201, {"k": "v"})
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_that_is_too_large(server: ApiServer, announced: bool) -> None:
+    connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=server.context(), timeout=20)
+    big = b"x" * (3 * 1024 * 1024 + 1)
+    headers = {"content-type": "application/json"}
+    try:
+        if announced:
+            connection.putrequest("POST", CM)
+            connection.putheader("content-length", str(len(big)))
+            connection.endheaders()
+        else:
+            connection.request("POST", CM, iter([big[:65536]] * 48 + [b"xx"]), headers, encode_chunked=True)
+        got = connection.getresponse()
+        assert got.status == 413
+        assert b"RequestEntityTooLarge" in got.read()
+    finally:
+        connection.close()
+
+
+def test_anonymous_sees_only_whether_it_is_alive(call: Any) -> None:
+    for path in ("/healthz", "/livez", "/readyz"):
+        got = call("GET", path, identity=None)
+        assert (got.status, got.tree) == (200, b"ok")
+    assert call("GET", "/version", identity=None).status == 200
+    for path in (CM, "/api", "/apis/apps/v1", "/openapi/v3", "/metrics", "/", "/nowhere"):
+        got = call("GET", path, identity=None)
+        assert (got.status, got.tree["reason"]) == (401, "Unauthorized"), path
+
+
+@pytest.mark.parametrize("header", ["Bearer wrong", "Bearer ", "Basic dTpw", "nonsense", "Bearer \xe9"])
+def test_a_wrong_proof_is_refused_even_beside_a_right_one(call: Any, header: str) -> None:
+    assert call("GET", "/version", headers={"authorization": header}).status == 401
+
+
+def test_tokens_of_service_accounts(call: Any) -> None:
+    account = {"metadata": {"name": "reader", "namespace": "kube-system"}}
+    made = call("POST", "/api/v1/namespaces/kube-system/serviceaccounts", account).tree
+    secret = {
+        "metadata": {"name": "reader-token", "annotations": {"kubernetes.io/service-account.name": "reader"}},
+        "type": "kubernetes.io/service-account-token",
+        "data": {"token": base64.b64encode(b"a-secret-token").decode()},
+    }
+    assert call("POST", "/api/v1/namespaces/kube-system/secrets", secret).status == 201
+    token = {"authorization": "Bearer a-secret-token"}
+    who = call("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, identity=None, headers=token)
+    info = who.tree["status"]["userInfo"]
+    assert (info["username"], info["uid"]) == ("system:serviceaccount:kube-system:reader", made["metadata"]["uid"])
+    assert call("GET", "/api/v1/services", identity=None, headers=token).status == 200
+    refused = call("DELETE", "/api/v1/namespaces/default/services/kubernetes", identity=None, headers=token)
+    assert (refused.status, refused.tree["message"]) == (
+        403,
+        'services "kubernetes" is forbidden: User "system:serviceaccount:kube-system:reader" cannot delete resource "services" '
+        'in API group "" in the namespace "default"',
+    )
+    # A ServiceAccount that is made anew is another one.
+    call("DELETE", "/api/v1/namespaces/kube-system/serviceaccounts/reader")
+    assert call("GET", "/api/v1/services", identity=None, headers=token).status == 401
+    call("POST", "/api/v1/namespaces/kube-system/serviceaccounts", account)
+    assert call("GET", "/api/v1/services", identity=None, headers=token).status == 200
+    call("DELETE", "/api/v1/namespaces/kube-system/secrets/reader-token")
+    assert call("GET", "/api/v1/services", identity=None, headers=token).status == 401
+
+
+def test_a_node_writes_its_own(call: Any) -> None:
+    pods = "/api/v1/namespaces/default/pods"
+    for name, node in (("mine", "node-1"), ("theirs", "node-2")):
+        call("POST", pods, {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i"}]}})
+        assert call("POST", f"{pods}/{name}/binding", {"target": {"kind": "Node", "name": node}}).status == 201
+    change = {"status": {"phase": "Running"}}
+    merge = "application/merge-patch+json"
+    assert call("PATCH", f"{pods}/mine/status", change, identity=NODE, content_type=merge).status == 200
+    refused = call("PATCH", f"{pods}/theirs/status", change, identity=NODE, content_type=merge)
+    assert (refused.status, refused.tree["reason"]) == (403, "Forbidden")
+    assert call("PATCH", f"{pods}/mine", {"metadata": {"labels": {"a": "b"}}}, identity=NODE, content_type=merge).status == 403
+    assert call("DELETE", f"{pods}/theirs", identity=NODE).status == 403
+    assert call("POST", "/api/v1/nodes", {"metadata": {"name": "node-1"}}, identity=NODE).status == 201
+    assert call("PATCH", "/api/v1/nodes/node-1/status", {"status": {}}, identity=NODE, content_type=merge).status == 200
+    assert call("PATCH", "/api/v1/nodes/node-2/status", {"status": {}}, identity=NODE, content_type=merge).status == 403
+    leases = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
+    assert call("POST", leases, {"metadata": {"name": "node-1"}}, identity=NODE).status == 201
+    assert call("GET", leases, identity=NODE).status == 403
+
+
+def test_a_controller_writes_what_it_controls(call: Any) -> None:
+    assert call("POST", CM, {"metadata": {"name": "by-controller"}}, identity=CONTROLLER).status == 201
+    assert call("DELETE", "/api/v1/namespaces/kube-public", identity=CONTROLLER).status == 403
+    assert call("DELETE", "/api/v1/nodes/any", identity=CONTROLLER).status == 403
+    whether = {"spec": {"resourceAttributes": {"verb": "delete", "resource": "nodes"}}}
+    got = call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", whether, identity=CONTROLLER)
+    assert (got.status, got.tree["status"]["allowed"]) == (201, False)
+    assert call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", whether).tree["status"]["allowed"] is True
+    assert call("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {}, identity=CONTROLLER).status == 201
+
+
+def test_discovery(call: Any) -> None:
+    accept = {"accept": "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"}
+    for path in ("/api", "/apis"):
+        got = call("GET", path, headers=accept)
+        assert got.tree["kind"] == "APIGroupDiscoveryList"
+        assert got.headers["content-type"] == "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"
+    older = call("GET", "/apis", headers={"accept": accept["accept"].replace("v=v2", "v=v2beta1")})
+    assert older.tree["apiVersion"] == "apidiscovery.k8s.io/v2beta1"
+    assert call("GET", "/api").tree["versions"] == ["v1"]
+    groups = {group["name"] for group in call("GET", "/apis").tree["groups"]}
+    assert {"apps", "discovery.k8s.io", "coordination.k8s.io", "compute.podwire.dev"} <= groups
+    resources = {one["name"]: one for one in call("GET", "/api/v1").tree["resources"]}
+    assert {"pods", "pods/status", "pods/binding", "services", "nodes"} <= set(resources)
+    assert call("GET", "/apis/apps").tree["preferredVersion"]["groupVersion"] == "apps/v1"
+    index = call("GET", "/openapi/v3").tree["paths"]
+    document = call("GET", index["apis/apps/v1"]["serverRelativeURL"]).tree
+    patch = document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
+    assert "fieldValidation" in {parameter["name"] for parameter in patch["parameters"]}
+    assert call("GET", "/openapi/v3/apis/none/v1").status == 404
+    assert b"apiserver_storage_revision" in call("GET", "/metrics").tree
