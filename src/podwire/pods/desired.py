@@ -208,9 +208,11 @@ def hosts(pod: Pod, facts: NodeFacts, ips: Iterable[str]) -> str:
         "fe00::1\tip6-allnodes",
         "fe00::2\tip6-allrouters",
     ]
-    names = " ".join(name for name in (full_name(pod, facts), kernel_hostname(pod, facts)) if name)
-    lines += [f"{ip}\t{' '.join(dict.fromkeys(names.split()))}" for ip in ips]
+    names = [name for name in (full_name(pod, facts), hostname(pod)) if name]
+    if pod.spec.host_network:
+        names = [facts.name]
+    lines += ["\t".join([ip, *names]) for ip in ips]
     if pod.spec.host_aliases:
         lines += ["", "# Entries added by HostAliases."]
-        lines += [f"{alias.ip}\t{' '.join(alias.hostnames)}" for alias in pod.spec.host_aliases]
+        lines += ["\t".join([alias.ip, *alias.hostnames]) for alias in pod.spec.host_aliases]
     return "\n".join(lines) + "\n"
