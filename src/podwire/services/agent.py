@@ -32,7 +32,7 @@ from podwire.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
 from podwire.services import desired, masquerade, routes
 from podwire.services.desired import ServiceProgram
 from podwire.services.layout import IPV4, IPV6, Family
-from podwire.services.tables import Tables
+from podwire.services.tables import Tables, collector_paused
 from podwire.views.frontends import join
 from podwire.views.topology import Place, place
 
@@ -139,10 +139,11 @@ class ServiceProxy:
                 if not count % 100:
                     yield
 
-        await self._in_steps(decide_all())
-        for tables, by_key in zip(self.tables, wanted, strict=True):
-            await self._in_steps(tables.start(by_key))
-            self._say_refused(tables)
+        with collector_paused():
+            await self._in_steps(decide_all())
+            for tables, by_key in zip(self.tables, wanted, strict=True):
+                await self._in_steps(tables.start(by_key))
+                self._say_refused(tables)
         self._started = True
         self._reconciler.mark(ROUTES)
         self._done()

@@ -12,7 +12,7 @@ from podwire.objects.core import Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.services import desired
 from podwire.services.desired import ServiceProgram
-from podwire.services.tables import Tables
+from podwire.services.tables import Tables, collector_paused
 from podwire.views.frontends import join
 from podwire.views.topology import Place
 
@@ -30,9 +30,10 @@ class Direct:
         self._services = {service.key: service for service in services}
         for piece in slices:
             self._slices.setdefault(piece.service_key, {})[piece.key] = piece
-        wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
-        for _ in self.tables.start(wanted):
-            pass
+        with collector_paused():
+            wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
+            for _ in self.tables.start(wanted):
+                pass
 
     def put_service(self, service: Service) -> None:
         """A Service came or changed. Raises KernelRefused."""

@@ -105,7 +105,11 @@ class Program:
             self._drop_numbers(old, service)
 
     def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...], *, shared: bool) -> None:
-        if not before and not shared:
+        if not before:
+            if shared:
+                for element in after:
+                    self._claim(field, element.key, owner, element)
+                return
             noted = self._noted[field]
             new: Notes = {element.key: (None, element) for element in after}
             if noted.keys().isdisjoint(new):

@@ -11,6 +11,8 @@ again.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -26,6 +28,18 @@ from podwire.services.numbers import Numbers
 from podwire.services.ruleset import Program, Structure, structure
 
 STEP = 100  # Services between two steps
+
+
+@contextlib.contextmanager
+def collector_paused() -> Iterator[None]:
+    """Keep the garbage collector still while much is made that stays: it would look at all of it again and again, for nothing."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 class Tables:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import podwire.dns
 from podwire.dns.desired import records
 from podwire.dns.zone import TTL, NotOurs, Zone
 from podwire.objects.codec import convert
@@ -314,3 +316,8 @@ def test_after_any_changes_the_zone_is_as_if_made_anew(steps: list[tuple[int, in
             answer.turn = 0
     assert changing._answers == fresh._answers
     assert changing._targets == fresh._targets
+
+
+def test_the_readme_runs() -> None:
+    [folder] = podwire.dns.__path__
+    assert doctest.testfile(f"{folder}/README.md", module_relative=False).failed == 0
