@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import fcntl
+import glob
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -19,6 +21,7 @@ from typing import Any
 
 LOCK_TRIES = 50
 LOCK_PAUSE_S = 0.1
+_MARK = b"podwire\n"
 
 
 class Unusable(Exception):
@@ -121,9 +124,13 @@ def _locked(file: str) -> Iterator[None]:
     lock = file + ".lock"
     for attempt in range(LOCK_TRIES):
         try:
-            os.close(os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+            held = os.open(lock, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, 0o600)
+            fcntl.flock(held, fcntl.LOCK_EX)
+            os.write(held, _MARK)
             break
         except FileExistsError:
+            if _left_behind(lock, file):
+                continue
             if attempt == LOCK_TRIES - 1:
                 raise Unusable(f"{file} is locked: {lock} exists. If no kubectl is running, delete that file.") from None
             time.sleep(LOCK_PAUSE_S)
@@ -134,6 +141,31 @@ def _locked(file: str) -> Iterator[None]:
     finally:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(lock)
+        os.close(held)
+
+
+def _left_behind(lock: str, file: str) -> bool:
+    """Remove the lock of one of us that was killed, and what it was writing; say whether it was that.
+
+    Ours are marked, and the kernel's own lock on them goes with the process; kubectl's are empty, and nobody can tell.
+    """
+    try:
+        found = os.open(lock, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return True
+    try:
+        if os.read(found, len(_MARK)) != _MARK:
+            return False
+        fcntl.flock(found, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if os.path.samestat(os.fstat(found), os.stat(lock)):
+            for unfinished in glob.glob(f"{glob.escape(os.path.realpath(file))}.[0-9]*.tmp"):
+                os.unlink(unfinished)
+            os.unlink(lock)
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    finally:
+        os.close(found)
+    return True
 
 
 def _read(file: str) -> dict[str, Any]:

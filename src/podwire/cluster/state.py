@@ -279,7 +279,7 @@ def remove(place: Paths, forget_entry: Callable[[Entry], None]) -> None:
 
     ``forget_entry`` removes the kubeconfig entry.
     """
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(FileNotFoundError, Unusable):
         mark(place, "deleting")
         entry = read(place).kubeconfig
         if entry:

@@ -76,6 +76,28 @@ def test_up_is_killed(tmp_path: Path, stage: str, number: signal.Signals) -> Non
     _whole_or_gone(lab)
 
 
+@pytest.mark.parametrize("stage", ["door", "init", "supervisor", "kubeconfig"])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT], ids=lambda number: number.name)
+def test_up_of_a_kept_cluster_is_killed_and_the_cluster_stays_kept(tmp_path: Path, stage: str, number: signal.Signals) -> None:
+    lab = Lab(tmp_path)
+    lab.run("up", "--zones", "1", "--wait", "0")
+    lab.run("down", "--keep")
+    authority = (lab.root / "pki/ca.crt").read_bytes()
+    for file in ("run.json", "control.sock", "logs/supervisor.log"):
+        (lab.root / file).unlink(missing_ok=True)
+    with lab.start("up", "--wait", "0") as up:
+        _reach(UP[stage], lab, up)
+        up.send_signal(number)
+        up.communicate(timeout=30)
+    lab.run("down", "--keep", status=None)
+    eventually(lambda: not processes(), "the end of all processes")
+    assert json.loads(lab.run("list", "-o", "json").stdout)[0]["state"] == "kept"
+    assert not (tmp_path / "config").exists()
+    assert (lab.root / "pki/ca.crt").read_bytes() == authority
+    lab.run("down")
+    lab.nothing_is_left()
+
+
 @pytest.mark.parametrize("stage", ["door", "init", "supervisor", "processes"])
 @pytest.mark.parametrize("victim", ["door", "init"])
 def test_up_whose_door_or_init_is_killed_says_so_and_leaves_nothing(tmp_path: Path, stage: str, victim: str) -> None:

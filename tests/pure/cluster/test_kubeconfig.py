@@ -62,6 +62,21 @@ def test_kubectls_lock_is_respected(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert not file.exists()
 
 
+def test_the_lock_of_one_of_us_that_was_killed_does_no_harm(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    (tmp_path / "config.lock").write_text("podwire\n")
+    (tmp_path / "config.123.tmp").write_text("half")
+    kubeconfig.add(str(file), ENTRY)
+    assert [path.name for path in tmp_path.iterdir()] == ["config"]
+
+
+def test_two_of_us_wait_for_each_other(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    with kubeconfig._locked(str(file)):
+        assert not kubeconfig._left_behind(f"{file}.lock", str(file))
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("text", ["- a\n", "clusters: 3\n", "a: [\n"])
 def test_what_is_no_kubeconfig_is_refused_and_left(tmp_path: Path, text: str) -> None:
     file = tmp_path / "config"
