@@ -149,7 +149,7 @@ def test_what_was_added_is_what_a_dump_gives() -> None:
         asked = next(request.value for request in node_requests(pod) if isinstance(request.value, Link) and request.value.name == "veth5")
         assert isinstance(asked, Link)
         found = links["veth5"]
-        assert found == with_(asked, index=found.index, peer=None, mac=found.mac, bridge_port=found.bridge_port, peer_index=2)
+        assert found == with_(asked, index=found.index, peer=None, mac=found.mac, bridge_port=found.bridge_port, queues=1, peer_index=2)
         assert found.bridge_port == BridgePort(
             isolated=True, learning=False, flood=False, hairpin=False, mcast_flood=True, bcast_flood=True, neigh_suppress=False
         )

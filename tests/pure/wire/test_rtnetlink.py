@@ -117,6 +117,7 @@ def test_a_veth_pair_as_another_implementation_reads_it() -> None:
     assert message.get_attr("IFLA_IFNAME") == "veth1"
     assert message.get_attr("IFLA_MTU") == 1460
     assert message.get_attr("IFLA_MASTER") == 3
+    assert message.get_attr("IFLA_NUM_TX_QUEUES") == 1
     assert message.get_attr("IFLA_ADDRESS") == MAC.hex(":")
     info = message.get_attr("IFLA_LINKINFO")
     assert info.get_attr("IFLA_INFO_KIND") == "veth"
@@ -192,7 +193,8 @@ def test_an_address_a_neighbour_and_a_rule_as_another_implementation_reads_them(
     [
         (
             add(Link("v1", "veth", peer=Link("eth0", namespace_fd=7, mac=MAC), master="cbr0", up=True, bridge_port=PORT)),
-            "ip link add name v1 master cbr0 type veth peer name eth0 address 02:00:0a:04:00:05 netns /proc/self/fd/7 && "
+            "ip link add name v1 numtxqueues 1 numrxqueues 1 master cbr0 type veth peer name eth0 numtxqueues 1 numrxqueues 1 "
+            "address 02:00:0a:04:00:05 netns /proc/self/fd/7 && "
             "ip link set dev v1 up type bridge_slave isolated on",
         ),
         (
