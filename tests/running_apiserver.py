@@ -50,7 +50,8 @@ class ApiServer:
 
             user = json.loads(Path(self.kubeconfig(identity)).read_text())["users"][0]["user"]
             pem = self.folder / f"{identity.name.replace('/', '-')}.pem"
-            pem.write_bytes(b"".join(base64.b64decode(user[key]) for key in ("client-certificate-data", "client-key-data")))
+            if not pem.exists():
+                pem.write_bytes(b"".join(base64.b64decode(user[key]) for key in ("client-certificate-data", "client-key-data")))
             context.load_cert_chain(pem)
         return context
 

@@ -40,6 +40,7 @@ from podwire.store import Change, LayoutMismatch, Store, StoreInUse
 
 _LOG = logging.getLogger("podwire.apiserver")
 _GRACE_S = 2
+_FAREWELL_S = 0.1
 _ALLOCATED = ("Service", "Address")  # kinds that hold something of the allocator's
 _BACKLOG = 1024
 
@@ -59,7 +60,22 @@ class _Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._notifier.send(STOPPING="1")
         self._api.close_streams()
-        await super().shutdown(sockets)
+        dropping = asyncio.create_task(self._drop_finished())
+        try:
+            await super().shutdown(sockets)
+        finally:
+            dropping.cancel()
+
+    async def _drop_finished(self) -> None:
+        """End connections that have nothing more to say and whose clients do not take leave of TLS: nobody waits for those."""
+        finished: set[object] = set()
+        while True:
+            for connection in list(self.server_state.connections):
+                if connection.cycle is None or connection.cycle.response_complete:  # type: ignore[union-attr]
+                    if connection in finished:
+                        connection.transport.abort()
+                    finished.add(connection)
+            await asyncio.sleep(_FAREWELL_S)
 
 
 def tls_context(config: ApiServerConfig) -> ssl.SSLContext:
