@@ -12,10 +12,11 @@ import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from podwire.linux import namespaces, syscalls
+from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
 from podwire.linux.network import Network
 from podwire.pods import wiring
+from podwire.pods.prepared import PreparedNamespaces
 from podwire.pods.wiring import IPAddress, IPNetwork, Wires
 from podwire.wire.rtnetlink import Link, delete
 
@@ -42,11 +43,14 @@ class PodNetwork:
         self._gateways = {network.version: network[1] for network in ranges}
         self._bridge_mac = wiring.mac_of(ranges[0][1])
         self._network = Network(namespace)
+        self._prepared = PreparedNamespaces(_prepared)
+        self._bridge_runs = False
         self._congestion = wiring.CONGESTION if wiring.CONGESTION in self._available_congestion() else ""
 
     def close(self) -> None:
         """Give up the sockets; what is attached stays."""
         self._network.close()
+        self._prepared.close(Network.close)
 
     def set_up(self) -> None:
         """Make the bridge, or put right one that is there. Raises KernelRefused."""
@@ -57,11 +61,7 @@ class PodNetwork:
 
     def add_new(self, owner: str, addresses: Sequence[IPAddress]) -> int:
         """Make a network namespace and attach it as a Pod; gives its descriptor, which the caller closes. Raises as ``add`` does."""
-        own = namespaces.own_network()
-        try:
-            namespace, inside = namespaces.inside(own, _new_namespace)  # one thread for all that is done there
-        finally:
-            os.close(own)
+        namespace, inside = self._prepared.take()
         try:
             self._attach(owner, addresses, namespace, inside)
         except BaseException:
@@ -87,7 +87,9 @@ class PodNetwork:
             inside.wait_running(wiring.INTERFACE)
             inside.apply(wiring.in_pod(pod, gateways, self._bridge_mac, self._congestion))
             self._network.wait_running(pod.port)
-            self._network.wait_running(wiring.BRIDGE)  # it has a carrier as long as a port has
+            if not self._bridge_runs:  # it has a carrier as long as a port has
+                self._network.wait_running(wiring.BRIDGE)
+                self._bridge_runs = True
             self._network.apply(wiring.on_node_after(pod))
         except KernelRefused:
             self._network.apply(wiring.removal(pod))
@@ -102,10 +104,12 @@ class PodNetwork:
         The kernel takes some 15 ms to delete a link, with a lock that all namespaces share. Who lets go of the Pod's whole
         namespace calls ``detach`` instead: the link then ends with it, together with others.
         """
+        self._bridge_runs = False
         self._network.apply(wiring.removal(wiring.wires(owner, addresses)))
 
     def detach(self, addresses: Sequence[IPAddress]) -> None:
         """No packet finds these addresses any more; the link is left to end with the Pod's namespace. Raises KernelRefused."""
+        self._bridge_runs = False
         self._network.apply(wiring.unrouted(addresses))
 
     def check(self, owner: str, addresses: Sequence[IPAddress], namespace: int) -> None:
@@ -172,17 +176,6 @@ def _prepared() -> Network:
     """Runs inside a Pod's namespace."""
     _write_settings(wiring.POD_SETTINGS)
     return Network()
-
-
-def _new_namespace() -> tuple[int, Network]:
-    """Runs in a thread of its own, which it takes to a new namespace."""
-    syscalls.unshare(syscalls.CLONE_NEWNET)
-    namespace = namespaces.own_network()
-    try:
-        return namespace, _prepared()
-    except BaseException:
-        os.close(namespace)
-        raise
 
 
 def _of_interface(name: str) -> dict[str, str]:
