@@ -81,6 +81,11 @@ class Zone:
         primary = dns.name("ns.dns")[:-1] + self.domain
         start = dns.soa(primary, dns.name("hostmaster")[:-1] + self.domain, serial, 7200, 1800, 86400, ttl)
         self._soa = {zone: dns.Record(zone, dns.SOA, ttl, start).encode() for zone in (self.domain, *_REVERSE.values())}
+        self._negative = {
+            (zone, rcode): Answer(rcode, 0, b"", authorities=1, extra=record)
+            for zone, record in self._soa.items()
+            for rcode in (dns.NOERROR, dns.NXDOMAIN)
+        }
         self._pods = dns.name("pod")[:-1] + self.domain
         addresses = tuple(dns_addresses)
         own: Records = {
@@ -187,7 +192,10 @@ class Zone:
             return self.failure(query[:end], dns.SERVFAIL)
         found = self._answers.get(query[12 : end - 4].lower() + query[end - 4 : end])
         if found is None:
-            found = self._make(query, end)
+            try:
+                found = self._make(query[12 : end - 4].lower(), *_HH.unpack_from(query, end - 4))
+            except dns.Malformed:  # a pointer, or a byte 0 within a label: where the question ends is not known
+                return dns.Message(number, dns.QR | flags & dns.RD, dns.FORMERR).encode()
         return self._assemble(query, end, flags, found, size, edns)
 
     def failure(self, query: bytes, rcode: int) -> bytes:
@@ -230,13 +238,8 @@ class Zone:
         plain = dns.Message(number, flags & dns.RD, questions=message.questions, edns_size=message.edns_size)
         return self.respond(plain.encode(), udp=True) or b""
 
-    def _make(self, query: bytes, end: int) -> Answer:
-        """Decide what has no ready answer. Raises NotOurs."""
-        try:
-            name = dns.decode(query).questions[0].name.lower()
-        except dns.Malformed:
-            return Answer(dns.FORMERR, 0, b"")
-        kind, klass = _HH.unpack_from(query, end - 4)
+    def _make(self, name: bytes, kind: int, klass: int) -> Answer:
+        """Decide what has no ready answer. Raises NotOurs, Malformed."""
         zone = self._zone_of(name)
         if zone is None or klass not in (dns.IN, dns.ANY):
             raise NotOurs(dns.text(name))
@@ -253,14 +256,15 @@ class Zone:
         return self._nothing(zone, dns.NXDOMAIN)
 
     def _nothing(self, zone: bytes, rcode: int) -> Answer:
-        return Answer(rcode, 0, b"", authorities=1, extra=self._soa[zone])
+        return self._negative[zone, rcode]
 
     def _zone_of(self, name: bytes) -> bytes | None:
-        """Give the zone that a name is in, None if it is none of ours."""
-        if name == self.domain or self.domain in dns.parents(name):
+        """Give the zone that a name is in, None if it is none of ours. Raises Malformed."""
+        cuts = dns.cuts(name)
+        if name.endswith(self.domain) and len(name) - len(self.domain) in cuts:
             return self.domain
         for zone in _REVERSE.values():
-            if name.endswith(zone) and (name in self._names or self._in_ranges(name)):
+            if name.endswith(zone) and len(name) - len(zone) in cuts and (name in self._names or self._in_ranges(name)):
                 return zone
         return None
 

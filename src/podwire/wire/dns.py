@@ -116,6 +116,20 @@ def lower(wire: bytes) -> bytes:
     return wire.lower()
 
 
+def cuts(wire: bytes) -> list[int]:
+    """Give where each label of an uncompressed name begins, the root's last. Raises Malformed if the bytes are not just such a name."""
+    found, at, size = [0], 0, len(wire)
+    while at < size:
+        length = wire[at]
+        if length == 0 and at == size - 1 and size < 256:
+            return found
+        if length == 0 or length > 63:
+            break
+        at += 1 + length
+        found.append(at)
+    raise Malformed("not a name")
+
+
 def parents(wire: bytes) -> list[bytes]:
     """Give the names above a name, nearest first, without the root."""
     found: list[bytes] = []

@@ -274,6 +274,9 @@ def test_messages_that_are_no_questions() -> None:
     assert rcode(dns.Message(1, 0, questions=(question, question))) == dns.FORMERR
     assert rcode(dns.Message(1, 0)) == dns.FORMERR
     assert rcode(dns.Message(1, 0, questions=(question,)).encode()[:-3]) == dns.FORMERR
+    assert rcode(dns.HEADER.pack(1, 0, 1, 0, 0, 0) + b"\xc0\x0c" + b"\0\1\0\1") == dns.FORMERR
+    zero = dns.from_labels([b"a\0b", b"shop", b"svc", b"cluster", b"local"])
+    assert rcode(dns.Message(1, 0, questions=(dns.Question(zero, dns.A),))) == dns.FORMERR
     extra = dns.Record(dns.name("x"), dns.A, 1, b"abcd")
     assert rcode(dns.Message(1, 0, questions=(question,), additionals=(extra, extra))) == dns.NOERROR
 

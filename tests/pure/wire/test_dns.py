@@ -84,3 +84,13 @@ def test_compressed_names_are_followed_and_pointers_must_lead_back() -> None:
     for target in (b"\xc0\x0c", b"\xc0\x20"):
         with pytest.raises(dns.Malformed):
             dns.decode(dns.HEADER.pack(1, 0, 1, 0, 0, 0) + target + b"\0\1\0\1")
+
+
+@given(NAMES, st.binary(max_size=3))
+def test_cuts_are_where_labels_begin_and_refuse_what_is_no_name(name: bytes, more: bytes) -> None:
+    assert [name[cut:] for cut in dns.cuts(name)[1:-1]] == dns.parents(name)
+    if more:
+        with pytest.raises(dns.Malformed):
+            dns.cuts(name + more)
+    with pytest.raises(dns.Malformed):
+        dns.cuts(name[:-1])
