@@ -74,7 +74,7 @@ def _merge_object(old: Tree, patch: Tree, schema: Schema) -> Tree:
     if DIRECTIVE in patch:
         match patch[DIRECTIVE]:
             case "replace":
-                return _plain({key: value for key, value in patch.items() if key != DIRECTIVE})
+                return {key: _plain(value) for key, value in patch.items() if value is not None and not key.startswith("$")}
             case "delete":
                 return {}
             case "merge":

@@ -101,7 +101,7 @@ def test_what_is_right_is_stored_and_printed(plural: str) -> None:
         ("replicationcontrollers", {"spec": {"selector": {"a": "b"}, "template": WEB["template"]}}, ['spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`']),
         ("jobs", {"spec": {"template": {"spec": POD}}}, ['spec.template.spec.restartPolicy: Unsupported value: "Always": supported values: "Never", "OnFailure"']),
         ("jobs", {"spec": {**JOB, "backoffLimit": -1}}, ["spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0"]),
-        ("cronjobs", {"spec": {"schedule": "* *", "jobTemplate": {"spec": JOB}}}, ["spec.schedule: Invalid value: \"* *\": expected exactly 5 fields, found 2: ['*', '*']"]),
+        ("cronjobs", {"spec": {"schedule": "* *", "jobTemplate": {"spec": JOB}}}, ["spec.schedule: Invalid value: \"* *\": expected exactly 5 fields, found 2: [* *]"]),
         ("ingresses", {"spec": {}}, ["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"]),
         ("ingresses", {"spec": {"rules": [{"http": {"paths": [{"path": "x", "pathType": "Prefix", "backend": BACKEND}]}}]}}, ['spec.rules[0].http.paths[0].path: Invalid value: "x": must be an absolute path']),
         ("ingresses", {"spec": {"rules": [{"http": {"paths": [{"backend": {}}]}}]}}, ["spec.rules[0].http.paths[0].pathType: Required value: pathType must be specified", "spec.rules[0].http.paths[0].backend: Required value: cannot specify neither a service nor a resource backend"]),

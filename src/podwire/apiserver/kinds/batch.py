@@ -69,9 +69,8 @@ def _validate_cron_job(tree: Tree, _old: Tree | None) -> list[FieldError]:
     if not schedule:
         errors.append(required(_SPEC / "schedule"))
     elif schedule not in _MACROS and not schedule.startswith("@every ") and not _is_schedule(schedule):
-        errors.append(
-            invalid(_SPEC / "schedule", schedule, f"expected exactly 5 fields, found {len(schedule.split())}: {schedule.split()}")
-        )
+        fields = schedule.split()
+        errors.append(invalid(_SPEC / "schedule", schedule, f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"))
     errors += one_of(spec.get("concurrencyPolicy", ""), ("Allow", "Forbid", "Replace"), _SPEC / "concurrencyPolicy")
     for key in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         errors += not_negative(spec.get(key), _SPEC / key)
