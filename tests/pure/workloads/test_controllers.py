@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -60,8 +59,8 @@ class Kubelet:
 
     def __init__(self, client: Client) -> None:
         self.client = client
-        self.ips = itertools.count(2)
-        self.known: set[str] = set()
+        self.known: dict[str, int] = {}
+        self.silent: set[str] = set()
         self.tasks: set[asyncio.Task[None]] = set()
 
     async def register(self, name: str, zone: str) -> None:
@@ -79,6 +78,13 @@ class Kubelet:
         spec = {"renewTime": f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%S.%fZ}"}
         await self.client.patch(LEASES, name, "kube-node-lease", {"spec": spec})
 
+    async def beat(self, names: Iterable[str]) -> None:
+        while True:
+            for name in names:
+                if name not in self.silent:
+                    await self.renew(name)
+            await asyncio.sleep(0.2)
+
     async def run(self) -> None:
         informer = Informer(self.client, PODS)
         informer.subscribe(self._changed)
@@ -94,9 +100,8 @@ class Kubelet:
         with contextlib.suppress(ApiError):
             if pod.terminating:
                 await self.client.delete(PODS, pod.name, pod.namespace, grace=0)
-            elif pod.metadata.uid not in self.known:
-                self.known.add(pod.metadata.uid)
-                number = next(self.ips)
+            elif not pod.ready and pod.spec.node_name not in self.silent:
+                number = self.known.setdefault(pod.metadata.uid, len(self.known) + 1)
                 ip = f"10.4.{number // 250}.{number % 250 + 1}"
                 conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": stamp()}]
                 state = {"phase": "Running", "podIP": ip, "podIPs": [{"ip": ip}], "conditions": conditions}
@@ -305,15 +310,9 @@ async def test_a_pod_that_fits_nowhere_says_why_and_is_placed_when_it_can_be(ser
 
 
 async def test_pods_of_a_node_that_is_silent_move(server: running_apiserver.ApiServer) -> None:
-    async with cluster(server, node_grace_s=1.5) as (client, kubelet):
-
-        async def beat() -> None:
-            while True:
-                for name in ("n1", "n3"):
-                    await kubelet.renew(name)
-                await asyncio.sleep(0.2)
-
-        beating = asyncio.create_task(beat())
+    async with cluster(server, node_grace_s=3.0) as (client, kubelet):
+        kubelet.silent = {"n2"}
+        beating = asyncio.create_task(kubelet.beat(("n1", "n2", "n3")))
         where = await namespace(client, "silent")
         body = web(3)
         soon = {"key": "node.kubernetes.io/unreachable", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 1}
@@ -332,8 +331,8 @@ async def test_pods_of_a_node_that_is_silent_move(server: running_apiserver.ApiS
         await until(elsewhere)
         taints = {taint.key for taint in (await client.get(NODES, "n2")).spec.taints}
         assert "node.kubernetes.io/unreachable" in taints
+        kubelet.silent = set()
         await kubelet.register("n2", "b")
-        await kubelet.renew("n2")
 
         async def clean() -> bool:
             return not (await client.get(NODES, "n2")).spec.taints

@@ -44,6 +44,8 @@ class Nodes:
             return
         if old is None:
             self._heard.setdefault(value.name, self._context.clock())
+        elif new is not None and desired.heartbeat(new) not in (None, desired.heartbeat(old)):
+            self._heard[new.name] = self._context.clock()  # a node's own word on its status is a sign of life too
         if new is None:
             self._heard.pop(value.name, None)
             self._collector.mark(_PODS)

@@ -16,7 +16,7 @@ from datetime import datetime
 from podwire.objects import codec
 from podwire.objects.core import Node, Pod, Taint, Toleration
 from podwire.workloads.kinds import Tree
-from podwire.workloads.times import parse, seconds_left, stamp
+from podwire.workloads.times import seconds_left, stamp
 
 ZONE = "topology.kubernetes.io/zone"
 UNREACHABLE = "node.kubernetes.io/unreachable"
@@ -47,6 +47,12 @@ def unknown_conditions(node: Node, now: datetime) -> list[Tree] | None:
                 }
             )
     return changed
+
+
+def heartbeat(node: Node) -> tuple[str, str | None] | None:
+    """Give what a node last said of itself, None if it is the word of others (Unknown) or nothing."""
+    ready = next((condition for condition in node.status.conditions if condition.type == "Ready"), None)
+    return (ready.status, ready.last_heartbeat_time) if ready is not None and ready.status != "Unknown" else None
 
 
 def taints(node: Node, now: datetime) -> list[Tree] | None:
@@ -105,8 +111,3 @@ def is_orphaned(pod: Pod, nodes: Iterable[str]) -> bool:
     if pod.spec.node_name:
         return pod.spec.node_name not in nodes
     return pod.terminating
-
-
-def never_heard(node: Node, grace_s: float, now: datetime) -> float:
-    """Give the seconds of grace that a node without a Lease has left since it was made."""
-    return seconds_left(node.metadata.creation_timestamp, grace_s, now) if parse(node.metadata.creation_timestamp) else 0.0
