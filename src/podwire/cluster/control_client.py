@@ -40,10 +40,13 @@ def ask(paths: Paths, request: str, **words: Any) -> dict[str, Any]:
     with connect(paths) as connection:
         try:
             packets.send(connection, {"request": request, **words})
-            return packets.receive(connection).message
+            answer = packets.receive(connection).message
         except packets.Closed:
             name = os.path.basename(paths.root)
             raise NotRunning(f'cluster "{name}" ended while it was asked') from None
+    if "error" in answer:
+        raise Problem(answer["error"])
+    return answer
 
 
 def status(paths: Paths) -> dict[str, Any]:

@@ -65,6 +65,7 @@ class Executions:
             stdout=descriptors[1],
             stderr=descriptors[2],
             files=self._files(where),
+            own_sys=True,
             terminal=bool(message.get("terminal")),
             umask=int(message.get("umask", 0o022)),
         )

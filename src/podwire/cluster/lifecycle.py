@@ -29,6 +29,7 @@ from podwire.cluster.spec import ClusterSpec, parse
 from podwire.cluster.state import Entry, State
 
 END_LIMIT_S = 10.0
+START_LIMIT_S = 30.0
 LOCK_LIMIT_S = 2.0
 LOOK_AGAIN_S = 0.005
 
@@ -157,6 +158,8 @@ class _Birth:
         self._hear_door("started")
         with contextlib.closing(packets.connect(place.control_socket)) as supervisor:
             packets.send(supervisor, {"request": "start"})
+            if not select.select([supervisor], [], [], START_LIMIT_S)[0]:
+                raise Failed(f"the lab's supervisor does not answer{last_line(place.log('supervisor'))}")
             answer = packets.receive(supervisor).message
             if "error" in answer:
                 raise Failed(answer["error"])

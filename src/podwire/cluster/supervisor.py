@@ -17,6 +17,7 @@ import os
 import resource
 import signal
 import socket
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -58,6 +59,28 @@ class Supervisor:
         ``warm`` imports what the children will need, and yields after each part the word of the command that may start then:
         the API's process, for which all others wait, begins while the rest is imported.
         """
+        try:
+            self._prepare()
+        except Exception as failure:  # whatever it is: somebody waits to be told
+            traceback.print_exc()
+            self._explain(failure)
+            return
+        self._control = Control(self._loop, socket.socket(fileno=self._held["control"]), self._words())
+        self._import_next(warm)
+        self._loop.run()
+
+    def _explain(self, failure: Exception) -> None:
+        """Answer everybody with what went wrong: this cluster will not be, and `up` takes it back."""
+
+        def refuse(*_: object) -> Message:
+            raise Refused(f"the lab cannot be built: {failure or type(failure).__name__}")
+
+        words = dict.fromkeys(("status", "wait", "start", "exec", "open"), refuse)
+        self._control = Control(self._loop, socket.socket(fileno=self._held["control"]), words)
+        self._loop.run()
+
+    def _prepare(self) -> None:
+        """Take over or build everything that processes stand on."""
         nodes = [node.name for node in self._plan.nodes]
         networks = self._networks()
         self._first.start_nodes({node: networks[f"node/{node}"] for node in nodes})
@@ -76,9 +99,6 @@ class Supervisor:
         self._processes.adopt()
         for node, running in self._first.running("exec/").items():
             self._executions.adopt(node, running)
-        self._control = Control(self._loop, socket.socket(fileno=self._held["control"]), self._words())
-        self._import_next(warm)
-        self._loop.run()
 
     def _import_next(self, warm: Iterator[str]) -> None:
         """Import one part, let start what needs no more, and see to everybody else before the next."""

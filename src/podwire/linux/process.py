@@ -48,6 +48,7 @@ class Program:
     ``terminal``: stdin is a terminal and becomes the session's. ``capabilities``: what may ever be had, by number; None takes
     none away. ``no_new_privileges``: nothing that it executes gains rights. ``own_processes``: it is the first process of a PID
     namespace: when it ends, all that it started ends; signals that it does not handle are ignored, save SIGKILL.
+    ``own_sys``: /sys shows the interfaces of its network namespace (a container's does anyway).
     ``hostname``: of its own when not empty. ``open_files``: the soft limit; None: what the starter had at its own start.
     """
 
@@ -68,6 +69,7 @@ class Program:
     capabilities: Sequence[int] | None = None
     no_new_privileges: bool = False
     own_processes: bool = False
+    own_sys: bool = False
     hostname: str = ""
     umask: int = 0o022
     open_files: int | None = None
@@ -270,7 +272,7 @@ class _Child:
         if isinstance(program.namespace, int):
             self.step = "enter the network namespace"
             syscalls.setns(program.namespace, syscalls.CLONE_NEWNET)
-        own_view = view.View(program.files, program.folders, program.hidden, program.read_only, program.own_processes)
+        own_view = view.View(program.files, program.folders, program.hidden, program.read_only, program.own_processes, program.own_sys)
         self._own_namespaces(mount=bool(own_view))
         if own_view:
             self.step = "prepare the file system"

@@ -49,7 +49,7 @@ class View:
     """``files``: path that the program sees -> path of the file or folder to show there, read-only; ``folders`` likewise, writable.
 
     ``read_only``: the container's view. ``hidden``: folders that it finds empty. ``proc``: a fresh /proc although the view is
-    the machine's (the program is in a PID namespace of its own).
+    the machine's (the program is in a PID namespace of its own). ``sys``: likewise a fresh /sys, with the interfaces of its network.
     """
 
     files: Mapping[str, str] = field(default_factory=dict)
@@ -57,9 +57,10 @@ class View:
     hidden: Sequence[str] = ()
     read_only: bool = False
     proc: bool = False
+    sys: bool = False
 
     def __bool__(self) -> bool:
-        return bool(self.files or self.folders or self.hidden or self.read_only or self.proc)
+        return bool(self.files or self.folders or self.hidden or self.read_only or self.proc or self.sys)
 
 
 class ViewRefused(OSError):
@@ -80,8 +81,12 @@ def apply(view: View) -> None:
         _step(target, _make_place, target, folder=_is_folder(fd), later=later)
     if view.read_only:
         _container()
-    elif view.proc:
-        _fresh_proc()
+    else:
+        if view.proc:
+            _fresh_proc()
+        if view.sys:
+            with contextlib.suppress(PermissionError):  # as below
+                syscalls.mount("sysfs", "/sys", "sysfs", _TIGHTER)
     for path in view.hidden:
         if os.path.isdir(path):
             _step(path, syscalls.mount, "tmpfs", path, "tmpfs", _TIGHTER | syscalls.MS_RDONLY, "size=4k,mode=0555")

@@ -47,6 +47,7 @@ def _descriptors_and_surroundings(lab: Lab, folder: Path) -> None:
     places = [lab.run("exec", place, "--", "readlink", "/proc/self/ns/net").stdout for place in ("internet", "vpc", "control", node)]
     assert len(set(places)) == 4
     assert os.readlink("/proc/self/ns/net") + "\n" not in places
+    assert lab.run("exec", "internet", "--", "ls", "/sys/class/net").stdout.split() == ["eth0", "lo"]
 
 
 def _signals(lab: Lab) -> None:

@@ -126,6 +126,20 @@ def test_namespaces_that_are_refused_are_explained(tmp_path: Path) -> None:
     lab.nothing_is_left()
 
 
+def test_a_lab_that_the_kernel_refuses_is_explained_and_taken_back(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    limit = Path("/proc/sys/user/max_net_namespaces")
+    before = limit.read_text()
+    limit.write_text("3")
+    try:
+        failed = lab.run("up", status=1)
+    finally:
+        limit.write_text(before)
+    assert "the lab cannot be built: create a network namespace" in failed.stderr
+    assert "max_net_namespaces" in failed.stderr
+    lab.nothing_is_left()
+
+
 @pytest.mark.parametrize("depth", [120])
 def test_a_deep_state_directory_does_no_harm(tmp_path: Path, depth: int) -> None:
     deep = tmp_path / ("d" * depth)
