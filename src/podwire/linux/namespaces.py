@@ -14,14 +14,12 @@ Sources: namespaces(7), user_namespaces(7), pid_namespaces(7).
 from __future__ import annotations
 
 import errno
-import json
 import os
 import socket
-import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final, NoReturn, TypeVar
+from typing import Final, TypeVar
 
 from podwire.linux import syscalls
 from podwire.linux.errors import KernelRefused, NamespaceGone, NamespacesRefused
@@ -149,65 +147,6 @@ def enter_new(*, user: bool = True, pid: bool = True, mount: bool = True, net: b
     except OSError as refused:
         what = "make a user namespace" if user else "make namespaces"
         raise NamespacesRefused(refused.errno or 0, what, refusal_reason(refused.errno or 0)) from refused
-
-
-def start_first(action: Callable[[], None], *, user: bool = True, net: bool = True) -> int:
-    """Fork the first process of fresh namespaces, with its /proc, call ``action`` in it, and return its pid as seen from here.
-
-    It leads a session of its own and is a child of this process, which becomes the reaper of its orphaned descendants for that
-    (PR_SET_CHILD_SUBREAPER). When ``action`` returns, it ends with status 0, when it raises, with 1 and a line on stderr.
-
-    Raises:
-        NamespacesRefused: naming the setting that forbids it.
-    """
-    syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1, "adopt orphans")
-    reader, writer = os.pipe2(os.O_CLOEXEC)
-    between = os.fork()
-    if between == 0:
-        os.close(reader)
-        _between(action, writer, user=user, net=net)
-    os.close(writer)
-    with os.fdopen(reader, "rb") as pipe:
-        told = json.loads(pipe.read() or b"{}")
-    os.waitpid(between, 0)
-    if "pid" in told:
-        return int(told["pid"])
-    raise NamespacesRefused(
-        told.get("errno", errno.EIO), told.get("what", "make namespaces"), told.get("hint", "the process that made them ended")
-    )
-
-
-def _between(action: Callable[[], None], report: int, *, user: bool, net: bool) -> NoReturn:
-    """The process that makes the namespaces: its child is the first in them, and it ends."""
-    try:
-        enter_new(user=user, net=net)
-        pid = os.fork()
-        if pid == 0:
-            _first(action, report)
-        os.write(report, json.dumps({"pid": pid}).encode())
-    except KernelRefused as refused:
-        os.write(report, json.dumps({"errno": refused.errno, "what": refused.what, "hint": refused.hint}).encode())
-    except OSError as refused:
-        os.write(report, json.dumps({"errno": refused.errno, "what": "start the first process", "hint": str(refused)}).encode())
-    finally:
-        os._exit(0)
-
-
-def _first(action: Callable[[], None], report: int) -> NoReturn:
-    status = 1
-    try:
-        os.close(report)
-        os.setsid()
-        tight = syscalls.MS_NOSUID | syscalls.MS_NODEV | syscalls.MS_NOEXEC
-        syscalls.mount("proc", "/proc", "proc", tight)
-        action()
-        status = 0
-    except BaseException as failure:
-        print(f"{type(failure).__name__}: {failure}", file=sys.stderr)
-    finally:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(status)
 
 
 def _map_user(uid: int, gid: int) -> None:
