@@ -116,10 +116,9 @@ class _Building:
             )
             rows += [Element(pack(number, handles[row.value]), row.value, b"", row.comment) for row in rows if isinstance(row.value, bytes)]
         self.lists.setdefault("backends", []).extend(rows)
-        for backend in backends:
-            if backend.node == node:
-                address = address_bytes(backend.address)
-                self.add("own_endpoints", address + address, comment=backend.pod[:COMMENT])
+        for backend in [b for b in backends if b.node == node]:
+            address = address_bytes(backend.address)
+            self.add("own_endpoints", address + address, comment=backend.pod[:COMMENT])
         return number
 
 

@@ -29,6 +29,7 @@ from podwire.services.numbers import Numbers
 
 # Looked up after an earlier look-up of the same packet: a packet under way may still need them.
 LATE = ("backends", "handles", "keep_source", "own_endpoints", "short_circuit", "keep", "how", "sizes")
+INTERVALS = ("source_ranges",)
 SIZED = ("backends", "handles", "short_circuit", "sizes", "frontends", "node_ports")
 BATCH = 180_000  # bytes: under the 212,992 that an ordinary user's socket takes
 PIECE = 256  # elements in one change
@@ -156,6 +157,8 @@ class Program:
         self._count[field] += (after is not None) - (before is not None)
 
     def _drop_numbers(self, old: ServiceProgram, new: ServiceProgram | None) -> None:
+        if new is not None and [(p.name, p.port, p.protocol) for p in old.ports] == [(p.name, p.port, p.protocol) for p in new.ports]:
+            return
         gone = {target_name(old.key, port) for port in old.ports}
         if new is not None:
             gone -= {target_name(new.key, port) for port in new.ports}
@@ -199,9 +202,12 @@ class Program:
         plans = {field: self._plan(field, taking[field]) for field in _FIELDS if field in taking}
         batches.rules(self._new_chains(plans))
         for field, plan in plans.items():
+            if field in INTERVALS:  # the kernel refuses a range that meets one that is there
+                batches.delete(self._sets[field], plan.removed)
             batches.put(self._sets[field], plan.replaced, plan.added)
-        for field, plan in plans.items():
-            batches.delete(self._sets[field], plan.removed)
+        for field, plan in reversed(plans.items()):
+            if plan.removed and field not in INTERVALS:
+                batches.delete(self._sets[field], plan.removed)
         return batches.done()
 
     def move(self, structure: Structure) -> None:

@@ -188,6 +188,11 @@ def test_source_ranges_guard_load_balancer_addresses_alone() -> None:
     proxies.put(service(("10.4.1.2", 1), vips=(VIP,), node_port=NODE_PORT, source_ranges=("10.9.0.0/16",)))
     assert ask(wires.internet, VIP, PORT, limit_s=0.3) == "no answer"
     assert ask(wires.internet, "10.128.0.2", NODE_PORT).startswith("10.4.1.2")
+    for overlapping in (("198.0.0.0/8",), ("198.51.0.0/16",), ("198.51.100.10/32", "198.51.128.0/17"), ("0.0.0.0/0",)):
+        proxies.put(service(("10.4.1.2", 1), vips=(VIP,), node_port=NODE_PORT, source_ranges=overlapping))
+        assert ask(wires.internet, VIP, PORT).startswith("10.4.1.2"), overlapping
+    proxies.remove()
+    assert not ask(wires.internet, VIP, PORT, limit_s=0.2).startswith("10.4.1.2")
 
 
 def test_affinity_is_kept_until_the_endpoint_goes() -> None:
