@@ -34,8 +34,8 @@ def metrics(context: Context, watchdog: Watchdog) -> str:
     return "\n".join(lines) + "\n"
 
 
-async def serve(port: int, context: Context, watchdog: Watchdog) -> None:
-    """Serve until cancelled. Raises OSError if the port cannot be had."""
+async def listen(port: int, context: Context, watchdog: Watchdog) -> asyncio.Server:
+    """Begin to serve: before the agents start, so that who hears of their readiness can look. Raises OSError if the port cannot be had."""
 
     def ready() -> tuple[int, str]:
         missing = context.unready
@@ -64,6 +64,4 @@ async def serve(port: int, context: Context, watchdog: Watchdog) -> None:
                 await writer.drain()
         writer.close()
 
-    server = await asyncio.start_server(answer, "127.0.0.1", port, limit=16384)
-    async with server:
-        await server.serve_forever()
+    return await asyncio.start_server(answer, "127.0.0.1", port, limit=16384)

@@ -111,7 +111,8 @@ async def _run_all(
             context = Context(client, config, node=node, parts=names, tasks=tasks, on_ready=on_ready, log=log)
             context.start(watchdog.run(), "watchdog")
             if config.health_port:
-                context.start(health.serve(config.health_port, context, watchdog), "health pages")
+                pages = await health.listen(config.health_port, context, watchdog)
+                context.start(pages.serve_forever(), "health pages")
             running = {tasks.create_task(_named(name, agent, context), name=name) for name, agent in agents}
             await _until_the_end(running, stop)
             notifier.send(STOPPING="1", STATUS="ending")

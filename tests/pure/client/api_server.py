@@ -1,7 +1,7 @@
 """A small API server for tests: keeps objects of any kind, answers list and watch as a real one does, and misbehaves when told.
 
-It speaks the API's rules, not ours: revisions are one counter for all objects, a list has pages with a token that names the revision, a watch
-streams from a revision or answers 410 as an ERROR event, bookmarks come when asked for.
+It speaks the API's rules, not ours: revisions are one counter for all objects, a list has pages with a token that names the
+revision, a watch streams from a revision or answers 410 as an ERROR event, bookmarks come when asked for.
 """
 
 from __future__ import annotations
@@ -175,5 +175,5 @@ async def client_of(server: ApiServer) -> AsyncIterator[Client]:
 async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
     """Wait until the condition holds; fails after the limit."""
     async with asyncio.timeout(limit_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - a condition of many things
             await asyncio.sleep(0.002)

@@ -1,26 +1,17 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import logging
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 
+import api_server
 import pytest
+from api_server import ApiServer, client_of, running, until
 
 from podwire.client.informer import Informer
 from podwire.objects import resources
 from podwire.objects.core import Pod
-
-_spec = importlib.util.spec_from_file_location("api_server", Path(__file__).with_name("api_server.py"))
-assert _spec is not None
-assert _spec.loader is not None
-api_server = importlib.util.module_from_spec(_spec)
-sys.modules.setdefault("api_server", api_server)
-_spec.loader.exec_module(api_server)
-ApiServer, client_of, running, until = api_server.ApiServer, api_server.client_of, api_server.running, api_server.until
 
 
 def pod(name: str, namespace: str = "default") -> str:
