@@ -68,21 +68,26 @@ class Host:
 
         The record is written before anything exists that it speaks of. The descriptor is the caller's. Raises SandboxFailed.
         """
-        uid = record.uid
+        record, namespace = await self._wired(self._make, pod, record)
+        return record, await self._held(record.uid, namespace)
+
+    def _make(self, pod: Pod, record: Record) -> tuple[Record, int]:
+        """Runs in the wiring's thread: files and the kernel, one Pod after the other."""
+        uid, again = record.uid, record.sandbox > 0
+        record = msgspec.structs.replace(record, addresses=(), sandbox=record.sandbox + 1)
         if pod.spec.host_network:
-            record = msgspec.structs.replace(record, addresses=(), sandbox=record.sandbox + 1)
             self._write(pod, record, [self.facts.ip])
-            return record, await self._held(uid, namespaces.own_network())
-        self.addresses.release_owner(uid)  # of a sandbox that is gone, or of an attempt that was cut off
+            return record, namespaces.own_network()
+        if again:
+            self.addresses.release_owner(uid)  # of a sandbox that is gone
         try:
             address = self.addresses.allocate(uid)
-            record = msgspec.structs.replace(record, addresses=(str(address),), sandbox=record.sandbox + 1)
+            record = msgspec.structs.replace(record, addresses=(str(address),))
             self._write(pod, record, record.addresses)
-            namespace = await self._wired(self.network.add_new, uid, [address])
+            return record, self.network.add_new(uid, [address])
         except (RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
             self.addresses.release_owner(uid)
             raise SandboxFailed(_words(error)) from error
-        return record, await self._held(uid, namespace)
 
     async def _held(self, uid: str, namespace: int) -> int:
         try:
@@ -96,10 +101,14 @@ class Host:
         """Take everything away that a Pod has on this node, its record and its files excepted."""
         await self.standins.stop(record.uid)
         await self.programs.end_all(record.uid)
-        if record.addresses:
-            await self._wired(self.network.detach, [ipaddress.ip_address(address) for address in record.addresses])
+        await self._wired(self._unmake, record)
         await self.programs.release(record.uid)
-        self.addresses.release_owner(record.uid)
+
+    def _unmake(self, record: Record) -> None:
+        addresses = [ipaddress.ip_address(address) for address in record.addresses]
+        self.network.detach(addresses)
+        for address in addresses:
+            self.addresses.release(address)
 
     def _write(self, pod: Pod, record: Record, ips: Iterable[str]) -> None:
         self.records.write(record)

@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import running_apiserver
-from podwire.linux import init, namespaces, unix
+from kernel.linux.starting import start_first
+from podwire.linux import init, unix
 from podwire.linux.network import Network
 from podwire.wire.rtnetlink import Address, Link, add, change
 
@@ -75,7 +76,7 @@ class Node:
 
     def start_init(self) -> None:
         listening = unix.listen(f"{self.folder}/init.sock")
-        self.init = namespaces.start_first(lambda: init.main(listening), user=False, net=False)
+        self.init = start_first(lambda: init.main(listening), user=False, net=False)
         listening.close()
 
     def start_standins(self) -> None:
@@ -110,9 +111,11 @@ class Node:
 
     def kill_init(self) -> None:
         """The node loses power: everything that its first process started or held is gone."""
-        os.kill(self.init, signal.SIGKILL)
-        with contextlib.suppress(ChildProcessError):
-            os.waitpid(self.init, 0)
+        if self.init:
+            os.kill(self.init, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(self.init, 0)
+            self.init = 0
 
     def stop(self) -> None:
         for process in self.processes.values():
