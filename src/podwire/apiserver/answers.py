@@ -6,7 +6,7 @@ Here: the two shapes, and JSON. Not here: HTTP (``app.py``).
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -28,13 +28,16 @@ class Answer:
 
 @dataclass(slots=True, eq=False)
 class Stream:
-    """A body in pieces. A watch has ``stop``, to be called when the client has gone or the server ends; ``abort`` is set by the
-    application: it ends a connection whose client does not read."""
+    """A body in pieces. A watch has ``stop``, to be called when the client has gone or the server ends.
+
+    ``release`` is called when it is over, begun or not. ``abort``, set by the application, ends a connection whose client does not read.
+    """
 
     code: int
     pieces: AsyncIterator[bytes]
     stop: Callable[[], None] | None = None
-    abort: Callable[[], None] = field(default=lambda: None)
+    release: Callable[[], None] = lambda: None
+    abort: Callable[[], None] = lambda: None
     content_type: bytes = b"application/json"
 
 

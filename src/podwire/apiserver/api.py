@@ -18,7 +18,7 @@ from podwire.apiserver.kind import Kind
 from podwire.apiserver.registry import REGISTRY, Registry
 from podwire.apiserver.selectors import facts_of_tree
 from podwire.apiserver.validation import FieldError
-from podwire.store import Record, Store, Transaction
+from podwire.store import QUEUE, Record, Store, Transaction
 
 _NAME_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _NAME_LENGTH = 63
@@ -46,17 +46,26 @@ def _now() -> datetime:
 
 @dataclass(slots=True)
 class Api:
-    """``streams`` are the open watches."""
+    """``streams`` are the open watches; ``watch_queue`` is how many changes one may be behind,
+    ``bookmark_s`` how often one that asks for it is told how far it has come.
+    """
 
     store: Store
     allocator: Allocating
     registry: Registry = REGISTRY
     clock: Callable[[], datetime] = _now
     streams: set[Stream] = field(default_factory=set)
+    watch_queue: int = QUEUE
+    bookmark_s: float = 60.0
+    _second: tuple[int, str] = (0, "")
 
     def timestamp(self, later_s: int = 0) -> str:
         """Give the present time, or one some seconds later, as objects carry it."""
-        return (self.clock() + timedelta(seconds=later_s)).strftime("%Y-%m-%dT%H:%M:%SZ")
+        moment = self.clock()
+        second = int(moment.timestamp()) + later_s
+        if second != self._second[0]:
+            self._second = (second, (moment + timedelta(seconds=later_s)).strftime("%Y-%m-%dT%H:%M:%SZ"))
+        return self._second[1]
 
     def node_of(self, namespace: str, pod: str) -> str:
         """Name the node that a Pod is on; ``""`` when there is none."""
@@ -71,7 +80,8 @@ class Api:
 
 
 def fresh_uid() -> str:
-    return str(uuid.uuid4())
+    """Make a UUID of version 4. It has to be unique, not unguessable, and the system's own random bytes cost more than all else here."""
+    return str(uuid.UUID(int=random.getrandbits(128), version=4))
 
 
 def generated_name(prefix: str) -> str:

@@ -126,7 +126,8 @@ class Application:
         if path == "/metrics":
             return Answer(200, self._metrics(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
         if path == "/":
-            return answer({"paths": ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]})
+            places = ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            return answer({"paths": places})
         if path == "/openapi/v3":
             # Worked out once, beside the event loop: it reads all schemas.
             return Answer(200, await asyncio.to_thread(openapi.index))
@@ -175,6 +176,7 @@ class Application:
             await send({"type": "http.response.body", "body": b"", "more_body": False})
         finally:
             self._api.streams.discard(stream)
+            stream.release()
             if listener is not None:
                 listener.cancel()
 

@@ -127,6 +127,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             backlog=_BACKLOG,
             timeout_keep_alive=180,
             timeout_graceful_shutdown=_GRACE_S,

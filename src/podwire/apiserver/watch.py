@@ -25,7 +25,6 @@ from podwire.apiserver.requests import Form, Request
 from podwire.apiserver.selectors import Selection
 from podwire.store import Change, Compacted, Record, Watch
 
-BOOKMARK_S = 60.0
 _LASTS_S = (1800, 3600)  # how long a watch lasts when its client does not say: between these, so that not all end at once
 _DECODED = 50
 _INITIAL_END = "k8s.io/initial-events-end"
@@ -124,7 +123,7 @@ class _Session:
     async def pieces(self, first: list[Record], revision: int, *, initial_end: bool, lasts_s: float) -> AsyncIterator[bytes]:
         loop = asyncio.get_running_loop()
         end = loop.call_later(lasts_s, self.stop)
-        remind = loop.call_later(BOOKMARK_S, self._remind) if self._bookmarks else None
+        remind = loop.call_later(self._api.bookmark_s, self._remind) if self._bookmarks else None
         try:
             yield b""
             async for piece in self._initial(first):
@@ -138,14 +137,13 @@ class _Session:
                     return
                 if self._bookmark_due and not self._watch.wake.is_set():
                     self._bookmark_due = False
-                    remind = loop.call_later(BOOKMARK_S, self._remind)
+                    remind = loop.call_later(self._api.bookmark_s, self._remind)
                     yield self._frames.bookmark(self._api.store.revision)
                 await self._watch.wake.wait()
         finally:
             end.cancel()
             if remind is not None:
                 remind.cancel()
-            self._api.store.unwatch(self._watch)
 
     async def _initial(self, records: list[Record]) -> AsyncIterator[bytes]:
         for start in range(0, len(records), _DECODED):
@@ -192,6 +190,7 @@ def watch(api: Api, request: Request, kind: Kind) -> Stream:
         followed = api.store.watch(
             prefix,
             after=revision if whole or not asked else asked,
+            queue=api.watch_queue,
             accepts=(lambda change: bool(happened(change, chosen))) if chosen else None,
         )
     except Compacted as error:
@@ -200,6 +199,7 @@ def watch(api: Api, request: Request, kind: Kind) -> Stream:
     lasts_s = request.number("timeoutSeconds") or random.uniform(*_LASTS_S)
     records = api.store.range(prefix) if whole else []
     stream = Stream(200, session.pieces(records, revision, initial_end=initial and bookmarks, lasts_s=lasts_s), session.stop)
+    stream.release = partial(api.store.unwatch, followed)
     followed.on_overflow = partial(_abort, stream)
     return stream
 

@@ -1,0 +1,74 @@
+"""What a watch does when its client does not keep up, and when time passes."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from pathlib import Path
+from typing import Any
+
+from podwire.apiserver import watch
+from podwire.apiserver.allocation import Allocator, Ranges
+from podwire.apiserver.api import Api, put
+from podwire.apiserver.authentication import User
+from podwire.apiserver.registry import REGISTRY
+from podwire.apiserver.requests import Request, query, target
+from podwire.store import Store
+
+KIND = REGISTRY.find("", "v1", "configmaps")
+PATH = "/api/v1/namespaces/default/configmaps"
+
+
+def opened(folder: Path, **options: Any) -> Api:
+    return Api(Store.open(folder / "db"), Allocator(Ranges(), random.Random(0)), **options)
+
+
+def request(words: bytes) -> Request:
+    where = target(PATH)
+    assert where is not None
+    return Request("GET", PATH, where, query(words), {}, User("test"))
+
+
+async def write(api: Api, name: str) -> None:
+    assert KIND is not None
+    transaction = api.store.transaction()
+    put(transaction, KIND, {"metadata": {"namespace": "default", "name": name}})
+    await api.store.commit(transaction)
+
+
+async def test_one_that_falls_behind_is_cut_off(tmp_path: Path) -> None:
+    assert KIND is not None
+    api = opened(tmp_path, watch_queue=3)
+    stream = watch.watch(api, request(b"watch=1&resourceVersion=1"), KIND)
+    aborted: list[bool] = []
+    stream.abort = lambda: aborted.append(True)
+    assert await anext(stream.pieces) == b""
+    for i in range(5):
+        await write(api, f"c{i}")
+    assert aborted == [True]
+    assert [piece async for piece in stream.pieces] == []
+    await api.store.close()
+
+
+async def test_bookmarks_tell_how_far_it_has_come(tmp_path: Path) -> None:
+    assert KIND is not None
+    api = opened(tmp_path, bookmark_s=0.01)
+    stream = watch.watch(api, request(b"watch=1&resourceVersion=1&allowWatchBookmarks=true"), KIND)
+    await anext(stream.pieces)
+    first = await anext(stream.pieces)
+    assert b'"type":"BOOKMARK"' in first
+    assert b'"resourceVersion":"1"' in first
+    await write(api, "c")
+    pieces = [await anext(stream.pieces)]
+    while b"ADDED" not in pieces[-1]:
+        pieces.append(await anext(stream.pieces))
+    assert b'"resourceVersion":"2"' in await anext(stream.pieces)
+    assert stream.stop is not None
+    stream.stop()
+    rest = await asyncio.wait_for(_all(stream.pieces), 5)
+    assert all(b"BOOKMARK" in piece for piece in rest)
+    await api.store.close()
+
+
+async def _all(pieces: Any) -> list[bytes]:
+    return [piece async for piece in pieces]
