@@ -1,9 +1,9 @@
 """The agent ``publish``: makes load balancers reachable for a person at the machine.
 
 For each external TCP address and port it asks the lab for a listening socket on the machine's 127.0.0.1 and relays what arrives
-there, as a client on the internet: it lives with the controllers, from where the API can be reached, and the sockets with which
-it connects are of the place ``internet``, from where the API cannot. Beside that it tells the lab what ``podwire status`` shows, whenever that changes. Without a lab (no
-control socket) it has nothing to do.
+there, as a client on the internet. It lives with the controllers, from where the API can be reached; the sockets with which it
+connects are of the place ``internet``, from where the API cannot. Beside that it tells the lab what ``podwire status`` shows, whenever
+that changes. Without a lab (no control socket) it has nothing to do.
 """
 
 from __future__ import annotations
@@ -47,6 +47,7 @@ class Publisher:
         self._services = context.informer(resources.SERVICES)
         self._deployments = context.informer(resources.DEPLOYMENTS, namespace=SYSTEM)
         self._control = Control(context.config.control_socket, self._lost)
+        self._opening = asyncio.Lock()
         self._internet = -1  # a descriptor of that place's network namespace
         self._relays: dict[str, tuple[Relay, int]] = {}  # and the port on 127.0.0.1
         self._told: Report | None = None
@@ -108,8 +109,9 @@ class Publisher:
         if name in self._relays:
             return
         address, port = parts(name)
-        if self._internet < 0:
-            _, [self._internet] = await self._control.ask({"request": "open", "where": "internet"})
+        async with self._opening:
+            if self._internet < 0:
+                _, [self._internet] = await self._control.ask({"request": "open", "where": "internet"})
         answer, descriptors = await self._control.ask({"request": "listen", "name": name, "port": port, "protocol": "tcp"})
         if not descriptors:
             raise ConnectionError(f"no listening socket came for {name}")

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import struct
 from collections.abc import Callable
 from typing import Final, cast
 
 _BUFFER: Final = 262_144
 _CONNECT_S: Final = 30.0
+_AT_ONCE: Final = struct.pack("ii", 1, 0)  # struct linger: what is not sent is dropped, and a reset goes out
 
 
 class _Side(asyncio.Protocol):
@@ -58,6 +60,12 @@ class _Side(asyncio.Protocol):
             return False
         return True  # the other direction goes on
 
+    def break_off(self) -> None:
+        """End the connection so that its other end sees that it is broken (a reset), and not that all has been said."""
+        if self.transport is not None and not self.transport.is_closing():
+            self.transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _AT_ONCE)
+            self.transport.abort()
+
     def pause_writing(self) -> None:
         if self.other is not None and self.other.transport is not None:
             self.other.transport.pause_reading()
@@ -67,12 +75,12 @@ class _Side(asyncio.Protocol):
             self.other.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        other = self.other.transport if self.other is not None else None
-        if other is not None and not other.is_closing():
-            if exc is None and self._ended:
-                other.close()
-            else:
-                other.abort()
+        if self.other is None or self.other.transport is None:
+            return
+        if exc is None and self._ended:
+            self.other.transport.close()
+        else:
+            self.other.break_off()
 
 
 class _Accepted(_Side):
@@ -137,11 +145,10 @@ class Relay:
                     outgoing.close()
                     raise
         except OSError:  # also a timeout: whoever called sees a connection that breaks, as without a relay
-            side.transport.abort()
+            side.break_off()
             return
         if side.transport.is_closing():
-            assert far.transport is not None
-            far.transport.abort()
+            far.break_off()
         else:
             side.join(far)
             side.transport.resume_reading()
@@ -153,5 +160,4 @@ class Relay:
         for task in list(self._connecting):
             task.cancel()
         for side in list(self.sides):
-            if side.transport is not None:
-                side.transport.abort()
+            side.break_off()
