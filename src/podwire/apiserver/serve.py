@@ -24,7 +24,7 @@ from ipaddress import ip_network
 import uvicorn
 import uvloop
 
-from podwire.apiserver import bootstrap, keys
+from podwire.apiserver import bootstrap, expiry, keys
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.answers import decode
 from podwire.apiserver.api import Api
@@ -136,7 +136,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         settings.ssl = tls_context(config)
         gc.collect()
         gc.freeze()  # what was read stays: the collector need not walk it
-        tasks = [asyncio.create_task(Watchdog(_LOG).run()), asyncio.create_task(bootstrap.keep(api, config))]
+        tasks = [asyncio.create_task(task) for task in (Watchdog(_LOG).run(), bootstrap.keep(api, config), expiry.keep(api))]
         try:
             await _Server(settings, api, notifier).serve(list(sockets))
         finally:

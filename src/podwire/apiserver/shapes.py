@@ -22,6 +22,7 @@ from podwire.apiserver.requests import Form, Request
 from podwire.store import Record
 
 _DECODED = 100  # objects decoded before others are served
+_COUNTED = 2000  # a list of more objects goes out in pieces, whatever its size
 _INCLUDE = ("Metadata", "Object", "None")
 
 
@@ -54,7 +55,7 @@ def many(api: Api, request: Request, kind: Kind, records: Sequence[Record], meta
             orjson.dumps(kind.api_version),
             orjson.dumps(metadata),
         )
-        if sum(len(record.value) for record in records) <= SLICE:
+        if len(records) <= _COUNTED and sum(len(record.value) for record in records) <= SLICE:
             return Answer(200, b"%b%b]}" % (head, b",".join([record.value for record in records])))
         return Stream(200, _joined(head, records))
     if form is Form.METADATA:

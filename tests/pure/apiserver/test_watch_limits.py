@@ -1,4 +1,4 @@
-"""What a watch does when its client does not keep up, and when time passes."""
+"""What a watch does when its client does not keep up, and what time does: bookmarks, Events that expire."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from podwire.apiserver import watch
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.api import Api, put
 from podwire.apiserver.authentication import User
+from podwire.apiserver.expiry import Expiry
 from podwire.apiserver.registry import REGISTRY
 from podwire.apiserver.requests import Request, query, target
 from podwire.store import Store
@@ -72,3 +73,31 @@ async def test_bookmarks_tell_how_far_it_has_come(tmp_path: Path) -> None:
 
 async def _all(pieces: Any) -> list[bytes]:
     return [piece async for piece in pieces]
+
+
+async def test_events_go_when_nobody_writes_them_any_more(tmp_path: Path) -> None:
+    kind = REGISTRY.find("", "v1", "events")
+    assert kind is not None
+    api = opened(tmp_path)
+
+    async def happen(name: str) -> None:
+        transaction = api.store.transaction()
+        put(transaction, kind, {"metadata": {"namespace": "default", "name": name}})
+        await api.store.commit(transaction)
+
+    time = 0.0
+    await happen("before")
+    expiry = Expiry(api, kind, 10, lambda: time)
+    time = 5.0
+    await happen("again")
+    time = 9.0
+    await happen("again")
+    assert await expiry.sweep() == 0
+    time = 10.0
+    assert await expiry.sweep() == 1
+    time = 15.0
+    assert await expiry.sweep() == 0
+    assert [record.key for record in api.store.range("events/")] == ["events/default/again"]
+    time = 19.0
+    assert await expiry.sweep() == 1
+    await api.store.close()
