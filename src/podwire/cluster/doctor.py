@@ -116,14 +116,13 @@ def _inside() -> Iterable[Finding]:
 
 def _try_links() -> None:
     from podwire.linux.network import Network
-    from podwire.wire.rtnetlink import BridgePort, Link, add, change
+    from podwire.wire.rtnetlink import BridgePort, Link, add
 
     with Network() as network:
         network.apply(
             [
                 add(Link("doctor0", "bridge")),
-                add(Link("doctor1", "veth", peer=Link("doctor2"))),
-                change(Link("doctor1", master="doctor0", bridge_port=BridgePort(isolated=True))),
+                add(Link("doctor1", "veth", peer=Link("doctor2"), master="doctor0", bridge_port=BridgePort(isolated=True))),
             ]
         )
 
@@ -139,12 +138,11 @@ def _try_policy_routing() -> None:
 def _try_nftables() -> None:
     from podwire.linux.nftables import Nftables
     from podwire.nft import text
+    from podwire.nft.difference import difference
+    from podwire.nft.model import Ruleset
 
-    door = Nftables()
-    try:
-        door.load(text.parse(NFT_TRIAL))
-    finally:
-        door.close()
+    with Nftables() as door:
+        door.apply_batches(difference(Ruleset(), text.parse(NFT_TRIAL)))
 
 
 # One rule of each sort that the lab's tables are made of.

@@ -159,7 +159,7 @@ def _in_terminal(paths: Paths, where: str, command: Sequence[str], stdin: int, s
 @contextlib.contextmanager
 def _raw(terminal: int) -> Iterator[None]:
     before = termios.tcgetattr(terminal)
-    tty.setraw(terminal)
+    tty.setraw(terminal, termios.TCSADRAIN)  # what was typed ahead is the program's
     try:
         yield
     finally:

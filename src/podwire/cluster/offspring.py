@@ -98,6 +98,7 @@ def _live(process: Process, grounds: Grounds, paths: Paths, gate: int) -> None:
         if os.read(gate, 1) == b"":  # the parent did not live to let it begin
             os._exit(ABANDONED)
         os.setsid()
+        os.umask(0o077)  # whatever it writes is the user's alone
         _reset_signals()
         namespaces.enter(network)
         words = list(process.arguments)

@@ -8,6 +8,7 @@ Source: packet(7), socket(7) SO_ATTACH_FILTER.
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import socket
 import struct
@@ -31,17 +32,27 @@ class Capture:
     """
 
     def __init__(self, interface: str = "", program: Sequence[Instruction] = ()) -> None:
-        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, 0)
+        # Without an interface to bind to, the protocol must be said at once.
+        protocol = 0 if interface else socket.htons(_ALL)
+        self._socket = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC, protocol)
         try:
             if program:
                 self._attach(program)
             self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
-            # Bound last: a packet that came before the filter would be seen unfiltered.
-            self._socket.bind((interface, _ALL))
+            if interface:
+                self._socket.bind((interface, _ALL))
+            else:
+                self._drop_unfiltered()
         except BaseException:
             self._socket.close()
             raise
+
+    def _drop_unfiltered(self) -> None:
+        """What came between the socket and its filter is no part of the capture."""
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                self._socket.recv(1, socket.MSG_DONTWAIT)
 
     def _attach(self, program: Sequence[Instruction]) -> None:
         code = ctypes.create_string_buffer(assemble(program))

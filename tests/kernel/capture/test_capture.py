@@ -2,6 +2,8 @@
 
 import socket
 
+import pytest
+
 from podwire.linux.capture import Capture
 from podwire.linux.network import Network
 from podwire.wire import pcap
@@ -18,10 +20,11 @@ def loopback() -> tuple[socket.socket, socket.socket]:
     return sockets[0], sockets[1]
 
 
-def test_only_what_the_filter_names_is_seen() -> None:
+@pytest.mark.parametrize("interface", ["lo", ""], ids=["one interface", "all"])
+def test_only_what_the_filter_names_is_seen(interface: str) -> None:
     wanted, other = loopback()
     port = wanted.getsockname()[1]
-    with Capture("lo", compile_filter(f"udp dst port {port} and src net 127.0.0.0/8")) as packets:
+    with Capture(interface, compile_filter(f"udp dst port {port} and src net 127.0.0.0/8")) as packets:
         wanted.sendto(b"not me", other.getsockname())
         other.sendto(b"me", wanted.getsockname())
         seen = [packets.receive(), packets.receive()]
@@ -33,7 +36,7 @@ def test_only_what_the_filter_names_is_seen() -> None:
 
 def test_without_the_filter_everything_is_seen() -> None:
     wanted, other = loopback()
-    with Capture("lo") as packets:
+    with Capture() as packets:
         wanted.sendto(b"not me", other.getsockname())
         assert packets.receive().payload.endswith(b"not me")
         assert packets.lost() == 0
