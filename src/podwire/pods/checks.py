@@ -13,8 +13,10 @@ from collections.abc import Awaitable, Callable, Sequence
 from podwire import probes
 from podwire.objects.core import Container, HTTPGetAction, Probe
 from podwire.pods.desired import resolve_port
-from podwire.probes.prober import ProbeKind, begin, observe
+from podwire.probes.prober import ProbeKind, Prober, begin, observe
 from podwire.probes.result import ProbeResult, join_host_port
+
+_MOMENT_S, _AGAIN_S = 2.0, 0.05
 
 Execute = Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]]
 
@@ -72,7 +74,7 @@ class Checks:
             prober = dataclasses.replace(prober, result=self.ready)
         while True:
             await asyncio.sleep(max(0.0, prober.due - self.now()))
-            result = await self._once(probe)
+            result = await self._once(probe) if prober.last is not None else await self._first(kind, probe, prober)
             former, prober = prober, observe(prober, result.ok, self.now())
             if result.message or not result.ok:
                 what = "warning" if result.ok else "failed"
@@ -83,6 +85,17 @@ class Checks:
                 return True
             if kind is ProbeKind.READINESS and prober.result is not former.result:
                 self.on_ready(bool(prober.result))
+
+    async def _first(self, kind: ProbeKind, probe: Probe, prober: Prober) -> ProbeResult:
+        """The first probe of a container. A program that has just begun needs a moment to listen, and a period is a long time to wait for
+        it: a readiness probe that nobody has heard is sent again for as long as it makes no difference to anybody.
+        """
+        until = self.now() + min(prober.period, _MOMENT_S)
+        while True:
+            result = await self._once(probe)
+            if not result.nobody_listens or kind is not ProbeKind.READINESS or self.ready or self.now() + _AGAIN_S > until:
+                return result
+            await asyncio.sleep(_AGAIN_S)
 
     async def _once(self, probe: Probe) -> ProbeResult:
         timeout = float(max(1, probe.timeout_seconds))

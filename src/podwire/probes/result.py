@@ -17,6 +17,11 @@ class ProbeResult:
     message: str = ""
     warning: bool = False
 
+    @property
+    def nobody_listens(self) -> bool:
+        """The connection was refused: no program has seen this probe."""
+        return self.message.endswith("connect: connection refused")
+
 
 def join_host_port(host: str, port: int) -> str:
     """Write an address and a port as one: IPv6 addresses in brackets."""
