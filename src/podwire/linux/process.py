@@ -299,7 +299,7 @@ class _Child:
             if isinstance(source, int):
                 taken.append(fcntl.fcntl(source, fcntl.F_DUPFD_CLOEXEC, lowest))
                 continue
-            opened = os.open(source or os.devnull, (flags if source else os.O_RDWR) | os.O_CLOEXEC | os.O_NOCTTY, 0o640)
+            opened = os.open(source or os.devnull, (flags if source else os.O_RDWR) | os.O_CLOEXEC | os.O_NOCTTY, 0o600)
             taken.append(fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, lowest))
             os.close(opened)
         return taken + [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest) for fd in program.descriptors]
