@@ -20,6 +20,7 @@ import pytest
 
 CLONE_NEWNS, CLONE_NEWIPC, CLONE_NEWUSER, CLONE_NEWPID, CLONE_NEWNET = 0x00020000, 0x08000000, 0x10000000, 0x20000000, 0x40000000
 MS_REC, MS_PRIVATE, MS_NOSUID, MS_NODEV, MS_NOEXEC = 0x4000, 1 << 18, 2, 4, 8
+PR_SET_PDEATHSIG = 1
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -33,6 +34,11 @@ def _mount(source: str, target: str, kind: str, flags: int) -> None:
     _check(_libc.mount(source.encode(), target.encode(), kind.encode(), flags, None), f"mount {target}")
 
 
+def _die_with_parent() -> None:
+    """A test session that is killed, or gives a test up, takes the test's processes with it."""
+    _check(_libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL), "prctl")
+
+
 def _unshare() -> None:
     uid, gid = os.geteuid(), os.getegid()
     _check(_libc.unshare(CLONE_NEWUSER | CLONE_NEWPID | CLONE_NEWNS | CLONE_NEWNET | CLONE_NEWIPC), "unshare")
@@ -44,6 +50,7 @@ def _unshare() -> None:
 def _as_first_process(action: Callable[[], object], report: int) -> None:
     status = 1
     try:
+        _die_with_parent()
         _mount("none", "/", "none", MS_REC | MS_PRIVATE)
         _mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC)
         _mount("tmpfs", "/run", "tmpfs", MS_NOSUID | MS_NODEV)
@@ -66,6 +73,7 @@ def run_isolated(action: Callable[[], object]) -> None:
     if outer == 0:
         os.close(reader)
         try:
+            _die_with_parent()
             _unshare()
             inner = os.fork()
             if inner == 0:

@@ -30,7 +30,7 @@ def test_up_and_down_leave_nothing_behind(user: User) -> None:
         if path.is_file():
             assert not stat.S_IMODE(path.lstat().st_mode) & 0o077, f"{path} can be read by others"
     second = user.podwire("up", status=1)
-    assert "'podwire' is already running" in second.stderr
+    assert 'cluster "podwire" is already running' in second.stderr
     user.podwire("down")
     after = traces_of(user)
     after["files"] = [file for file in after["files"] if not file.startswith((".kube", ".local/state"))]

@@ -7,6 +7,7 @@ What must not be here: anything that changes something.
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 from podwire.linux.errors import KernelRefused
@@ -18,7 +19,7 @@ from podwire.nft import text
 def network() -> str:
     """Give links, addresses, routes, rules and neighbours, each as the ``ip`` command that would make it."""
     with Network() as door:
-        parts = {
+        parts: dict[str, Iterable[object]] = {
             "links": [*door.links().values()],
             "addresses": door.addresses(),
             "routes": door.routes(),

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
 
 from podwire.daemon.context import Context
 from podwire.dns import desired
@@ -105,13 +104,12 @@ async def run(context: Context) -> None:
     names = Names(context)
     server = Server(names.respond)
     await server.open()
-    pages = [
-        await _page(READY_PORT, "/ready", names.synced.is_set),
-        await _page(HEALTH_PORT, "/health", lambda: True),
-    ]
+    pages = [await _page(HEALTH_PORT, "/health")]
     following = context.start(names.follow(), "names")
     try:
         await names.synced.wait()
+        # Opened only now: a probe that is refused is soon repeated, one that hears "not yet" waits out its period.
+        pages.append(await _page(READY_PORT, "/ready"))
         context.ready("dns")
         await asyncio.Event().wait()
     finally:
@@ -121,12 +119,12 @@ async def run(context: Context) -> None:
         server.close()
 
 
-async def _page(port: int, path: str, good: Callable[[], bool]) -> asyncio.Server:
+async def _page(port: int, path: str) -> asyncio.Server:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             async with asyncio.timeout(5):
                 words = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)
-                status = "404 Not Found" if words[1:2] != [path.encode()] else "200 OK" if good() else "503 Service Unavailable"
+                status = "200 OK" if words[1:2] == [path.encode()] else "404 Not Found"
                 text = "OK" if status == "200 OK" else status
                 head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
                 writer.write(f"{head}{text}".encode())
