@@ -94,7 +94,7 @@ def remove(file: str, context: str, before: str = "") -> bool:
     """Remove what ``add`` added; say whether there was anything.
 
     Where the context is still the current one, the one before comes back if it still exists. A file that holds nothing else
-    any more is deleted. Raises Unusable.
+    any more is deleted, and so is its folder when that is empty. Raises Unusable.
     """
     if not os.path.exists(file):
         return False
@@ -115,6 +115,8 @@ def remove(file: str, context: str, before: str = "") -> bool:
             os.unlink(file)
         else:
             write(file, tree)
+    with contextlib.suppress(OSError):
+        os.rmdir(os.path.dirname(file))  # an empty ~/.kube, which is there for nothing else
     return True
 
 

@@ -26,7 +26,7 @@ def test_a_file_of_its_own_comes_and_goes(tmp_path: Path) -> None:
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
     assert yaml.safe_load(file.read_text())["current-context"] == "podwire-x"
     assert kubeconfig.remove(str(file), "podwire-x")
-    assert list(file.parent.iterdir()) == []
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_other_contexts_stay_as_they_are(tmp_path: Path) -> None:
