@@ -18,11 +18,11 @@ from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-import aiohttp
 import msgspec
 
 from podwire.client import errors, kubeconfig
 from podwire.client.errors import ApiError, Unreachable
+from podwire.client.http import aiohttp
 from podwire.objects import codec
 from podwire.objects.meta import Object
 from podwire.objects.resources import Resource
