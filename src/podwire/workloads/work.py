@@ -65,8 +65,8 @@ async def start(context: Context, work: Reconciler, name: str, informers: Sequen
     context.start(work.run(), name)
 
 
-async def together(actions: Iterable[Callable[[], Awaitable[T]]], *, limit: int = 64, first: int = 1) -> list[T | Exception]:
-    """Do independent requests at the same time: one, then four, then sixteen, up to ``limit``, so that what is refused is asked once.
+async def together(actions: Iterable[Callable[[], Awaitable[T]]], *, limit: int = 64, first: int = 4) -> list[T | Exception]:
+    """Do independent requests at the same time: four, then sixteen, up to ``limit``, so that what is refused is asked once.
 
     Returns results and errors in order, as far as it came: after a step with an error, no further step is taken.
     """

@@ -35,7 +35,7 @@ class EndpointControllers:
         self._slices = context.informer(ENDPOINT_SLICES, indexes={"service": lambda value: [value.service_key]})
         self._endpoints = context.informer(ENDPOINTS)
         self._expectations = Expectations()
-        self._slice_work = work.reconciler(context, "endpointslices", self._slice_round)
+        self._slice_work = work.reconciler(context, "endpointslices", self._slice_round, round_s=0.005)
         self._legacy_work = work.reconciler(context, "endpoints", self._legacy_round, concurrency=4)
         self._services.subscribe(self._service_changed)
         self._pods.subscribe(self._pod_changed)
