@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
@@ -36,6 +37,8 @@ from podwire.pods.standins.link import StandinsLink
 from podwire.pods.worker import PodWorker
 
 _WORKER_RETRY_S = 5.0
+# Where the program of a Pod such as cluster DNS is: this interpreter's environment, and these packages.
+_INSTALLATION = (sys.prefix, str(Path(__file__).resolve().parents[2]))
 
 
 async def run(context: Context) -> None:
@@ -81,7 +84,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
         network=PodNetwork([network]),
         wiring=wiring_thread,
         programs=Programs(client),
-        machine=Machine(context.client, records, facts, services, hidden=[config.state_dir]),
+        machine=Machine(context.client, records, facts, services, hidden=[config.state_dir], seen=_INSTALLATION),
         standins=StandinsLink(config.standins_socket, log),
         records=records,
         services=services,

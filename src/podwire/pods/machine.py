@@ -42,7 +42,9 @@ class CannotStart(Exception):
 
 
 class Machine:
-    """Makes programs of containers. ``services`` gives those of a namespace; ``hidden``: folders that no container sees."""
+    """Makes programs of containers. ``services`` gives those of a namespace; ``hidden``: folders that no container sees; ``seen``: those that
+    every container sees (read-only, as everything), although they may lie below its own /tmp or /run.
+    """
 
     def __init__(
         self,
@@ -52,9 +54,11 @@ class Machine:
         services: Callable[[str], Iterable[Service]],
         *,
         hidden: Iterable[str] = (),
+        seen: Iterable[str] = (),
     ) -> None:
         self._client, self._records, self._facts, self._services = client, records, facts, services
         self._hidden = tuple(folder for folder in hidden if folder)
+        self._seen = {folder: folder for folder in seen if folder.startswith(("/tmp/", "/run/"))}  # noqa: S108  (a container has its own)
 
     async def program(self, pod: Pod, container: Container, record: Record, namespace: int | str | None) -> Program:
         """The program of a container. Raises CannotStart."""
@@ -63,7 +67,7 @@ class Machine:
         if not argv:
             raise CannotStart("CreateContainerError", "no command specified: the image podwire.dev/machine has none of its own")
         uid = pod.metadata.uid
-        files = {f"/etc/{name}": self._records.path(uid, name) for name in sorted(_FILES)}
+        files = self._seen | {f"/etc/{name}": self._records.path(uid, name) for name in sorted(_FILES)}
         token = await self._token(pod)
         if token is not None:
             files[TOKEN_FOLDER] = self._records.write_files(uid, token, "serviceaccount")
