@@ -11,12 +11,13 @@ from podwire.cli.output import table
 
 
 @click.command("list")
+@click.option("--name", metavar="NAME", help="only the cluster of this name  [default: all]")
 @click.option("-o", "--output", type=click.Choice(["json"]), help="for a program")
-def list_(output: str | None) -> None:
+def list_(name: str | None, output: str | None) -> None:
     """List the clusters; what a killed command left of one is removed first."""
     from podwire.cluster import lifecycle
 
-    found = lifecycle.clusters(os.environ)
+    found = [one for one in lifecycle.clusters(os.environ) if name in (None, one.name)]
     if output == "json":
         click.echo(json.dumps([{"name": one.name, "state": one.state, "nodes": one.nodes, "apiServer": one.api_server} for one in found]))
     elif found:

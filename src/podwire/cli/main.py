@@ -66,8 +66,18 @@ def podwire() -> None:
     """The network of a Kubernetes cluster, with real packets."""
 
 
+def _open_standard_files() -> None:
+    """Open what the caller closed of stdin, stdout and stderr, or the next file or socket would be taken for it (exec passes them on)."""
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is None:
+            assert os.open(os.devnull, os.O_RDWR) == number
+            os.set_inheritable(number, True)
+            setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command line and end the process with its status. Raises SystemExit."""
+    _open_standard_files()
     try:
         status = podwire.main(list(arguments) if arguments is not None else None, prog_name="podwire", standalone_mode=False)
     except click.exceptions.Exit as end:
@@ -83,9 +93,21 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(failure.exit_code)
     except BrokenPipeError:
         # Whoever read our output has enough (`| head`): quiet, and no second attempt when Python flushes at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _abandon_output()
+        sys.exit(FAILED)
+    except OSError as error:
+        # A full disk, a file that may not be read: the system's own words say which.
+        click.echo(f"podwire: {error.strerror or error}{f': {error.filename}' if error.filename else ''}", err=True)
+        try:
+            sys.stdout.flush()
+        except OSError:
+            _abandon_output()
         sys.exit(FAILED)
     sys.exit(status if isinstance(status, int) else DONE)
+
+
+def _abandon_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
 
 
 def entry() -> None:
@@ -95,6 +117,9 @@ def entry() -> None:
         main()
     except SystemExit as end:
         status = end.code
-    sys.stdout.flush()
-    sys.stderr.flush()
+    for stream in (sys.stdout, sys.stderr):
+        try:
+            stream.flush()
+        except OSError:
+            status = status or FAILED
     os._exit(status if isinstance(status, int) else DONE)

@@ -11,14 +11,12 @@ import click
 
 @click.command(hidden=True)
 @click.argument("root")
-@click.option("--hold", "held", multiple=True, metavar="NAME=FD", help="descriptors that the first process hands over")
-def supervisor(root: str, held: tuple[str, ...]) -> None:
+def supervisor(root: str) -> None:
     """Run the processes of the lab whose state directory is ROOT."""
     from podwire.cli.main import main
     from podwire.cluster.supervisor import run
 
-    pairs = (word.partition("=") for word in held)
-    run(root, {name: int(number) for name, _, number in pairs}, main, warm())
+    run(root, main, warm())
 
 
 def warm() -> Iterator[str]:

@@ -6,7 +6,16 @@ mount namespace sees, and goes with it.
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
+
+NAME_RULE = "at most 40 lower-case letters, digits and '-', a letter first"
+_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+
+
+def is_name(text: str) -> bool:
+    """Say whether a cluster can have this name. A name is one folder's, so `..` or a slash would lead elsewhere."""
+    return _NAME.fullmatch(text) is not None
 
 
 @dataclass(frozen=True)

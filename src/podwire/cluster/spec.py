@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 import msgspec
 
+from podwire.cluster import paths
+
 API_VERSION = "podwire.dev/v1alpha1"
 DEFAULT_NAME = "podwire"
 POD_PREFIX = 24
@@ -131,10 +133,10 @@ def parse(
         raise fault("spec.nodePools", "at least one node pool is needed")
     if len({pool.name for pool in pools}) < len(pools):
         raise fault("spec.nodePools", "two node pools have the same name")
-    chosen = name or form.metadata.name or DEFAULT_NAME
-    if not _NAME.fullmatch(chosen):
-        where = "--name" if name else "metadata.name"
-        raise fault(where, f"{chosen!r} is no cluster name: at most 40 lower-case letters, digits and '-', a letter first")
+    chosen = (form.metadata.name or DEFAULT_NAME) if name is None else name
+    if not paths.is_name(chosen):
+        where = "metadata.name" if name is None else "--name"
+        raise fault(where, f"{chosen!r} is no cluster name: {paths.NAME_RULE}")
     cluster = ClusterSpec(chosen, spec.region, pools, ranges)
     _has_room(cluster, fault)
     return cluster

@@ -23,7 +23,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from podwire.cluster.paths import Paths
+from podwire.cluster.paths import NAME_RULE, Paths, is_name
 from podwire.cluster.problem import Problem
 
 LAYOUT = 1
@@ -87,6 +87,9 @@ def base(environment: Mapping[str, str]) -> str:
 
 
 def paths(name: str, environment: Mapping[str, str]) -> Paths:
+    """Give where the cluster of this name keeps its things. Raises Unusable (2) for what is no name: it could lead to other folders."""
+    if not is_name(name):
+        raise Unusable(f"--name: {name!r} is no cluster name: {NAME_RULE}", 2)
     return Paths(os.path.join(base(environment), name))
 
 
@@ -94,7 +97,7 @@ def names(environment: Mapping[str, str]) -> list[str]:
     """Give the names of all state directories, rubble included, sorted."""
     try:
         with os.scandir(base(environment)) as entries:
-            return sorted(entry.name for entry in entries if entry.is_dir(follow_symlinks=False))
+            return sorted(entry.name for entry in entries if is_name(entry.name) and entry.is_dir(follow_symlinks=False))
     except FileNotFoundError:
         return []
     except OSError as error:
