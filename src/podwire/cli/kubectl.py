@@ -28,5 +28,6 @@ def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     file = f"{place.root}/kubeconfig/kubectl"
     entry = identity.admin_entry(place, name, f"https://127.0.0.1:{state.read(place).api_port}")
     entries.write(file, entries.document(entry))
-    environment = {**os.environ, "KUBECONFIG": file}
+    # What kubectl keeps of the API's discovery goes with the cluster, too.
+    environment = {**os.environ, "KUBECONFIG": file, "KUBECACHEDIR": f"{place.root}/kubectl-cache"}
     os.execve(program, ["kubectl", *arguments], environment)

@@ -42,8 +42,9 @@ class CannotStart(Exception):
 
 
 class Machine:
-    """Makes programs of containers. ``services`` gives those of a namespace; ``hidden``: folders that no container sees; ``seen``: those that
-    every container sees (read-only, as everything), although they may lie below its own /tmp or /run.
+    """Makes programs of containers. ``services`` gives those of a namespace; ``hidden``: folders that no container sees.
+
+    ``seen``: folders that every container sees (read-only, as everything), although they may lie below its own /tmp or /run.
     """
 
     def __init__(
