@@ -41,6 +41,7 @@ CONTENT_TYPES = {
     "json": "application/json-patch+json",
     "apply": "application/apply-patch+yaml",
 }
+_CLOSING_TURNS = 4  # of the event loop, which a TLS connection needs to close
 _TOO_MANY = 5  # answers "too many requests" in a row that are waited out
 
 
@@ -70,6 +71,8 @@ class Client:
         if self._session is not None:
             session, self._session = self._session, None
             await session.close()
+            for _ in range(_CLOSING_TURNS):
+                await asyncio.sleep(0)
 
     async def __aenter__(self) -> Self:
         return self
@@ -125,6 +128,8 @@ class Client:
         try:
             yield self._chunks(answer)  # what the caller raises while it reads is the caller's
         finally:
+            if answer.connection is not None and answer.connection.transport is not None:
+                answer.connection.transport.abort()  # nothing is owed to the other side: no TLS farewell that would wait for its answer
             answer.close()
 
     async def _chunks(self, answer: aiohttp.ClientResponse) -> AsyncIterator[bytes]:

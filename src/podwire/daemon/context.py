@@ -91,6 +91,12 @@ class Context:
         for task in self._started:
             task.cancel()
 
+    async def close(self) -> None:
+        """End what was started through this context and wait for it: for whoever made the context outside of ``run``."""
+        self.cancel_all()
+        await asyncio.gather(*self._started, return_exceptions=True)
+        await self.flush_events()
+
     def ready(self, part: str) -> None:
         """Say that a part does its work. When the last has said so, the process is ready."""
         if part in self._unready:

@@ -121,8 +121,13 @@ async def test_an_election_has_one_leader_and_another_takes_over() -> None:
         assert led == ["a"]
         first.cancel()
         await asyncio.gather(first, return_exceptions=True)
-        now = 100.0
-        await until(lambda: led == ["a", "b"])
+
+        def led_by_both_in_time() -> bool:
+            nonlocal now
+            now += 1.0
+            return led == ["a", "b"]
+
+        await until(led_by_both_in_time)
         second.cancel()
         await asyncio.gather(second, return_exceptions=True)
         lease = await client.get(resources.LEASES, "x", "kube-system")

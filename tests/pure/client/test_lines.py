@@ -7,7 +7,7 @@ from podwire.client.lines import Lines
 
 
 @given(
-    st.lists(st.text(st.characters(exclude_characters="\n"), min_size=1).filter(str.strip), max_size=5),
+    st.lists(st.text(st.characters(codec="utf-8", exclude_characters="\n"), min_size=1).filter(str.strip), max_size=5),
     st.lists(st.integers(0, 60), max_size=8),
 )
 def test_lines_are_the_same_however_the_stream_is_cut(texts: list[str], cuts: list[int]) -> None:

@@ -124,9 +124,7 @@ async def cluster(server: running_apiserver.ApiServer, **config: Any) -> AsyncIt
         for task in [*tasks, *kubelet.tasks]:
             task.cancel()
         results = await asyncio.gather(*tasks, *kubelet.tasks, return_exceptions=True)
-        context.cancel_all()
-        await context.flush_events()
-        await asyncio.sleep(0)
+        await context.close()
         await admin.close()
         await controllers.close()
         assert all(isinstance(result, asyncio.CancelledError) for result in results[:2]), results
