@@ -27,17 +27,18 @@ from podwire.linux.errors import KernelRefused
 _TIGHT = syscalls.MS_NOSUID | syscalls.MS_NODEV
 
 
-def start_init(paths: Paths, held: Mapping[str, int], lock: int) -> int:
+def start_init(paths: Paths, held: Mapping[str, int], kept: set[int]) -> int:
     """Start init in fresh namespaces and give its number, once it is ready to serve. The caller is a subreaper.
 
-    ``held`` stay open in init and are handed to each supervisor; ``lock`` stays open in init. Raises KernelRefused.
+    ``held`` are what init holds from the start, by name; ``kept`` stay open in init: they tell others
+    that it lives. Raises KernelRefused.
     """
     reader, writer = os.pipe()
     guard = os.pidfd_open(os.getpid())
     between = os.fork()
     if between == 0:
         os.close(reader)
-        _between(paths, held, {lock}, guard, writer)
+        _between(paths, held, kept, guard, writer)
     os.close(writer)
     os.close(guard)
     pid = 0
@@ -80,7 +81,7 @@ def _first(paths: Paths, held: Mapping[str, int], kept: set[int], guard: int, be
         syscalls.set_title("podwire init")
         listening = unix.listen(paths.init_socket)
         os.close(report)
-        init.main(listening, lambda: _supervise(paths, held))
+        init.main(listening, lambda: _supervise(paths), held=held)
         status = 0
     except BaseException as failure:
         _tell_failure(report, failure)
@@ -109,17 +110,13 @@ def _mount(paths: Paths) -> None:
     os.symlink(paths.control_socket, f"{paths.run}/control.sock")
 
 
-def _supervise(paths: Paths, held: Mapping[str, int]) -> NoReturn:
-    """Become the supervisor. What init holds for it goes along each time."""
-    words = [sys.executable, "-m", "podwire", "supervisor", paths.root]
-    for name, descriptor in held.items():
-        os.set_inheritable(descriptor, True)
-        words += ["--hold", f"{name}={descriptor}"]
+def _supervise(paths: Paths) -> NoReturn:
+    """Become the supervisor: a program anew each time, so that one that was upgraded meanwhile is whole."""
     log = os.open(paths.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     for target in (1, 2):
         os.dup2(log, target)
     os.chdir("/")
-    os.execv(sys.executable, words)
+    os.execv(sys.executable, [sys.executable, "-m", "podwire", "supervisor", paths.root])
 
 
 def _close_all_but(keep: set[int]) -> None:

@@ -67,7 +67,7 @@ class Door:
         state.write_run(self._paths, state.Run(state.boot_id(), own))
         # Orphans of the short-lived process between become children of door, so that init's end can be waited for here.
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1, "become a subreaper")
-        pid = boot.start_init(self._paths, {**held, "door": inside.fileno()}, self._lock)
+        pid = boot.start_init(self._paths, {**held, "door": inside.fileno()}, {self._lock, self._upper.fileno()})
         self._init = os.pidfd_open(pid)
         inside.close()
         for descriptor in held.values():

@@ -84,7 +84,7 @@ def add(file: str, entry: Entry) -> str:
             kept = [item for item in _entries(tree, section, file) if item.get("name") != entry.context]
             tree[section] = [*kept, *fresh[section]]
         tree["current-context"] = entry.context
-        for word in ("apiVersion", "kind", "preferences"):
+        for word in ("apiVersion", "kind"):
             tree.setdefault(word, fresh[word])
         write(file, tree)
     return "" if before == entry.context else before
@@ -122,7 +122,10 @@ def remove(file: str, context: str, before: str = "") -> bool:
 
 @contextlib.contextmanager
 def _locked(file: str) -> Iterator[None]:
-    os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+    try:
+        os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
+    except OSError as error:
+        raise Unusable(f"cannot make the folder of {file}: {error.strerror}. Name another file (--kubeconfig), or none (--no-kubeconfig).") from None
     lock = file + ".lock"
     for attempt in range(LOCK_TRIES):
         try:

@@ -225,16 +225,25 @@ class _Birth:
     def undo(self) -> None:
         """Have everything taken back, and wait for that. Idle where the commit has been made."""
         with _uninterrupted():
-            if self._boot is not None:
-                self._boot.close()
-            if self._door is not None and self._door.returncode is None:
-                try:
-                    self._door.wait(END_LIMIT_S)
-                except subprocess.TimeoutExpired:
+            if self._boot is not None and self._door is not None and self._door.returncode is None:
+                with contextlib.suppress(OSError):
+                    self._boot.shutdown(socket.SHUT_WR)
+                if not self._both_gone():
                     self._door.kill()
-                    self._door.wait()
+                    self._both_gone()
+                self._door.wait()
             if not self._committed:
                 roll_back(self._place)
+
+    def _both_gone(self) -> bool:
+        """Wait for door and init: each has the other end of the boot channel. A process that still lives may still write."""
+        assert self._boot
+        limit = time.monotonic() + END_LIMIT_S
+        with contextlib.suppress(packets.Closed):
+            while select.select([self._boot], [], [], max(0.0, limit - time.monotonic()))[0]:
+                packets.receive(self._boot)
+            return False
+        return True
 
 
 def roll_back(place: Paths) -> None:

@@ -18,7 +18,7 @@ import resource
 import signal
 import socket
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from podwire.cluster import offspring, packets, places, reports, state, wheres
@@ -38,14 +38,14 @@ PUBLISHED = "published/"
 
 
 class Supervisor:
-    def __init__(self, paths: Paths, call: offspring.Call, given: Mapping[str, int]) -> None:
+    def __init__(self, paths: Paths, call: offspring.Call) -> None:
         self._paths = paths
         self._loop = Loop()
         kept = state.read(paths)
         self._plan = plan(parse(json.dumps(kept.spec)), paths, api_port=kept.api_port)
         self._name, self._api_server = kept.name, f"https://127.0.0.1:{kept.api_port}"
         self._first = FirstProcesses(self._loop, paths)
-        self._held = {**self._first.cluster.give(""), **given}
+        self._held = self._first.cluster.give("")
         self._reported: dict[str, Any] = self._read_reports()
         self._waiting: set[Caller] = set()
         self._pushing = False
@@ -256,17 +256,14 @@ class Supervisor:
         caller.tell({"port": message["port"]}, descriptors[:1])
 
 
-def run(root: str, given: Mapping[str, int], call: offspring.Call, warm: Iterator[str]) -> None:
+def run(root: str, call: offspring.Call, warm: Iterator[str]) -> None:
     """Be the supervisor of the cluster whose state directory is ``root``.
 
-    ``given`` are descriptors that init hands to each supervisor: ``door``, ``control``, ``listen/api``. ``call`` runs a command line,
-    ``warm`` imports what command lines need, one after the other.
+    ``call`` runs a command line, ``warm`` imports what command lines need, one after the other.
     """
-    for descriptor in given.values():
-        os.set_inheritable(descriptor, False)
     syscalls.set_title("podwire supervisor")
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # some five descriptors a node
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)  # it ends with init, or by SIGKILL and comes back
-    Supervisor(Paths(root), call, given).run(warm)
+    Supervisor(Paths(root), call).run(warm)

@@ -74,7 +74,13 @@ class _Spawn:
 class Init:
     """The state of the first process, and its loop."""
 
-    def __init__(self, listening: socket.socket, child: Callable[[], None] | None = None, grace_s: float = DEFAULT_GRACE_S) -> None:
+    def __init__(
+        self,
+        listening: socket.socket,
+        child: Callable[[], None] | None = None,
+        grace_s: float = DEFAULT_GRACE_S,
+        held: Mapping[str, int] | None = None,
+    ) -> None:
         self._child = child
         self._grace_s = grace_s
         self._child_pid = 0
@@ -82,7 +88,7 @@ class Init:
         self._child_at: float | None = 0.0 if child else None
         self._delay_s = _BACK_OFF_S[0]
         self._ends_at: float | None = None
-        self._held: dict[str, int] = {}
+        self._held: dict[str, int] = dict(held or {})
         self._programs: dict[str, _Running] = {}
         self._by_pid: dict[int, _Running] = {}
         self._spawns: dict[int, _Spawn] = {}  # by pipe
@@ -407,10 +413,17 @@ def _nested(listening: int, name: str, grace_s: float) -> NoReturn:
     os._exit(0)
 
 
-def main(listening: socket.socket, child: Callable[[], None] | None = None, *, grace_s: float = DEFAULT_GRACE_S) -> None:
+def main(
+    listening: socket.socket,
+    child: Callable[[], None] | None = None,
+    *,
+    grace_s: float = DEFAULT_GRACE_S,
+    held: Mapping[str, int] | None = None,
+) -> None:
     """Be the first process of this PID namespace, whose /proc is mounted, until it is to end.
 
     ``listening``: where it is spoken to (``unix.listen``). ``child``: called in a forked process, and again in a new one, with
-    back-off, whenever that ends. ``grace_s``: how long programs may take to end after SIGTERM.
+    back-off, whenever that ends. ``grace_s``: how long programs may take to end after SIGTERM. ``held``: descriptors
+    that it holds from the start, by name.
     """
-    Init(listening, child, grace_s).run()
+    Init(listening, child, grace_s, held).run()
