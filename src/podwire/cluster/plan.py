@@ -12,6 +12,7 @@ Names of nodes follow GKE: ``gke-CLUSTER-POOL-HASH-SUFFIX``.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -126,11 +127,18 @@ def mac(address: IPv4Address) -> bytes:
 
 
 def node_names(cluster: str, pool: NodePool, zone: str) -> Iterator[str]:
-    """Give the names of a pool's nodes in a zone, the same ones each time."""
-    base = f"gke-{cluster}-{pool.name}"[:40].rstrip("-")
+    """Give the names of a pool's nodes in a zone, the same ones each time, no two alike.
+
+    At most 52 letters: ``system:node:NAME`` is a common name, which X.509 ends at 64.
+    """
+    base = f"gke-{cluster}-{pool.name}"[:38].rstrip("-")
     group = _letters(f"{cluster}/{pool.name}/{zone}", 8)
+    taken: set[str] = set()
     for index in range(pool.nodes_per_zone):
-        yield f"{base}-{group}-{_letters(f'{cluster}/{pool.name}/{zone}/{index}', 4)}"
+        tries = (_letters(f"{cluster}/{pool.name}/{zone}/{index}" + "/" * again, 4) for again in itertools.count())
+        suffix = next(letters for letters in tries if letters not in taken)
+        taken.add(suffix)
+        yield f"{base}-{group}-{suffix}"
 
 
 def _letters(text: str, count: int) -> str:

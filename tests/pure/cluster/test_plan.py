@@ -78,3 +78,11 @@ def test_the_addons_are_instances_and_cluster_dns() -> None:
         [interface] = tree["spec"]["networkInterfaces"]
         assert (interface["networkIP"], IPv4Network(interface["aliasIPRanges"][0])) == (str(node.address), node.pod_range)
     json.dumps(trees)
+
+
+def test_the_longest_names_fit_into_certificates_and_no_two_nodes_share_one() -> None:
+    text = 'apiVersion: podwire.dev/v1alpha1\nkind: Cluster\nspec: {nodePools: [{name: "%s"}]}\n' % ("p" * 40)
+    cluster = plan.plan(spec.parse(text, name="n" * 40, zones=10, nodes_per_zone=100), PATHS, api_port=6443)
+    names = [node.name for node in cluster.nodes]
+    assert len(set(names)) == len(names) == 1000
+    assert max(len(f"system:node:{name}") for name in names) <= 64
