@@ -11,8 +11,7 @@ setup:        ## make .venv and the API's schemas (says what the machine is miss
 	@PYTHON=$(PYTHON) tools/setup
 
 lint: setup   ## ruff, format, mypy --strict, import contracts
-	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache >/tmp/podwire-lint.$$$$ \
-	  || { cat /tmp/podwire-lint.$$$$ 2>/dev/null; rm -f /tmp/podwire-lint.$$$$; exit 1; }; rm -f /tmp/podwire-lint.$$$$
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
 test: setup   ## all tests
 	@$(BIN)/pytest --durations=20

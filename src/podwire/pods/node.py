@@ -21,7 +21,7 @@ from podwire.objects.resources import LEASES, NODES
 
 Tree = dict[str, Any]
 
-KUBELET_VERSION = "v1.37.1"
+KUBELET_VERSION = "v1.37.0"
 LEASE_NAMESPACE = "kube-node-lease"
 LEASE_S, RENEW_S, STATUS_S = 40, 10.0, 300.0
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
