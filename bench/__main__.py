@@ -6,7 +6,12 @@ import argparse
 import importlib
 import sys
 
-BENCHMARKS = {"cluster-up": "bench.cluster_up", "pod-network": "bench.pod_network"}
+BENCHMARKS = {
+    "api": "bench.api",
+    "api-durability": "bench.api_durability",
+    "cluster-up": "bench.cluster_up",
+    "pod-network": "bench.pod_network",
+}
 
 
 def main() -> int:
