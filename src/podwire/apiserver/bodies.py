@@ -12,9 +12,9 @@ from typing import Any
 
 import orjson
 
-from podwire.apiserver import status
+from podwire.apiserver import protobuf, status
 from podwire.apiserver.kind import Kind, Tree
-from podwire.apiserver.requests import JSON, YAML, Request
+from podwire.apiserver.requests import JSON, PROTOBUF, YAML, Request
 from podwire.apiserver.schema import Mistyped, prune_and_check, strict_message
 
 LIMIT = 3 * 1024 * 1024  # bytes: as upstream, so that what fits here fits there
@@ -40,7 +40,16 @@ def _yaml(body: bytes) -> Any:
         raise status.bad_request(f"the object provided is unrecognized (must be of type YAML): {error}") from None
 
 
-READERS: Mapping[str, Callable[[bytes], Any]] = {JSON: _json, YAML: _yaml, "text/yaml": _yaml}
+def _protobuf(body: bytes) -> Any:
+    try:
+        return protobuf.decode(body)
+    except protobuf.NotEncoded as error:
+        raise status.unsupported_media_type(PROTOBUF, (JSON, YAML), str(error)) from None
+    except protobuf.Malformed as error:
+        raise status.bad_request(f"the object provided is unrecognized (must be of type Protobuf): {error}") from None
+
+
+READERS: Mapping[str, Callable[[bytes], Any]] = {JSON: _json, YAML: _yaml, "text/yaml": _yaml, PROTOBUF: _protobuf}
 
 
 def value(request: Request, readers: Mapping[str, Callable[[bytes], Any]] = READERS) -> Any:

@@ -12,7 +12,6 @@ import hashlib
 
 import orjson
 
-from podwire.apiserver import reviews
 from podwire.apiserver.answers import Answer, Tree, answer
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.registry import REGISTRY
@@ -57,11 +56,7 @@ def _aggregated_version(accept: bytes) -> str:
 
 @functools.cache
 def _groups() -> dict[str, tuple[str, ...]]:
-    """Groups and their versions: those of stored kinds, then those of reviews."""
-    found = {group: dict.fromkeys(versions) for group, versions in REGISTRY.groups().items()}
-    for group, version, _ in reviews.KINDS:
-        found.setdefault(group, {})[version] = None
-    return {group: tuple(versions) for group, versions in found.items()}
+    return REGISTRY.groups()
 
 
 # Aggregated --------------------------------------------------------------------------------------------------------------
@@ -108,17 +103,6 @@ def _described(group: str, version: str) -> list[Tree]:
                 for part in kind.subresources
             ]
         resources.append(resource)
-    for (own_group, own_version, plural), name in reviews.KINDS.items():
-        if (own_group, own_version) == (group, version):
-            resources.append(
-                {
-                    "resource": plural,
-                    "responseKind": _gvk(group, version, name),
-                    "scope": "Cluster",
-                    "singularResource": name.lower(),
-                    "verbs": ["create"],
-                }
-            )
     return resources
 
 
@@ -174,8 +158,5 @@ def _resources(group: str, version: str) -> Answer | None:
             if part.kind:
                 resource |= {"group": part.group, "version": part.version}
             resources.append(resource | {"verbs": list(part.verbs)})
-    for (own_group, own_version, plural), name in reviews.KINDS.items():
-        if (own_group, own_version) == (group, version):
-            resources.append({"name": plural, "singularName": name.lower(), "namespaced": False, "kind": name, "verbs": ["create"]})
     group_version = f"{group}/{version}" if group else version
     return answer({"kind": "APIResourceList", "apiVersion": "v1", "groupVersion": group_version, "resources": resources})

@@ -135,6 +135,11 @@ class Kind:
         return self.kind + "List"
 
     @property
+    def listed(self) -> bool:
+        """Whether there are objects of it to list. What is only asked has none."""
+        return "list" in self.verbs
+
+    @property
     def resource(self) -> str:
         """``deployments.apps``, or ``pods`` in the core group: as messages name it."""
         return f"{self.plural}.{self.group}" if self.group else self.plural

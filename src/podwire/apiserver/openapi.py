@@ -84,7 +84,7 @@ def openapi(group: str, version: str) -> bytes:
     kinds = REGISTRY.kinds(group, version)
     if not kinds:
         raise KeyError(place(group, version))
-    roots = {kind.definition for kind in kinds} | {kind.definition + "List" for kind in kinds}
+    roots = {kind.definition for kind in kinds} | {kind.definition + "List" for kind in kinds if kind.listed}
     roots |= {_SUBRESOURCES[part.kind] for kind in kinds for part in kind.subresources if part.kind}
     roots |= {META + "DeleteOptions", META + "Status", META + "Patch"}
     paths: dict[str, Any] = {}
@@ -200,23 +200,22 @@ def _paths(kind: Kind) -> dict[str, Any]:
     base = "/" + place(kind.group, kind.version)
     shared = [_parameter("namespace", "string", "The namespace.", "path")] if kind.namespaced else []
     root = f"{base}/namespaces/{{namespace}}/{kind.plural}" if kind.namespaced else f"{base}/{kind.plural}"
-    found: dict[str, Any] = {
-        root: {**_collection(kind), "parameters": [*shared, _PRETTY]},
-        root + "/{name}": {**_single(kind), "parameters": [_parameter("name", "string", "The name.", "path"), *shared, _PRETTY]},
-    }
-    if kind.namespaced:
+    found: dict[str, Any] = {root: {**_collection(kind), "parameters": [*shared, _PRETTY]}}
+    named = [_parameter("name", "string", "The name.", "path"), *shared, _PRETTY]
+    if single := _single(kind):
+        found[root + "/{name}"] = {**single, "parameters": named}
+    if kind.namespaced and kind.listed:
         listing = _operation(kind, "list", "list", kind.definition + "List")
         listing["operationId"] += "ForAllNamespaces"
         found[f"{base}/{kind.plural}"] = {"get": listing, "parameters": [*_LIST, _PRETTY]}
     for part in kind.subresources:
-        names = [_parameter("name", "string", "The name.", "path"), *shared, _PRETTY]
-        found[f"{root}/{{name}}/{part.name}"] = {**_part(kind, part), "parameters": names}
+        found[f"{root}/{{name}}/{part.name}"] = {**_part(kind, part), "parameters": named}
     return found
 
 
 def _collection(kind: Kind) -> Schema:
     writes = [_DRY_RUN, _MANAGER, _VALIDATION]
-    return {
+    found = {
         "get": _operation(kind, "list", "list", kind.definition + "List", parameters=_LIST),
         "post": _operation(kind, "post", "create", kind.definition, body=_content(kind.definition), parameters=writes),
         "delete": _operation(
@@ -228,6 +227,11 @@ def _collection(kind: Kind) -> Schema:
             parameters=[_DRY_RUN, *_LIST],
         ),
     }
+    words = {"get": "list", "post": "create", "delete": "deletecollection"}
+    return {method: one for method, one in found.items() if words[method] in kind.verbs}
+
+
+_WORDS = {"get": "get", "put": "update", "patch": "patch", "delete": "delete"}
 
 
 def _single(kind: Kind, part: str = "", body: str = "") -> Schema:
@@ -242,6 +246,7 @@ def _single(kind: Kind, part: str = "", body: str = "") -> Schema:
         found["delete"] = _operation(
             kind, "delete", "delete", META + "Status", body=_content(META + "DeleteOptions"), parameters=[_DRY_RUN]
         )
+        found = {method: one for method, one in found.items() if _WORDS[method] in kind.verbs}
     return found
 
 
@@ -254,5 +259,4 @@ def _part(kind: Kind, part: Subresource) -> Schema:
             )
         }
     whole = _single(kind, part.name, body)
-    words = {"get": "get", "put": "update", "patch": "patch"}
-    return {method: one for method, one in whole.items() if words[method] in part.verbs}
+    return {method: one for method, one in whole.items() if _WORDS[method] in part.verbs}

@@ -8,7 +8,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from podwire.apiserver.kind import AGE, ALL_VERBS, NAME, SCALE, STATUS, Column, Kind, Subresource, Tree
-from podwire.apiserver.kinds import apps, batch, coordination, core, discovery, limits, networking, rbac, volumes
+from podwire.apiserver.kinds import (
+    admission,
+    apps,
+    batch,
+    coordination,
+    core,
+    custom,
+    discovery,
+    limits,
+    networking,
+    rbac,
+    reviews,
+    volumes,
+)
 from podwire.compute import kinds as compute
 
 __all__ = ["AGE", "ALL_VERBS", "NAME", "REGISTRY", "SCALE", "STATUS", "Column", "Kind", "Registry", "Subresource", "Tree"]
@@ -64,6 +77,9 @@ REGISTRY = Registry(
         *rbac.KINDS,
         *limits.SCHEDULING,
         *volumes.STORAGE,
+        *admission.KINDS,
+        *custom.KINDS,
+        *reviews.KINDS,
         *compute.KINDS,
     )
 )

@@ -1,6 +1,9 @@
-"""Questions to the API that store nothing: who am I, may I.
+"""Questions to the API that store nothing: who am I, who is this token, may I, may they.
 
-Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access
+Here: reading the question and putting it to authentication and authorization. Not here: their answers.
+
+Source: https://kubernetes.io/docs/reference/access-authn-authz/authorization/#checking-api-access and
+https://kubernetes.io/docs/reference/kubernetes-api/authentication-resources/
 """
 
 from __future__ import annotations
@@ -10,69 +13,90 @@ from collections.abc import Callable
 from podwire.apiserver import authorization, bodies, status
 from podwire.apiserver.answers import Answer, Tree, answer
 from podwire.apiserver.api import Api
+from podwire.apiserver.authentication import User
+from podwire.apiserver.kind import Kind
+from podwire.apiserver.kinds import reviews as rows
 from podwire.apiserver.requests import Request
+from podwire.apiserver.validation import FieldError, Path, invalid
 
-Handler = Callable[[Api, Request], Answer]
-
-
-def _self_subject(_api: Api, request: Request) -> Answer:
-    user = request.user
-    info: Tree = {"username": user.name, "groups": list(user.groups)}
-    if user.uid:
-        info["uid"] = user.uid
-    return answer(
-        {"kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {}, "status": {"userInfo": info}}, 201
-    )
+_ATTRIBUTES = ("resourceAttributes", "nonResourceAttributes")
+_SPEC = Path("spec")
 
 
-def _access(api: Api, request: Request) -> Answer:
-    tree = bodies.tree(request)
-    spec = tree.get("spec")
-    if not isinstance(spec, dict):
-        raise status.bad_request("SelfSubjectAccessReview: spec is not an object")
-    resource, path = spec.get("resourceAttributes"), spec.get("nonResourceAttributes")
-    if isinstance(resource, dict):
-        words = {key: str(resource.get(key) or "") for key in ("verb", "group", "resource", "subresource", "namespace", "name")}
-        plural = f"{words['resource']}/{words['subresource']}" if words["subresource"] else words["resource"]
-        asked = authorization.Attributes(words["verb"], words["group"], plural, words["namespace"], words["name"])
-        allowed = authorization.allows(request.user, asked, api.node_of)
-    elif isinstance(path, dict):
-        allowed = authorization.allows_path(request.user, str(path.get("verb") or "get").upper(), str(path.get("path") or ""))
-    else:
-        raise status.bad_request("SelfSubjectAccessReview: exactly one of resourceAttributes and nonResourceAttributes must be specified")
-    return answer(
-        {
-            "kind": "SelfSubjectAccessReview",
-            "apiVersion": "authorization.k8s.io/v1",
-            "metadata": {},
-            "spec": spec,
-            "status": {"allowed": allowed},
-        },
-        201,
-    )
+def respond(api: Api, request: Request, kind: Kind) -> Answer:
+    """Answer to a question. Raises Failure (400, 415, 422)."""
+    tree = bodies.of_kind(request, kind)
+    bodies.check_schema(request, kind, tree)
+    namespace = request.target.namespace
+    if kind.namespaced and tree["metadata"].setdefault("namespace", namespace) != namespace:
+        raise status.bad_request("the namespace of the provided object does not match the namespace sent on the request")
+    tree["status"] = ANSWERS[kind](api, request, tree)
+    return answer(tree, 201)
 
 
-def _rules(_api: Api, request: Request) -> Answer:
+def _described(user: User) -> Tree:
+    return {"username": user.name, "groups": list(user.groups), **({"uid": user.uid} if user.uid else {})}
+
+
+def _self_subject(_api: Api, request: Request, _tree: Tree) -> Tree:
+    return {"userInfo": _described(request.user)}
+
+
+def _own_access(api: Api, request: Request, tree: Tree) -> Tree:
+    return _access(api, rows.SELF_ACCESS, tree, request.user, [])
+
+
+def _their_access(api: Api, _request: Request, tree: Tree) -> Tree:
+    spec = tree.get("spec", {})
+    errors = []
+    if not spec.get("user") and not spec.get("groups"):
+        errors.append(invalid(_SPEC / "user", "", "at least one of user or group must be specified"))
+    user = User(spec.get("user", ""), tuple(spec.get("groups", ())), spec.get("uid", ""))
+    return _access(api, rows.ACCESS, tree, user, errors)
+
+
+def _local_access(api: Api, request: Request, tree: Tree) -> Tree:
+    asked, namespace = tree.get("spec", {}).get("resourceAttributes", {}).get("namespace", ""), request.target.namespace
+    if asked != namespace:
+        error = invalid(_SPEC / "resourceAttributes" / "namespace", asked, "must match metadata.namespace")
+        raise status.invalid(rows.LOCAL_ACCESS, "", [error])
+    return _their_access(api, request, tree)
+
+
+def _access(api: Api, kind: Kind, tree: Tree, user: User, errors: list[FieldError]) -> Tree:
+    """Say whether a user may do what the question names. Raises Failure (422)."""
+    spec = tree.get("spec", {})
+    resource, path = (spec.get(key) for key in _ATTRIBUTES)
+    if (resource is None) == (path is None):
+        text = "exactly one of nonResourceAttributes or resourceAttributes must be specified"
+        errors.append(invalid(_SPEC / "resourceAttributes", resource, text))
+    if errors:
+        raise status.invalid(kind, "", errors)
+    if resource is not None:
+        plural = "/".join(part for part in (resource.get("resource", ""), resource.get("subresource", "")) if part)
+        verb, group, namespace, name = (resource.get(key, "") for key in ("verb", "group", "namespace", "name"))
+        asked = authorization.Attributes(verb, group, plural, namespace, name)
+        return {"allowed": authorization.allows(user, asked, api.node_of)}
+    assert path is not None
+    return {"allowed": authorization.allows_path(user, path.get("verb", "").upper(), path.get("path", ""))}
+
+
+def _rules(_api: Api, request: Request, tree: Tree) -> Tree:
+    if not tree.get("spec", {}).get("namespace"):
+        raise status.bad_request("no namespace on request")
     rules = [
         {"verbs": sorted(rule.verbs), "apiGroups": sorted(rule.groups), "resources": sorted(rule.resources)}
         for rule in authorization.RULES
         if rule.subject in request.user.groups
     ]
     paths = [{"verbs": ["get"], "nonResourceURLs": [path, f"{path}/*"]} for path in authorization.DISCOVERY_PATHS]
-    state = {"resourceRules": rules, "nonResourceRules": paths, "incomplete": False}
-    return answer(
-        {"kind": "SelfSubjectRulesReview", "apiVersion": "authorization.k8s.io/v1", "metadata": {}, "spec": {}, "status": state}, 201
-    )
+    return {"resourceRules": rules, "nonResourceRules": paths, "incomplete": False}
 
 
-HANDLERS: dict[tuple[str, str, str], Handler] = {
-    ("authentication.k8s.io", "v1", "selfsubjectreviews"): _self_subject,
-    ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): _access,
-    ("authorization.k8s.io", "v1", "selfsubjectrulesreviews"): _rules,
-}
-
-KINDS = {
-    ("authentication.k8s.io", "v1", "selfsubjectreviews"): "SelfSubjectReview",
-    ("authorization.k8s.io", "v1", "selfsubjectaccessreviews"): "SelfSubjectAccessReview",
-    ("authorization.k8s.io", "v1", "selfsubjectrulesreviews"): "SelfSubjectRulesReview",
+ANSWERS: dict[Kind, Callable[[Api, Request, Tree], Tree]] = {
+    rows.SELF_SUBJECT: _self_subject,
+    rows.LOCAL_ACCESS: _local_access,
+    rows.SELF_ACCESS: _own_access,
+    rows.SELF_RULES: _rules,
+    rows.ACCESS: _their_access,
 }

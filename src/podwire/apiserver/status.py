@@ -122,13 +122,13 @@ def too_large(limit: int) -> Failure:
     return Failure(413, "RequestEntityTooLarge", f"Request entity too large: limit is {limit}", headers=((b"connection", b"close"),))
 
 
-def unsupported_media_type(sent: str, accepted: Sequence[str]) -> Failure:
+def unsupported_media_type(sent: str, accepted: Sequence[str], why: str = "") -> Failure:
     listed = ", ".join(accepted)
     return Failure(
         415,
         "UnsupportedMediaType",
         f"the body of the request was in an unknown format - accepted media types include: {listed}"
-        + (f" (it was {sent})" if sent else ""),
+        + (f" (it was {sent}{': ' + why if why else ''})" if sent else ""),
     )
 
 

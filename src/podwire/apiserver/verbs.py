@@ -28,11 +28,6 @@ def authorize(api: Api, request: Request) -> str:
 async def handle(api: Api, request: Request, verb: str) -> Answer | Stream:
     """Answer to a request that its user may make. Raises Failure."""
     target = request.target
-    review = reviews.HANDLERS.get((target.group, target.version, target.plural))
-    if review is not None and not target.name:
-        if verb != "create":
-            raise status.method_not_allowed()
-        return review(api, request)
     kind = api.registry.find(target.group, target.version, target.plural)
     if kind is None or (target.namespace and not kind.namespaced):
         raise status.no_such_path()
@@ -51,7 +46,7 @@ async def handle(api: Api, request: Request, verb: str) -> Answer | Stream:
         case "watch":
             return watch.watch(api, request, kind)
         case "create":
-            return await writing.create(api, request, kind)
+            return reviews.respond(api, request, kind) if kind in reviews.ANSWERS else await writing.create(api, request, kind)
         case "update":
             _named(request)
             return await writing.update(api, request, kind)

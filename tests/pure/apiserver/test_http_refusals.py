@@ -46,7 +46,7 @@ CM = "/api/v1/namespaces/default/configmaps"
         ("POST", CM, b"a: [", "application/yaml", 400, "BadRequest"),
         ("POST", CM, b"\xff\xfe", "application/json", 400, "BadRequest"),
         ("POST", CM, b"<xml/>", "text/xml", 415, "UnsupportedMediaType"),
-        ("POST", CM, b"k8s\0", "application/vnd.kubernetes.protobuf", 415, "UnsupportedMediaType"),
+        ("POST", CM, b"k8s\0", "application/vnd.kubernetes.protobuf", 400, "BadRequest"),
         ("PATCH", "/api/v1/namespaces/kube-system", b"{}", "application/json", 415, "UnsupportedMediaType"),
         ("PATCH", "/api/v1/namespaces/kube-system", b"[", "application/merge-patch+json", 400, "BadRequest"),
         ("PATCH", "/api/v1/namespaces/kube-system", b"5", "application/merge-patch+json", 400, "BadRequest"),
@@ -163,7 +163,9 @@ def test_a_controller_writes_what_it_controls(call: Any) -> None:
     got = call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", whether, identity=CONTROLLER)
     assert (got.status, got.tree["status"]["allowed"]) == (201, False)
     assert call("POST", "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews", whether).tree["status"]["allowed"] is True
-    assert call("POST", "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews", {}, identity=CONTROLLER).status == 201
+    rules = "/apis/authorization.k8s.io/v1/selfsubjectrulesreviews"
+    assert call("POST", rules, {"spec": {"namespace": "default"}}, identity=CONTROLLER).status == 201
+    assert call("POST", rules, {}, identity=CONTROLLER).tree["message"] == "no namespace on request"
 
 
 def test_discovery(call: Any) -> None:
