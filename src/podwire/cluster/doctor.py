@@ -42,7 +42,7 @@ def examine(environment: Mapping[str, str], ranges: Mapping[str, IPv4Network] | 
     if ranges is None:
         ranges = vars(spec.parse("").ranges)
     findings = [_kernel(), _python(), _state_directory(environment)]
-    findings += _namespaces()
+    findings += features()
     findings += [_open_files(), _socket_buffer(), _conntrack(), _congestion_control(), _processes()]
     return [*findings, _address_clashes(ranges), _kubectl(environment)]
 
@@ -77,7 +77,7 @@ def _state_directory(environment: Mapping[str, str]) -> Finding:
 # What is tried in namespaces -----------------------------------------------------------------------------------------------
 
 
-def _namespaces() -> list[Finding]:
+def features() -> list[Finding]:
     """Try the namespaces, then each kernel feature inside them, all in one child process."""
     reader, writer = os.pipe()
     child = os.fork()
@@ -112,6 +112,47 @@ def _inside() -> Iterable[Finding]:
         except OSError as refused:
             findings.append(Finding(name, "failed", str(refused), advice))
     return findings
+
+
+def _try_processes() -> None:
+    """A process in a PID namespace of its own, and a descriptor of it."""
+    import errno
+
+    from podwire.linux import syscalls
+    from podwire.linux.errors import KernelRefused
+
+    child = os.fork()
+    if child == 0:
+        try:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+            os.close(os.pidfd_open(os.getpid()))
+            os.close(os.memfd_create("doctor"))
+        except OSError as refused:
+            os._exit(min(refused.errno or errno.EPERM, 255))
+        os._exit(0)
+    number = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if number:
+        raise KernelRefused(number, "make a PID namespace, open a process and a memory file")
+
+
+def _try_networks() -> None:
+    from podwire.linux import namespaces
+
+    made = namespaces.create_network()
+    try:
+        namespaces.inside(made, lambda: None)
+    finally:
+        os.close(made)
+
+
+def _try_mounts() -> None:
+    from podwire.linux import syscalls
+
+    fd = syscalls.open_tree("/dev")
+    try:
+        syscalls.mount_setattr("", set_flags=syscalls.MOUNT_ATTR_RDONLY, fd=fd)
+    finally:
+        os.close(fd)
 
 
 def _try_links() -> None:
@@ -179,8 +220,12 @@ table ip podwire-doctor {
 }
 """
 
+_SECCOMP = "a seccomp filter may forbid it: inside a container, start it with `--security-opt seccomp=unconfined`; or choose another kernel"
 _BUILD = "this kernel is built without it, or the module cannot be loaded: as root, run `modprobe {}`, or choose another kernel"
 TRIALS: tuple[tuple[str, Callable[[], None], str], ...] = (
+    ("processes of its own", _try_processes, _SECCOMP),
+    ("networks of its own", _try_networks, _SECCOMP),
+    ("mounts of its own", _try_mounts, _SECCOMP),
     ("veth pairs and bridges", _try_links, _BUILD.format("veth bridge")),
     ("policy routing", _try_policy_routing, "this kernel is built without CONFIG_IP_MULTIPLE_TABLES: choose another kernel"),
     ("nftables", _try_nftables, _BUILD.format("nf_tables nft_nat nft_masq nft_numgen nft_fib_ipv4 nft_reject_ipv4 nft_ct")),

@@ -125,7 +125,9 @@ def _locked(file: str) -> Iterator[None]:
     try:
         os.makedirs(os.path.dirname(file), mode=0o700, exist_ok=True)
     except OSError as error:
-        raise Unusable(f"cannot make the folder of {file}: {error.strerror}. Name another file (--kubeconfig), or none (--no-kubeconfig).") from None
+        raise Unusable(
+            f"cannot make the folder of {file}: {error.strerror}. Name another file (--kubeconfig), or none (--no-kubeconfig)."
+        ) from None
     lock = file + ".lock"
     for attempt in range(LOCK_TRIES):
         try:

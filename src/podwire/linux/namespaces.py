@@ -180,8 +180,9 @@ def refusal_reason(number: int) -> str:
             "AppArmor restricts user namespaces: as root, run `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`, "
             "or give the interpreter a profile with `userns,`"
         )
-    if number == errno.EINVAL:
-        return "this kernel is built without user namespaces (CONFIG_USER_NS)"
+    missing = [kind for kind in ("user", "pid", "net", "ipc", "uts") if not os.path.exists(f"/proc/self/ns/{kind}")]
+    if number == errno.EINVAL and missing:
+        return f"this kernel is built without {', '.join(f'CONFIG_{kind.upper()}_NS' for kind in missing)}: choose another kernel"
     if _under_seccomp():
         return (
             "a seccomp filter is in force: inside a container, start it with `--security-opt seccomp=unconfined` "
