@@ -1,9 +1,11 @@
-"""The groups apps/v1 and coordination.k8s.io/v1.
+"""The groups apps/v1 and coordination.k8s.io/v1, and of the core group ReplicationController, the older ReplicaSet.
 
 Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 from podwire.objects.core import Condition, PodSpec
 from podwire.objects.meta import LabelSelector, Object, ObjectMeta, Value
@@ -72,6 +74,104 @@ class ReplicaSetStatus(Value, frozen=True):
 class ReplicaSet(Object, frozen=True):
     spec: ReplicaSetSpec = ReplicaSetSpec()
     status: ReplicaSetStatus = ReplicaSetStatus()
+
+
+class ReplicationControllerSpec(Value, frozen=True):
+    replicas: int = 1
+    selector: dict[str, str] = {}
+    template: PodTemplateSpec = PodTemplateSpec()
+    min_ready_seconds: int = 0
+
+
+class ReplicationController(Object, frozen=True):
+    spec: ReplicationControllerSpec = ReplicationControllerSpec()
+    status: ReplicaSetStatus = ReplicaSetStatus()
+
+
+class DaemonSetRollingUpdate(Value, frozen=True):
+    max_surge: int | str = 0
+    max_unavailable: int | str = 1
+
+
+class DaemonSetUpdateStrategy(Value, frozen=True):
+    type: str = "RollingUpdate"
+    rolling_update: DaemonSetRollingUpdate = DaemonSetRollingUpdate()
+
+
+class DaemonSetSpec(Value, frozen=True):
+    selector: LabelSelector = LabelSelector()
+    template: PodTemplateSpec = PodTemplateSpec()
+    update_strategy: DaemonSetUpdateStrategy = DaemonSetUpdateStrategy()
+    min_ready_seconds: int = 0
+    revision_history_limit: int = 10
+
+
+class DaemonSetStatus(Value, frozen=True):
+    observed_generation: int = 0
+    current_number_scheduled: int = 0
+    number_misscheduled: int = 0
+    desired_number_scheduled: int = 0
+    number_ready: int = 0
+    updated_number_scheduled: int = 0
+    number_available: int = 0
+    number_unavailable: int = 0
+    collision_count: int | None = None
+
+
+class DaemonSet(Object, frozen=True):
+    spec: DaemonSetSpec = DaemonSetSpec()
+    status: DaemonSetStatus = DaemonSetStatus()
+
+
+class StatefulSetRollingUpdate(Value, frozen=True):
+    partition: int = 0
+    max_unavailable: int | str = 1
+
+
+class StatefulSetUpdateStrategy(Value, frozen=True):
+    type: str = "RollingUpdate"
+    rolling_update: StatefulSetRollingUpdate = StatefulSetRollingUpdate()
+
+
+class StatefulSetOrdinals(Value, frozen=True):
+    start: int = 0
+
+
+class StatefulSetSpec(Value, frozen=True):
+    replicas: int = 1
+    selector: LabelSelector = LabelSelector()
+    template: PodTemplateSpec = PodTemplateSpec()
+    service_name: str = ""
+    pod_management_policy: str = "OrderedReady"
+    update_strategy: StatefulSetUpdateStrategy = StatefulSetUpdateStrategy()
+    min_ready_seconds: int = 0
+    revision_history_limit: int = 10
+    ordinals: StatefulSetOrdinals = StatefulSetOrdinals()
+    volume_claim_templates: tuple[Object, ...] = ()
+
+
+class StatefulSetStatus(Value, frozen=True):
+    observed_generation: int = 0
+    replicas: int = 0
+    ready_replicas: int = 0
+    available_replicas: int = 0
+    current_replicas: int = 0
+    updated_replicas: int = 0
+    current_revision: str = ""
+    update_revision: str = ""
+    collision_count: int | None = None
+
+
+class StatefulSet(Object, frozen=True):
+    spec: StatefulSetSpec = StatefulSetSpec()
+    status: StatefulSetStatus = StatefulSetStatus()
+
+
+class ControllerRevision(Object, frozen=True):
+    """A template that a DaemonSet or StatefulSet has or had; ``data`` is a patch that brings it back."""
+
+    data: dict[str, Any] = {}
+    revision: int = 0
 
 
 class LeaseSpec(Value, frozen=True):

@@ -5,7 +5,8 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/
 
 from __future__ import annotations
 
-from podwire.objects.meta import Object, SelectorRequirement, Value
+from podwire.objects.meta import Object, Value
+from podwire.objects.placement import Affinity, Toleration, TopologySpreadConstraint
 
 
 class ObjectReference(Value, frozen=True):
@@ -357,31 +358,6 @@ class Container(Value, frozen=True):
     tty: bool = False
 
 
-class NodeSelectorTerm(Value, frozen=True):
-    match_expressions: tuple[SelectorRequirement, ...] = ()
-    match_fields: tuple[SelectorRequirement, ...] = ()
-
-
-class NodeSelector(Value, frozen=True):
-    node_selector_terms: tuple[NodeSelectorTerm, ...] = ()
-
-
-class NodeAffinity(Value, frozen=True, rename={"required": "requiredDuringSchedulingIgnoredDuringExecution"}):
-    required: NodeSelector | None = None
-
-
-class Affinity(Value, frozen=True):
-    node_affinity: NodeAffinity | None = None
-
-
-class Toleration(Value, frozen=True):
-    key: str = ""
-    operator: str = "Equal"
-    value: str = ""
-    effect: str = ""
-    toleration_seconds: int | None = None
-
-
 class HostAlias(Value, frozen=True):
     ip: str = ""
     hostnames: tuple[str, ...] = ()
@@ -423,7 +399,10 @@ class PodSpec(Value, frozen=True):
     node_selector: dict[str, str] = {}
     affinity: Affinity | None = None
     tolerations: tuple[Toleration, ...] = ()
+    topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
+    scheduling_gates: tuple[LocalObjectReference, ...] = ()
     scheduler_name: str = "default-scheduler"
+    overhead: dict[str, str | int | float] = {}
     priority: int = 0
     priority_class_name: str = ""
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from podwire.objects import apps, compute, core, discovery
+from podwire.objects import apps, compute, core, discovery, policy
 from podwire.objects.meta import Object
 
 T = TypeVar("T", bound=Object)
@@ -50,6 +50,12 @@ SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", True,
 EVENTS = Resource("", "v1", "events", "Event", True, core.Event)
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", True, apps.Deployment)
 REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet", True, apps.ReplicaSet)
+REPLICATION_CONTROLLERS = Resource("", "v1", "replicationcontrollers", "ReplicationController", True, apps.ReplicationController)
+DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", True, apps.DaemonSet)
+STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, apps.StatefulSet)
+CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision", True, apps.ControllerRevision)
+POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, policy.PodDisruptionBudget)
+PRIORITY_CLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, policy.PriorityClass)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, apps.Lease)
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, discovery.EndpointSlice)
 ADDRESSES = Resource("compute.podwire.dev", "v1", "addresses", "Address", False, compute.Address)

@@ -14,7 +14,8 @@ from collections.abc import Iterable
 from datetime import datetime
 
 from podwire.objects import codec
-from podwire.objects.core import Node, Pod, Taint, Toleration
+from podwire.objects.core import Node, Pod, Taint
+from podwire.objects.placement import Toleration
 from podwire.workloads.kinds import Tree
 from podwire.workloads.times import seconds_left, stamp
 

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
-from podwire.objects.core import Node, NodeSelectorTerm, Pod, Taint
+from podwire.objects.core import Node, Pod, Taint
+from podwire.objects.placement import NodeSelectorTerm
 from podwire.workloads.nodes.desired import tolerates
 from podwire.workloads.scheduler.load import Load, host_ports
 
