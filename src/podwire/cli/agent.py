@@ -38,11 +38,28 @@ def load(name: str) -> Agent:
 @click.option("--kubeconfig", metavar="FILE", help="Credentials and address of the API server; without: those of the Pod this runs in.")
 @click.option("--node", metavar="NAME", default="", help="The node that this process serves (needed by: " + ", ".join(PER_NODE) + ").")
 @click.option("--config", metavar="FILE", help="The agents' configuration, JSON or YAML.")
-def agent(names: tuple[str, ...], kubeconfig: str | None, node: str, config: str | None) -> None:
+@click.option("--cleanup", is_flag=True, help="Take away what the agent put on this node, and end (services).")
+def agent(names: tuple[str, ...], kubeconfig: str | None, node: str, config: str | None, cleanup: bool) -> None:
     """Run agents: one process, any Kubernetes API server."""
+    if cleanup:
+        _clean_up(names, config)
+        return
     needing = [name for name in names if name in PER_NODE]
     if needing and not node:
         raise click.UsageError(f"{', '.join(needing)} runs on a node: give --node NAME")
     from podwire.daemon.run import run
 
     sys.exit(run([(name, load(name)) for name in dict.fromkeys(names)], kubeconfig=kubeconfig, node=node, config=config))
+
+
+def _clean_up(names: tuple[str, ...], config: str | None) -> None:
+    if set(names) != {"services"}:
+        raise click.UsageError("--cleanup goes with services alone")
+    from podwire.daemon.config import ConfigError, load
+    from podwire.services import cleanup
+
+    try:
+        for words in cleanup.remove(load(config)):
+            click.echo(f"removed: {words}")
+    except (ConfigError, OSError) as error:
+        raise click.ClickException(str(error)) from error

@@ -43,11 +43,15 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     log_level: str = "info"
     log_format: str = "text"
     health_port: int = 0
+    node_port_addresses: tuple[str, ...] = ()  # ranges, or "primary": the node's own addresses
+    proxy_health_address: str = "0.0.0.0:10256"  # of the service proxy, on the node
+    proxy_metrics_address: str = "127.0.0.1:10249"
     node_grace_s: float = 40.0
 
 
 _RANGES = ("pod_ranges", "service_ranges", "node_ranges", "external_ranges", "control_range", "pod_cidr")
 _ADDRESSES = ("cluster_dns", "nat_address", "node_ip")
+_ENDPOINTS = ("proxy_health_address", "proxy_metrics_address")
 _CHOICES = {"log_level": ("debug", "info", "warning", "error"), "log_format": ("text", "json")}
 
 
@@ -98,8 +102,27 @@ def _check(config: AgentConfig) -> None:
                         parse(text)
                 except ValueError as error:
                     raise ConfigError(f"{field}: {text!r} is not {what}: {error}") from error
+    for text in config.node_port_addresses:
+        try:
+            if text != "primary":
+                ipaddress.ip_network(text, strict=False)
+        except ValueError as error:
+            raise ConfigError(f'node_port_addresses: {text!r} is neither a range nor "primary": {error}') from error
+    for field in _ENDPOINTS:
+        _check_endpoint(field, getattr(config, field))
     for field, choices in _CHOICES.items():
         if getattr(config, field) not in choices:
             raise ConfigError(f"{field}: {getattr(config, field)!r} is none of {', '.join(choices)}")
     if config.max_pods < 1:
         raise ConfigError(f"max_pods: must be at least 1, got {config.max_pods}")
+
+
+def _check_endpoint(field: str, text: str) -> None:
+    address, _, port = text.rpartition(":")
+    try:
+        if text:
+            ipaddress.ip_address(address.strip("[]"))
+            if not 0 < int(port) < 65536:
+                raise ValueError("the port must be from 1 to 65535")
+    except ValueError as error:
+        raise ConfigError(f"{field}: {text!r} is no ADDRESS:PORT: {error}") from error

@@ -55,6 +55,7 @@ class Nftables:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, bytecode.BATCH_LIMIT)  # the kernel doubles it, up to its own limit
         self._socket.bind((0, 0))
         self._sequence = 0
+        self.commits = 0  # transactions carried out through this socket
 
     def __enter__(self) -> Self:
         return self
@@ -94,6 +95,7 @@ class Nftables:
             for other in refused[1 : 1 + _NOTES]:
                 first.add_note(f"also refused: {other}")
             raise first
+        self.commits += 1
 
     def apply_batches(self, batches: Iterable[Sequence[Change]]) -> None:
         """Carry out one transaction after the other. Raises as ``apply``; those before the refused one stay carried out."""

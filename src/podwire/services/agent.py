@@ -6,7 +6,7 @@ ruleset.py), calls of nftables (tables.py).
 How it works: a change of a Service, or of a slice of it, marks that Service. A round takes what is marked, joins and decides for
 these Services alone, and gives the differences to the kernel. Nothing is touched before Services, slices and the own Node have been
 listed once: until then what is missing may only not have been read. Long work goes in steps between which others run. What fails is
-tried again by lib.reconcile, beginning with a repair.
+tried again by lib.reconcile, beginning with a repair. Everything but the tables is done beside (beside.py).
 
 Sources: https://kubernetes.io/docs/reference/command-line-tools-reference/kube-proxy/
 """
@@ -23,23 +23,23 @@ from podwire.daemon.config import AgentConfig
 from podwire.daemon.context import Context
 from podwire.lib.reconcile import Reconciler
 from podwire.linux.errors import KernelRefused
-from podwire.linux.network import Network
 from podwire.linux.nftables import Nftables
 from podwire.nft.difference import difference
 from podwire.objects.core import Node, Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
-from podwire.services import desired, masquerade, routes
+from podwire.services import desired, masquerade
+from podwire.services.beside import LATE_S, Beside, node_port_ranges
 from podwire.services.desired import ServiceProgram
+from podwire.services.facts import facts
 from podwire.services.layout import IPV4, IPV6, Family
 from podwire.services.tables import Tables, collector_paused
 from podwire.views.frontends import join
 from podwire.views.topology import Place, place
 
 SLICE_S = 0.01  # how long the loop is held by one piece of work
-LATE_S = 0.01  # how long a packet may be between two look-ups
 
-TABLES, STALE, ROUTES = "tables", "what is stale", "routes"
+TABLES, STALE = "tables", "what is stale"
 
 
 class ServiceProxy:
@@ -49,13 +49,13 @@ class ServiceProxy:
         config = context.config
         self._context, self._namespace = context, namespace
         self.families = families(config)
-        self.tables = [Tables(f, context.node, config.pod_ranges, config.service_ranges, namespace) for f in self.families]
+        self.tables: list[Tables] = []
+        self.beside = Beside(context, self.families, namespace, self._repair)
         self.place = Place(context.node, config.zone)
         self._services = context.informer(SERVICES)
         self._slices = context.informer(ENDPOINT_SLICES, indexes={"service": _service_of})
         self._nodes = context.informer(NODES, fields=f"metadata.name={context.node}")
         self._dirty: dict[str, None] = {}
-        self._vips: dict[str, tuple[str, ...]] = {}
         self._rounds: deque[tuple[float, list[int]]] = deque()
         self._started = False
         self._said: dict[str, str] = {}
@@ -71,9 +71,18 @@ class ServiceProxy:
         try:
             for informer in (self._services, self._slices, self._nodes):
                 await informer.synced.wait()
-            masquerade_pods(self._context.config, self._namespace)
+            config = self._context.config
+            ranges = node_port_ranges(config.node_port_addresses, self.beside.node)
+            self.tables = [
+                Tables(f, self._context.node, config.pod_ranges, config.service_ranges, self._namespace, node_port_ranges=ranges)
+                for f in self.families
+            ]
+            masquerade_pods(config, self._namespace)
+            self.beside.starting(self.tables)
             self._reconciler.mark(TABLES)
-            await self._reconciler.run()
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._reconciler.run(), name="tables")
+                tasks.create_task(self.beside.run(), name="beside the tables")
         finally:
             for tables in self.tables:
                 tables.close()
@@ -83,9 +92,12 @@ class ServiceProxy:
     def _service_changed(self, old: Service | None, new: Service | None) -> None:
         changed = new or old
         if changed is not None:
+            self.beside.wanted("service")
             self._mark(changed.key)
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        self.beside.wanted("endpoint")
+        self.beside.triggered(old, new)
         for piece in (old, new):
             if piece is not None and piece.service_key:
                 self._mark(piece.service_key)
@@ -93,6 +105,7 @@ class ServiceProxy:
     def _node_changed(self, old: Node | None, new: Node | None) -> None:  # noqa: ARG002  (the signature of subscribers)
         if new is None:
             return
+        self.beside.node = new
         found = place(new)
         before, self.place = self.place, found
         if (before.node, before.zone) != (found.node, found.zone):
@@ -109,9 +122,6 @@ class ServiceProxy:
     async def _operate(self, what: str) -> float | None:
         if what == STALE:
             return self._expire()
-        if what == ROUTES:
-            self._write_routes()
-            return None
         if not self._started:
             await self._start()
         while self._dirty or not all(tables.sound for tables in self.tables):
@@ -123,7 +133,9 @@ class ServiceProxy:
     def decide(self, key: str) -> list[ServiceProgram | None]:
         """Give what this node does for one Service now, by family."""
         view = join(self._services.table.get(key), self._slices.table.by("service", key))
-        return [None if view is None else desired.program(view, self.place, family.number) for family in self.families]
+        programs = [None if view is None else desired.program(view, self.place, family.number) for family in self.families]
+        self.beside.note(key, facts(view, programs, self._context.node, [family.number for family in self.families]))
+        return programs
 
     async def _start(self) -> None:
         wanted: list[dict[str, ServiceProgram]] = [{} for _ in self.families]
@@ -135,18 +147,20 @@ class ServiceProxy:
                 for by_key, program in zip(wanted, programs, strict=True):
                     if program is not None:
                         by_key[key] = program
-                self._note_vips(key, _vips(programs))
                 if not count % 100:
                     yield
 
+        took: list[float] = []
         with collector_paused():
             await self._in_steps(decide_all())
             for tables, by_key in zip(self.tables, wanted, strict=True):
+                began = self._context.clock()
                 await self._in_steps(tables.start(by_key))
+                took.append(self._context.clock() - began)
                 self._say_refused(tables)
         self._started = True
-        self._reconciler.mark(ROUTES)
-        self._done()
+        self.beside.started(self.tables)
+        self._done(list(wanted[0]), took, full=True)
         self._context.log.info("service proxy: %d Services programmed", len(wanted[0]))
         self._context.ready("services")
 
@@ -169,18 +183,25 @@ class ServiceProxy:
             programs = self.decide(key)
             for by_key, program in zip(changes, programs, strict=True):
                 by_key[key] = program
-            self._note_vips(key, _vips(programs))
+        took: list[float] = []
         try:
-            for tables, by_key in zip(self.tables, changes, strict=True):
-                tables.update(by_key)
+            for tables, by_key, label in zip(self.tables, changes, self.beside.labels, strict=True):
+                began = self._context.clock()
+                try:
+                    tables.update(by_key)
+                except KernelRefused:
+                    self.beside.metrics.add("sync_proxy_rules_nftables_sync_failures_total", 1, label)
+                    raise
+                took.append(self._context.clock() - began)
                 self._say_refused(tables)
         except BaseException:
             self._dirty.update(dict.fromkeys(taken))
             raise
-        self._done()
+        self._done(taken, took)
 
-    def _done(self) -> None:
+    def _done(self, keys: list[str], took: list[float], *, full: bool = False) -> None:
         """The kernel has acknowledged: what packets under way may still need goes a little later."""
+        self.beside.programmed(keys, took, full=full, waiting=bool(self._dirty))
         if any(tables.has_stale for tables in self.tables):
             self._rounds.append((self._context.clock() + LATE_S, [tables.round for tables in self.tables]))
             self._reconciler.mark_after(STALE, LATE_S)
@@ -190,28 +211,19 @@ class ServiceProxy:
         due: list[int] = []
         while self._rounds and self._rounds[0][0] <= now:
             due = self._rounds.popleft()[1]
-        for tables, round_ in zip(self.tables, due, strict=False):
+        for tables, round_, label in zip(self.tables, due, self.beside.labels, strict=False):
             try:
                 tables.expire(round_)
             except KernelRefused:
+                self.beside.metrics.add("sync_proxy_rules_nftables_cleanup_failures_total", 1, label)
                 self._reconciler.mark(TABLES)  # which begins with a repair
                 raise
         return self._rounds[0][0] - now if self._rounds else None
 
-    def _note_vips(self, key: str, vips: tuple[str, ...]) -> None:
-        if self._vips.get(key, ()) != vips:
-            self._vips[key] = vips
-            if not vips:
-                del self._vips[key]
-            if self._started:
-                self._reconciler.mark(ROUTES)
-
-    def _write_routes(self) -> None:
-        """In the cloud that the lab plays, the addresses of forwarding rules are routes of every node; elsewhere they are its agent's."""
-        if not self._context.config.external_ranges:
-            return
-        with Network(self._namespace) as network:
-            network.apply(routes.changes(network.routes(routes.LOCAL), {vip for vips in self._vips.values() for vip in vips}))
+    def _repair(self, words: str) -> None:  # noqa: ARG002  (told to people already)
+        """Somebody changed the tables: those of Services are distrusted, and the next round puts them right."""
+        masquerade_pods(self._context.config, self._namespace)
+        self._reconciler.mark(TABLES)
 
     def _failed(self, what: str, error: Exception, attempts: int) -> None:
         text = f"{type(error).__name__}: {error}"
@@ -226,10 +238,6 @@ class ServiceProxy:
                 self._context.log.warning("Service %s is left out: %s", key, reason)
 
 
-def _vips(programs: list[ServiceProgram | None]) -> tuple[str, ...]:
-    return tuple([vip for program in programs if program is not None for vip in program.vips])
-
-
 def families(config: AgentConfig) -> tuple[Family, ...]:
     """Give the families of the cluster's Service ranges, the primary first; IPv4 if there is no range."""
     versions = dict.fromkeys(ipaddress.ip_network(each).version for each in config.service_ranges)
@@ -238,12 +246,10 @@ def families(config: AgentConfig) -> tuple[Family, ...]:
 
 def masquerade_pods(config: AgentConfig, namespace: int | None = None) -> None:
     """Make what Pods send to the outside carry the node's address. Raises KernelRefused."""
-    inside = [*config.pod_ranges, *config.node_ranges, *config.service_ranges]
-    inside += [config.control_range] if config.control_range else []
     with Nftables(namespace) as kernel:
         for family in families(config):
-            wanted = masquerade.ruleset(family, config.pod_ranges, inside)
-            kernel.apply_batches(difference(kernel.dump([(family.name, masquerade.TABLE)]), wanted))
+            have = kernel.dump([(family.name, masquerade.TABLE)])
+            kernel.apply_batches(difference(have, masquerade.wanted(family, config)))
 
 
 def _service_of(piece: EndpointSlice) -> tuple[str, ...]:

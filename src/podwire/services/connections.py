@@ -10,8 +10,8 @@ endpoints and were never translated: their answers would come from the Service's
 endpoint that serves elsewhere still answers. A port without any serving endpoint is passed over: there is nothing better to go to,
 and what is gone for a moment only must not end flows. TCP needs nothing: its connections end with their endpoint.
 
-A node port counts on addresses of this node alone, and for flows that carry a Service's mark; a flow that passes through to the same port of
-somebody else is not ours.
+A node port counts on addresses of this node alone, and for flows that carry the mark of a Service; one that passes through to the same
+port of somebody else is not ours.
 
 Source: https://kubernetes.io/docs/reference/networking/virtual-ips/; RFC 768 has no connections to end.
 """

@@ -28,6 +28,9 @@ from collections.abc import Iterable
 
 import msgspec
 
+from podwire.nft.datatypes import HOST
+from podwire.nft.model import Verdict
+
 TABLE = "podwire-services"
 SPARE = "podwire-services-2"  # the other name, for building a new table beside one that is in use
 
@@ -76,7 +79,7 @@ table {ip} {table} {{
   set keep-source {{ type mark; }}
   set pod-ranges {{ type {address}; flags interval; {pods} }}
   set service-ranges {{ type {address}; flags interval; {services} }}
-  set cluster-ips {{ type {address}; }}
+{node_port_set}  set cluster-ips {{ type {address}; }}
   set no-endpoints {{ type {address} . inet_proto . inet_service; }}
   set no-local-endpoints {{ type {address} . inet_proto . inet_service; }}
   set no-endpoint-ports {{ type inet_proto . inet_service; }}
@@ -104,7 +107,7 @@ table {ip} {table} {{
   }}
   chain services {{
     ct mark set {ip} daddr . meta l4proto . th dport map @frontends goto service
-    fib daddr type local {ip} daddr != {loopback} ct mark set meta l4proto . th dport map @node-ports goto service
+    {on_node} ct mark set meta l4proto . th dport map @node-ports goto service
   }}
   chain guard {{
     {ip} daddr . meta l4proto . th dport . {ip} saddr @source-ranges return
@@ -117,9 +120,9 @@ table {ip} {table} {{
     {ip} daddr @cluster-ips meta l4proto tcp reject with tcp reset
     {ip} daddr @cluster-ips reject
     {ip} daddr @service-ranges drop
-    fib daddr type local meta l4proto . th dport @no-local-endpoint-ports drop
-    fib daddr type local meta l4proto . tcp dport @no-endpoint-ports reject with tcp reset
-    fib daddr type local meta l4proto . th dport @no-endpoint-ports reject
+    {on_node} meta l4proto . th dport @no-local-endpoint-ports drop
+    {on_node} meta l4proto . tcp dport @no-endpoint-ports reject with tcp reset
+    {on_node} meta l4proto . th dport @no-endpoint-ports reject
   }}
 {base}}}
 """
@@ -174,9 +177,19 @@ def table_text(
     *,
     pod_ranges: Iterable[str] = (),
     service_ranges: Iterable[str] = (),
+    node_port_ranges: Iterable[str] = (),
 ) -> str:
-    """Write the table in nft's language. Of the ranges, those of the family are taken."""
-    words = {"ip": family.name, "table": name, "address": family.address, "loopback": family.loopback, "size": capacity}
+    """Write the table in nft's language. Of the ranges, those of the family are taken.
+
+    Node ports are served on all addresses of the node, but for those of the loopback range; with ``node_port_ranges`` on those within
+    them alone (on none, if no range is of this family).
+    """
+    words = {"ip": family.name, "table": name, "address": family.address, "size": capacity}
+    narrowed = list(node_port_ranges)
+    within = ranges_text(family, narrowed)
+    words["node_port_set"] = f"  set node-port-ranges {{ type {family.address}; flags interval; {within} }}\n" if narrowed else ""
+    only = f"{family.name} daddr @node-port-ranges " if narrowed else ""
+    words["on_node"] = f"fib daddr type local {only}{family.name} daddr != {family.loopback}"
     return _TABLE.format(
         base=_BASE.format(**words), pods=ranges_text(family, pod_ranges), services=ranges_text(family, service_ranges), **words
     )
@@ -192,6 +205,11 @@ def ranges_text(family: Family, ranges: Iterable[str]) -> str:
 def pick_chain(count: int) -> tuple[str, list[str]]:
     """The chain that draws one of ``count`` slots: its name and its rules."""
     return f"pick-{count}", [f"meta mark set numgen random mod {count}" if count > 1 else "meta mark set 0x0"]
+
+
+def pick_element(count: int) -> tuple[bytes, Verdict]:
+    """The key and value that lead to that chain."""
+    return count.to_bytes(4, HOST), Verdict("jump", f"pick-{count}")
 
 
 def affinity_chains(family: Family, seconds: int) -> list[tuple[str, list[str]]]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from podwire import nft
+from podwire.daemon.config import AgentConfig
 from podwire.services.layout import Family, ranges_text
 
 TABLE = "podwire-masquerade"
@@ -37,3 +38,10 @@ def ruleset(family: Family, pod_ranges: Iterable[str], inside: Iterable[str]) ->
     within = ranges_text(family, inside)
     text = _TEXT.format(ip=family.name, table=TABLE, address=family.address, pods=pods, inside=within)
     return nft.Ruleset((nft.table(text),))
+
+
+def wanted(family: Family, config: AgentConfig) -> nft.Ruleset:
+    """Build the table that a configuration asks for. Raises ValueError for what is no range."""
+    inside = [*config.pod_ranges, *config.node_ranges, *config.service_ranges]
+    inside += [config.control_range] if config.control_range else []
+    return ruleset(family, config.pod_ranges, inside)

@@ -57,10 +57,17 @@ class Structure:
 
 
 def structure(
-    family: Family, pod_ranges: Iterable[str], service_ranges: Iterable[str], name: str = layout.TABLE, capacity: Capacity = layout.SMALL
+    family: Family,
+    pod_ranges: Iterable[str],
+    service_ranges: Iterable[str],
+    name: str = layout.TABLE,
+    capacity: Capacity = layout.SMALL,
+    node_port_ranges: Iterable[str] = (),
 ) -> Structure:
     """Build the table's constant part."""
-    table = nft.table(layout.table_text(family, name, capacity, pod_ranges=pod_ranges, service_ranges=service_ranges))
+    table = nft.table(
+        layout.table_text(family, name, capacity, pod_ranges=pod_ranges, service_ranges=service_ranges, node_port_ranges=node_port_ranges)
+    )
     return Structure(family, name, table, tuple(chain for chain in table.chains if chain.hook))
 
 
@@ -324,6 +331,20 @@ class Program:
             else:
                 self._noted.pop(field, None)
             self._count[field] = len(wanted)
+
+    @property
+    def made_chains(self) -> set[str]:
+        """The chains that were made when first needed."""
+        return self._chains - {chain.name for chain in self.structure.table.chains}
+
+    @property
+    def pick_counts(self) -> set[str]:
+        """The numbers of endpoints for which there is a chain."""
+        return {name.removeprefix("pick-") for name in self._chains if name.startswith("pick-")}
+
+    def kept_back(self, field: str) -> dict[bytes, Element]:
+        """Give the elements that are still there for packets under way, by key."""
+        return {key: element for key, (element, _) in self._stale.get(field, {}).items()}
 
     def create(self, *, hooked: bool = True) -> list[nft.Change]:
         """Give the changes that make the table without data; without ``hooked``, without the chains that the kernel calls."""

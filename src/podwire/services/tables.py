@@ -22,6 +22,7 @@ from podwire.linux.nftables import Nftables
 from podwire.nft.difference import same_declaration
 from podwire.services import layout
 from podwire.services.adoption import adopt
+from podwire.services.audit import findings
 from podwire.services.desired import ServiceProgram
 from podwire.services.layout import SMALL, Capacity, Family
 from podwire.services.numbers import Numbers
@@ -50,11 +51,19 @@ class Tables:
     """
 
     def __init__(
-        self, family: Family, node: str, pod_ranges: tuple[str, ...], service_ranges: tuple[str, ...], namespace: int | None = None
+        self,
+        family: Family,
+        node: str,
+        pod_ranges: tuple[str, ...],
+        service_ranges: tuple[str, ...],
+        namespace: int | None = None,
+        *,
+        node_port_ranges: tuple[str, ...] = (),
     ) -> None:
         self.family, self.node = family, node
         self.refused: dict[str, str] = {}
         self._ranges = pod_ranges, service_ranges
+        self._node_port_ranges = node_port_ranges
         self._kernel = Nftables(namespace)
         self._program = Program(self._structure(layout.TABLE, SMALL), node, Numbers())
         self.sound = False
@@ -122,6 +131,24 @@ class Tables:
         """The number of the last round."""
         return self._program.round
 
+    @property
+    def commits(self) -> int:
+        """How many transactions the kernel has carried out for this object."""
+        return self._kernel.commits
+
+    @property
+    def id(self) -> nft.TableName:
+        """The table in use."""
+        return self._program.structure.id
+
+    def findings(self, have: nft.Table | None) -> list[str]:
+        """Say how a dumped table differs from what should be there."""
+        return findings(have, self._program)
+
+    def distrust(self) -> None:
+        """Begin the next update with a repair."""
+        self.sound = False
+
     def remove(self) -> None:
         """Take every table of the service proxy out of the kernel."""
         self._kernel.apply([nft.DeleteTable(table.id) for table in self._found()])
@@ -138,7 +165,7 @@ class Tables:
             self._program.put(key, None)
 
     def _structure(self, name: str, capacity: Capacity) -> Structure:
-        return structure(self.family, *self._ranges, name, capacity)
+        return structure(self.family, *self._ranges, name, capacity, self._node_port_ranges)
 
     def _found(self) -> list[nft.Table]:
         return list(self._kernel.dump([(self.family.name, name) for name in (layout.TABLE, layout.SPARE)]).tables)
@@ -208,8 +235,16 @@ def _same_shape(have: nft.Table, wanted: Structure) -> bool:
         return False
     if not all(chains.get(chain.name) == chain for chain in wanted.table.chains):
         return False
+    if not _picks_lead_somewhere(sets["pick"], chains):
+        return False
     made_later = [name for name in chains if name not in {chain.name for chain in wanted.table.chains}]
     return all(_as_made(chains[name], wanted.family) for name in made_later)
+
+
+def _picks_lead_somewhere(pick: nft.Set, chains: Mapping[str, nft.Chain]) -> bool:
+    """Say whether there is an element for every chain that draws, and a chain for every element."""
+    wanted = {layout.pick_element(int(name.removeprefix("pick-"))) for name in chains if name.startswith("pick-") and name[5:].isdigit()}
+    return {(element.key, element.value) for element in pick.elements.values()} == wanted
 
 
 def _as_made(chain: nft.Chain, family: Family) -> bool:

@@ -1,0 +1,339 @@
+"""What the service proxy does beside its tables: pages, measurements, stale flows, routes, and a look at what others did.
+
+What belongs here: when each of these is done, from what is known of the Services (facts.py). What must not: the tables (agent.py), the
+words of pages (pages.py), which flows are stale (connections.py), what counts as a difference (audit.py).
+
+How it works: the agent tells of every Service's facts as it decides, and of every round that the kernel has acknowledged. Flows are
+looked at after that, and once more a moment later: a packet that was under way meanwhile may still have chosen as before. Every 200 ms
+the kernel is asked for the number of its ruleset's transactions, which costs microseconds; when there were more than our own, somebody
+else changed something, and the tables are read, in a thread, and compared. The agent puts right what differs, and an Event on the Node
+says what was found. Somebody who changes tables of his own all the time makes these readings rarer, down to a twentieth of the time.
+
+Source: https://kubernetes.io/docs/reference/networking/virtual-ips/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import random
+from collections.abc import Callable, Sequence
+from datetime import datetime
+
+from podwire.daemon.context import Context
+from podwire.lib.reconcile import Reconciler
+from podwire.linux.network import Network
+from podwire.linux.nftables import Nftables
+from podwire.nft import Ruleset
+from podwire.nft.difference import difference
+from podwire.objects.core import Node, ObjectReference
+from podwire.objects.discovery import EndpointSlice
+from podwire.objects.resources import SERVICES
+from podwire.services import audit, flows, masquerade, pages, routes
+from podwire.services.connections import Ways
+from podwire.services.facts import NONE, Facts
+from podwire.services.layout import Family
+from podwire.services.metrics import Metrics
+from podwire.services.tables import Tables
+
+LATE_S = 0.01  # how long a packet may be between two look-ups
+AUDIT_S = 0.2
+AUDIT_SHARE = 20  # of the time, one part in so many for readings that find nothing
+UNHEALTHY_S = 60.0  # changes that wait longer than this are late
+RETRY_S = 5.0  # for an address that somebody else has
+TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
+
+_EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  (of the node: that is what a load balancer asks)
+ROUTES, FLOWS, CHECKS, PAGES, AUDIT = "routes", "stale flows", "health checks", "pages", "audit"
+
+
+class Beside:
+    """One node's. ``repair`` is called with words for what was found changed."""
+
+    def __init__(self, context: Context, families: Sequence[Family], namespace: int | None, repair: Callable[[str], None]) -> None:
+        self._context, self._families, self._namespace, self._repair = context, tuple(families), namespace, repair
+        self.metrics = Metrics()
+        self.node: Node | None = None
+        self.labels = tuple(f"IPv{family.number}" for family in families)
+        self._tables: Sequence[Tables] = ()
+        self._facts: dict[str, Facts] = {}
+        self._no_local = [0, 0]
+        self._flows: dict[str, int] = {}  # by Service: how often its flows are still to be looked at
+        self._triggers: dict[str, list[datetime]] = {}
+        self._born = self._updated = context.now()
+        self._waiting: float | None = context.clock()
+        self._pages: list[asyncio.Server] = []
+        self._checks: dict[int, tuple[str, list[asyncio.Server]]] = {}
+        self._seen = (0, 0)  # the kernel's number of transactions, and how many of them were ours
+        self._kernel: Nftables | None = None
+        self._reconciler = Reconciler(
+            self._operate, clock=context.clock, random=random.random, on_failure=self._failed, keep_done=False, concurrency=4
+        )
+
+    # What the agent tells ----------------------------------------------------------------------------------------------------
+
+    def note(self, key: str, found: Facts) -> None:
+        """Take the facts of a Service, as they are about to be programmed."""
+        before = self._facts.get(key, NONE)
+        if before == found:
+            return
+        if found == NONE:
+            del self._facts[key]
+        else:
+            self._facts[key] = found
+        for index in (0, 1):
+            self._no_local[index] += found.no_local[index] - before.no_local[index]
+        if found.ways and found.ways != before.ways:
+            self._flows[key] = 2
+        if self._tables:
+            if before.vips != found.vips:
+                self._reconciler.mark(ROUTES)
+            if before.check != found.check:
+                self._reconciler.mark(CHECKS)
+
+    def wanted(self, kind: str, amount: int = 1) -> None:
+        """Changes of ``service`` or ``endpoint`` wait to be programmed."""
+        if self._waiting is None:
+            self._waiting = self._context.clock()
+        now = self._context.now().timestamp()
+        for label in self.labels:
+            self.metrics.add(f"sync_proxy_rules_{kind}_changes_total", amount, label)
+            self.metrics.add(f"sync_proxy_rules_{kind}_changes_pending", amount, label)
+            self.metrics.set("sync_proxy_rules_last_queued_timestamp_seconds", now, label)
+
+    def triggered(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
+        """An endpoint changed: remember when, to tell how long it took. What was so before this process was born is not its delay."""
+        text = new.metadata.annotations.get(TRIGGER, "") if new is not None else ""
+        if new is None or not text or (old is not None and old.metadata.annotations.get(TRIGGER) == text):
+            return
+        try:
+            at = datetime.fromisoformat(text)
+        except ValueError:
+            return
+        if at.tzinfo is not None and at >= self._born:
+            self._triggers.setdefault(new.service_key, []).append(at)
+
+    def programmed(self, keys: Sequence[str], seconds: Sequence[float], *, full: bool = False, waiting: bool = False) -> None:
+        """The kernel has acknowledged these Services. ``seconds`` by family; ``waiting``: other changes are still to be programmed."""
+        now = self._context.now()
+        for label, took in zip(self.labels, seconds, strict=True):
+            self.metrics.observe("sync_proxy_rules_duration_seconds", took, label)
+            self.metrics.observe(f"sync_{'full' if full else 'partial'}_proxy_rules_duration_seconds", took, label)
+            self.metrics.set("sync_proxy_rules_last_timestamp_seconds", now.timestamp(), label)
+            for policy, count in zip(("internal", "external"), self._no_local, strict=True):
+                self.metrics.set("sync_proxy_rules_no_local_endpoints_total", count, label, policy)
+            if not waiting:
+                for kind in ("service", "endpoint"):
+                    self.metrics.set(f"sync_proxy_rules_{kind}_changes_pending", 0, label)
+        for key in keys if self._triggers else ():
+            for at in self._triggers.pop(key, ()):
+                for label in self.labels:
+                    self.metrics.observe("network_programming_duration_seconds", max(0.0, (now - at).total_seconds()), label)
+        if not waiting:
+            self._waiting, self._updated = None, now
+        if self._flows:
+            self._reconciler.mark(FLOWS)
+
+    def starting(self, tables: Sequence[Tables]) -> None:
+        """The tables are about to be read and written: from here on, what is not ours is somebody else's. Raises KernelRefused."""
+        if self._kernel is None:
+            self._kernel = Nftables(self._namespace)
+        self._seen = self._kernel.generation(), sum(each.commits for each in tables)
+
+    def started(self, tables: Sequence[Tables]) -> None:
+        """The tables are there for the first time."""
+        self._tables = tables
+        for what in (ROUTES, CHECKS, AUDIT):
+            self._reconciler.mark(what)
+
+    async def run(self) -> None:
+        """Work until cancelled."""
+        self._reconciler.mark(PAGES)
+        try:
+            await self._reconciler.run()
+        finally:
+            for server in (*self._pages, *(server for _, servers in self._checks.values() for server in servers)):
+                server.close()
+            if self._kernel is not None:
+                self._kernel.close()
+
+    # What is done about it -----------------------------------------------------------------------------------------------------
+
+    async def _operate(self, what: str) -> float | None:
+        if what == ROUTES:
+            self._write_routes()
+            return None
+        work = {FLOWS: self._forget_flows, CHECKS: self._listen_for_checks, PAGES: self._listen, AUDIT: self._audit}[what]
+        return await work()
+
+    def _failed(self, what: str, error: Exception, attempts: int) -> None:
+        if attempts == 1:
+            self._context.log.warning("service proxy: %s: %s: %s; trying again", what, type(error).__name__, error)
+
+    def _write_routes(self) -> None:
+        """In the cloud that the lab plays, the addresses of forwarding rules are routes of every node; elsewhere they are its agent's."""
+        if not self._context.config.external_ranges:
+            return
+        with Network(self._namespace) as network:
+            network.apply(routes.changes(network.routes(routes.LOCAL), {vip for found in self._facts.values() for vip in found.vips}))
+
+    async def _forget_flows(self) -> float | None:
+        due, self._flows = self._flows, {}
+        try:
+            for index, (family, label) in enumerate(zip(self._families, self.labels, strict=True)):
+                wanted: Ways = {}
+                for key in due:
+                    wanted |= dict(found[index]) if (found := self._facts.get(key, NONE).ways) else {}
+                began = self._context.clock()
+                deleted = await asyncio.to_thread(flows.forget, family, wanted, self._namespace) if wanted else 0
+                self.metrics.observe("conntrack_reconciler_sync_duration_seconds", self._context.clock() - began, label)
+                self.metrics.add("conntrack_reconciler_deleted_entries_total", deleted, label)
+        except BaseException:
+            self._flows = due | self._flows
+            raise
+        self._flows = {key: left - 1 for key, left in due.items() if left > 1} | self._flows
+        return LATE_S if self._flows else None
+
+    # Pages ---------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def healthy(self) -> bool:
+        """Whether no change waits for too long."""
+        return self._waiting is None or self._context.clock() - self._waiting < UNHEALTHY_S
+
+    @property
+    def _eligible(self) -> bool:
+        node = self.node
+        return node is None or not pages.going_away(node.metadata.deletion_timestamp, tuple(taint.key for taint in node.spec.taints))
+
+    def health(self, path: str) -> pages.Answer:
+        """The pages of port 10256."""
+        if path not in ("/healthz", "/livez"):
+            return pages.nothing_here("/healthz and /livez")
+        now, healthy = self._context.now(), self.healthy
+        eligible = self._eligible if path == "/healthz" else None
+        answer = pages.state(healthy=healthy, updated=now if self._waiting is None else self._updated, now=now, eligible=eligible)
+        self.metrics.add(f"proxy_{path[1:]}_total", 1, str(answer.status))
+        return answer
+
+    def measurements(self, path: str) -> pages.Answer:
+        """The pages of port 10249."""
+        if path == "/metrics":
+            return pages.Answer(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
+        if path == "/proxyMode":
+            return pages.Answer(200, "nftables")
+        return pages.Answer(200, "ok") if path == "/healthz" else pages.nothing_here("/metrics, /proxyMode and /healthz")
+
+    async def _listen(self) -> float | None:
+        config = self._context.config
+        wanted = [(config.proxy_health_address, self.health), (config.proxy_metrics_address, self.measurements)]
+        for text, answer in wanted[len(self._pages) :]:
+            if text:
+                address, _, port = text.rpartition(":")
+                self._pages += await pages.serve([pages.listening(address.strip("[]"), int(port), self._namespace)], answer)
+        return None
+
+    async def _listen_for_checks(self) -> float | None:
+        wanted = {found.check.port: key for key, found in self._facts.items() if found.check is not None}
+        for port, (key, servers) in list(self._checks.items()):
+            if wanted.get(port) != key:
+                del self._checks[port]
+                for server in servers:
+                    server.close()
+        failed = False
+        for port, key in wanted.items():
+            if port not in self._checks:
+                try:
+                    self._checks[port] = (key, await self._listen_for(key, port))
+                except OSError as error:
+                    failed = True
+                    self._say_unheard(key, port, error)
+        return RETRY_S if failed else None
+
+    async def _listen_for(self, key: str, port: int) -> list[asyncio.Server]:
+        def answer(_: str) -> pages.Answer:
+            check = self._facts.get(key, NONE).check
+            return pages.service_check(key, check.local_endpoints if check is not None else 0, healthy=self.healthy)
+
+        return await pages.serve([pages.listening(address, port, self._namespace) for address in self._addresses()], answer)
+
+    def _addresses(self) -> list[str]:
+        ranges = node_port_ranges(self._context.config.node_port_addresses, self.node)
+        if not ranges:
+            return [_EVERY_ADDRESS if family.number == 4 else "::" for family in self._families]
+        networks = [ipaddress.ip_network(text, strict=False) for text in ranges]
+        with Network(self._namespace) as network:
+            found = [one.address.ip for one in network.addresses()]
+        return [str(address) for address in dict.fromkeys(found) if any(address in network for network in networks)]
+
+    def _say_unheard(self, key: str, port: int, error: OSError) -> None:
+        namespace, _, name = key.partition("/")
+        text = f'node {self._context.node} failed to start healthcheck "{key}" on port {port}: {error.strerror}'
+        self._context.log.warning("%s", text)
+        about = service_reference(namespace, name)
+        self._context.recorder("podwire-services").event(about, "Warning", "FailedToStartServiceHealthcheck", text)
+
+    # What others did --------------------------------------------------------------------------------------------------------------
+
+    async def _audit(self) -> float:
+        """Look whether somebody else changed the ruleset; if so, whether he changed ours."""
+        assert self._kernel is not None
+        state = self._kernel.generation(), sum(tables.commits for tables in self._tables)
+        if state[0] - self._seen[0] == state[1] - self._seen[1]:
+            self._seen = state
+            return AUDIT_S
+        began = self._context.clock()
+        names = [*(tables.id for tables in self._tables), *((family.name, masquerade.TABLE) for family in self._families)]
+        at, have = await asyncio.to_thread(_read, names, self._namespace)
+        own = sum(tables.commits for tables in self._tables)
+        if own != state[1] or not all(tables.sound for tables in self._tables):
+            return AUDIT_S  # ours have changed meanwhile: what was read is old
+        found: list[str] = []
+        for tables in self._tables:
+            rows = tables.findings(next((table for table in have.tables if table.id == tables.id), None))
+            if rows:
+                tables.distrust()
+                found += rows
+        for family in self._families:
+            wanted = masquerade.wanted(family, self._context.config)
+            if difference(Ruleset(tuple(table for table in have.tables if table.id == (family.name, masquerade.TABLE))), wanted):
+                found.append(f"table {family.name} {masquerade.TABLE} is not as it was")
+        self._seen = at, own
+        if found:
+            self._say_found(audit.in_words(found))
+            return AUDIT_S
+        return max(AUDIT_S, AUDIT_SHARE * (self._context.clock() - began))
+
+    def _say_found(self, words: str) -> None:
+        self._context.log.warning("service proxy: somebody changed the rules on this node: %s; putting them right", words)
+        if self.node is not None:
+            self._context.recorder("podwire-services").event(
+                self.node, "Warning", "ServiceRulesChanged", f"somebody changed the rules of the service proxy: {words}; put right"
+            )
+        self._repair(words)
+
+
+def service_reference(namespace: str, name: str) -> ObjectReference:
+    """Give the reference to a Service, for an Event."""
+    return ObjectReference(api_version=SERVICES.api_version, kind="Service", namespace=namespace, name=name)
+
+
+def node_port_ranges(configured: Sequence[str], node: Node | None) -> tuple[str, ...]:
+    """Give the ranges on whose addresses node ports are served; none if they are on all. ``primary`` are the node's own addresses."""
+    found: list[str] = []
+    for text in configured:
+        if text != "primary":
+            found.append(str(ipaddress.ip_network(text, strict=False)))
+        elif node is not None:
+            found += [str(ipaddress.ip_network(address)) for address in node.internal_ips]
+    return tuple(dict.fromkeys(found))
+
+
+def _read(names: Sequence[tuple[str, str]], namespace: int | None) -> tuple[int, Ruleset]:
+    """Read tables, and which transaction was the last before. It blocks, and belongs into a thread. Raises KernelRefused."""
+    with Nftables(namespace) as kernel:
+        while True:
+            before = kernel.generation()
+            found = kernel.dump(names)
+            if kernel.generation() == before:
+                return before, found

@@ -1,0 +1,291 @@
+"""What the agent does beside its tables: pages, health checks, repair, stale flows; between a real API server and a real kernel."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import http.client
+import json
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kernel.services.test_agent import CONFIG, LIMIT_S, World, in_loop, service, slice_of
+from podwire.daemon.context import Context
+from podwire.linux.conntrack import Conntrack
+from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, NODES, SERVICES
+from podwire.services import agent, cleanup
+from podwire.services.beside import TRIGGER
+from podwire.services.layout import TABLE
+from podwire.wire.rtnetlink import Address, Link, add, change
+
+TABLE_ID = ("ip", TABLE)
+
+
+@pytest.fixture
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("b")
+
+
+@contextlib.asynccontextmanager
+async def running(world: World, **config: Any) -> AsyncIterator[agent.ServiceProxy]:
+    import msgspec
+
+    ready = asyncio.Event()
+    context = Context(world.client, msgspec.structs.replace(CONFIG, **config), node="node-1", parts=["services"], on_ready=ready.set)
+    proxy = agent.ServiceProxy(context)
+    task = asyncio.create_task(proxy.run())
+    try:
+        async with asyncio.timeout(LIMIT_S):
+            await ready.wait()
+        yield proxy
+    finally:
+        task.cancel()
+        context.cancel_all()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def fetch(port: int, path: str, address: str = "127.0.0.1") -> tuple[int, str, Any]:
+    def ask() -> tuple[int, str, Any]:
+        connection = http.client.HTTPConnection(address, port, timeout=LIMIT_S)
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        found = answer.status, answer.read().decode(), answer.headers
+        connection.close()
+        return found
+
+    while True:
+        with contextlib.suppress(ConnectionRefusedError):
+            return await asyncio.to_thread(ask)
+        await asyncio.sleep(0.005)
+
+
+def nft_(command: str) -> None:
+    subprocess.run(["nft", *command.split()], check=True)
+
+
+def local(name: str, ip: str, port: int) -> dict[str, Any]:
+    return service(name, ip, type="LoadBalancer", externalTrafficPolicy="Local", healthCheckNodePort=port)
+
+
+def test_a_health_check_port_tells_of_local_endpoints(folder: Path) -> None:
+    async def body(world: World) -> None:
+        await world.client.create(SERVICES, local("web", "10.8.0.21", 32123))
+        pieces = slice_of("web", "10.4.0.2", "10.4.0.3")
+        pieces["endpoints"].append({"addresses": ["10.4.1.2"], "nodeName": "node-2"})
+        pieces["endpoints"].append({"addresses": ["10.4.0.4"], "nodeName": "node-1", "conditions": {"ready": False, "serving": True}})
+        async with running(world):
+            status, text, headers = await fetch(32123, "/healthz")
+            wanted = {"service": {"namespace": "shop", "name": "web"}, "localEndpoints": 0, "serviceProxyHealthy": True}
+            assert (status, json.loads(text)) == (503, wanted)
+            await world.client.create(ENDPOINT_SLICES, pieces)
+            while status == 503:
+                status, text, headers = await fetch(32123, "/healthz")
+            assert json.loads(text) == wanted | {"localEndpoints": 2}
+            assert (headers["Content-Type"], headers["X-Load-Balancing-Endpoint-Weight"]) == ("application/json", "2")
+            await world.client.delete(SERVICES, "web", "shop")
+            await world.until(lambda: _refused(32123))
+
+    in_loop(folder, body)
+
+
+def _refused(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) != 0
+
+
+def test_a_health_check_port_that_is_taken_becomes_an_event(folder: Path) -> None:
+    async def body(world: World) -> None:
+        with socket.create_server(("0.0.0.0", 32123)):
+            await world.client.create(SERVICES, local("web", "10.8.0.21", 32123))
+            async with running(world), asyncio.timeout(LIMIT_S):
+                found: list[str] = []
+                while not found:
+                    found = [e.message for e in await world.client.list(EVENTS) if e.reason == "FailedToStartServiceHealthcheck"]
+                assert found == ['node node-1 failed to start healthcheck "shop/web" on port 32123: Address already in use']
+
+    in_loop(folder, body)
+
+
+def test_the_proxys_own_health(folder: Path) -> None:
+    async def body(world: World) -> None:
+        async with running(world) as proxy:
+            for path, keys in (("/healthz", {"lastUpdated", "currentTime", "nodeEligible"}), ("/livez", {"lastUpdated", "currentTime"})):
+                status, text, _ = await fetch(10256, path)
+                assert (status, set(json.loads(text))) == (200, keys)
+            taint = {"spec": {"taints": [{"key": "ToBeDeletedByClusterAutoscaler", "effect": "NoSchedule"}]}}
+            await world.client.patch(NODES, "node-1", "", taint)
+            status = 200
+            while status == 200:
+                status, text, _ = await fetch(10256, "/healthz")
+            assert (status, json.loads(text)["nodeEligible"]) == (503, False)
+            assert (await fetch(10256, "/livez"))[0] == 200
+            assert (await fetch(10256, "/other"))[0] == 404
+            proxy.beside._waiting = proxy._context.clock() - 61  # changes wait for more than a minute
+            assert (await fetch(10256, "/livez"))[0] == 503
+            _, text, _ = await fetch(10249, "/metrics")
+            assert 'kubeproxy_proxy_livez_total{code="200"} 2' in text
+            assert 'kubeproxy_proxy_livez_total{code="503"} 1' in text
+
+    in_loop(folder, body)
+
+
+def test_metrics_tell_of_rounds_and_of_the_time_that_a_change_took(folder: Path) -> None:
+    async def body(world: World) -> None:
+        await world.client.create(SERVICES, service("users", "10.8.0.20", internalTrafficPolicy="Local"))
+        async with running(world) as proxy:
+            piece = slice_of("users", "10.4.0.2")
+            piece["endpoints"][0]["nodeName"] = "node-2"
+            piece["metadata"]["annotations"] = {TRIGGER: datetime.now(UTC).isoformat().replace("+00:00", "Z")}
+            await world.client.create(ENDPOINT_SLICES, piece)
+            await world.until(lambda: proxy.beside.metrics.histogram("network_programming_duration_seconds", "IPv4"))
+            _, text, _ = await fetch(10249, "/metrics")
+            rows = dict(line.rsplit(" ", 1) for line in text.splitlines() if not line.startswith("#"))
+            assert rows['kubeproxy_network_programming_duration_seconds_count{ip_family="IPv4"}'] == "1"
+            assert rows['kubeproxy_sync_full_proxy_rules_duration_seconds_count{ip_family="IPv4"}'] == "1"
+            assert int(rows['kubeproxy_sync_partial_proxy_rules_duration_seconds_bucket{ip_family="IPv4",le="+Inf"}']) >= 1
+            assert rows['kubeproxy_sync_proxy_rules_endpoint_changes_pending{ip_family="IPv4"}'] == "0"
+            assert rows['kubeproxy_sync_proxy_rules_no_local_endpoints_total{ip_family="IPv4",traffic_policy="internal"}'] == "1"
+            assert (await fetch(10249, "/proxyMode"))[1] == "nftables"
+
+    in_loop(folder, body)
+
+
+DAMAGES = {
+    f"delete element ip {TABLE} frontends {{ 10.8.0.20 . tcp . 80 }}": "map frontends lacks the element of shop/users:http/TCP",
+    f"flush map ip {TABLE} pick": "map pick has other elements",
+    f"flush chain ip {TABLE} services": "chain services has other rules",
+    f"add element ip {TABLE} cluster-ips {{ 10.8.0.99 }}": "set cluster-ips has an element too many",
+    f"delete table ip {TABLE}": f"table ip {TABLE} is gone",
+    f"add chain ip {TABLE} mine": "chain mine was added",
+    "delete table ip podwire-masquerade": "table ip podwire-masquerade is not as it was",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_what_somebody_changes_is_put_right_and_told(folder: Path, damage: str) -> None:
+    async def body(world: World) -> None:
+        await world.client.create(SERVICES, service("users", "10.8.0.20"))
+        await world.client.create(ENDPOINT_SLICES, slice_of("users", "10.4.0.2", "10.4.0.3"))
+        async with running(world), asyncio.timeout(LIMIT_S):
+            before = _data(world)
+            nft_(damage)
+            assert _data(world) != before
+            await world.until(lambda: _data(world) == before)
+            found: list[str] = []
+            while not found:
+                found = [e.message for e in await world.client.list(EVENTS) if e.reason == "ServiceRulesChanged"]
+            assert len(found) == 1
+            assert DAMAGES[damage] in found[0]
+
+    in_loop(folder, body)
+
+
+def _data(world: World) -> Any:
+    """The rules and elements, under whichever of its names the table is."""
+    tables = [table for table in world.kernel.dump().tables if any(chain.hook for chain in table.chains)]
+    return [
+        (
+            sorted((chain.name, tuple(str(rule) for rule in chain.rules)) for chain in table.chains),
+            {one.name: {key: element.value for key, element in one.elements.items()} for one in table.sets},
+        )
+        for table in sorted(tables, key=lambda table: table.name.replace("-2", ""))
+    ]
+
+
+def test_changes_of_our_own_and_of_others_elsewhere_are_no_damage(folder: Path) -> None:
+    async def body(world: World) -> None:
+        await world.client.create(SERVICES, service("users", "10.8.0.20"))
+        readings: list[object] = []
+        from podwire.services import beside
+
+        read = beside._read
+
+        def counted(*arguments: Any) -> Any:
+            found = read(*arguments)
+            readings.append(found)
+            return found
+
+        beside._read = counted  # type: ignore[assignment]  # the test's process alone
+        async with running(world) as proxy:
+            for count in range(2, 40):
+                piece = slice_of("users", *(f"10.4.0.{number}" for number in range(2, 2 + count)))
+                if count == 2:
+                    await world.client.create(ENDPOINT_SLICES, piece)
+                else:
+                    await world.client.patch(ENDPOINT_SLICES, "users-x", "shop", {"endpoints": piece["endpoints"]})
+            await world.until(lambda: len(world.comments("backends")) == 39)
+            await world.until(lambda: proxy.beside._seen[0] == world.kernel.generation())
+            assert readings == []
+            nft_("add table ip somebody")
+            await world.until(lambda: readings)
+            nft_("delete table ip somebody")
+            assert [e for e in await world.client.list(EVENTS) if e.reason == "ServiceRulesChanged"] == []
+
+    in_loop(folder, body)
+
+
+def test_flows_of_udp_clients_are_forgotten_by_the_agent(folder: Path) -> None:
+    udp = {"ports": [{"name": "http", "port": 80, "protocol": "UDP", "targetPort": 8080}]}
+
+    def piece(address: str) -> dict[str, Any]:
+        found = slice_of("dns", address)
+        return found | {"ports": [{"name": "http", "port": 8080, "protocol": "UDP"}]}
+
+    async def body(world: World) -> None:
+        world.network.apply([add(Link("d0", "veth", peer=Link("d1"))), change(Link("d0", up=True)), change(Link("d1", up=True))])
+        import ipaddress
+
+        world.network.apply([add(Address("lo", ipaddress.IPv4Interface(f"{address}/32"))) for address in ("10.4.0.2", "10.4.0.3")])
+        world.network.apply([add(Address("d0", ipaddress.IPv4Interface("10.128.0.2/24")))])
+        await world.client.create(SERVICES, service("dns", "10.128.0.20") | {"spec": {"clusterIP": "10.8.0.20"} | udp})
+        await world.client.create(ENDPOINT_SLICES, piece("10.4.0.2"))
+        world.network.apply([add(_route())])
+        async with running(world) as proxy:
+            kind = socket.AF_INET, socket.SOCK_DGRAM
+            with socket.socket(*kind) as client, socket.socket(*kind) as old, socket.socket(*kind) as new, Conntrack() as table:
+                old.bind(("10.4.0.2", 8080))
+                new.bind(("10.4.0.3", 8080))
+                client.connect(("10.8.0.20", 80))
+                client.send(b"?")
+                [flow] = [f for f in table.flows("ip") if f.mark]
+                assert str(ipaddress.ip_address(flow.reply.source)) == "10.4.0.2"
+                await world.client.patch(ENDPOINT_SLICES, "dns-x", "shop", {"endpoints": piece("10.4.0.3")["endpoints"]})
+                await world.until(lambda: not [f for f in table.flows("ip") if f.id == flow.id])
+                client.send(b"?")
+                [flow] = [f for f in table.flows("ip") if f.mark]
+                assert str(ipaddress.ip_address(flow.reply.source)) == "10.4.0.3"
+            assert proxy.beside.metrics.get("conntrack_reconciler_deleted_entries_total", "IPv4") == 1
+
+    in_loop(folder, body)
+
+
+def _route() -> Any:
+    from ipaddress import IPv4Network
+
+    from podwire.wire.rtnetlink import Route
+
+    return Route(IPv4Network("10.8.0.0/24"), link="d0")
+
+
+def test_off_means_gone(folder: Path) -> None:
+    async def body(world: World) -> None:
+        await world.client.create(SERVICES, service("web", "10.8.0.21", type="LoadBalancer"))
+        await world.client.patch(
+            SERVICES, "web", "shop", {"status": {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}}, subresource="status"
+        )
+        async with running(world):
+            await world.until(lambda: world.vips() == ["203.0.113.7/32"])
+        nft_("add table ip somebody")
+        cleanup.remove(CONFIG)
+        assert [table.name for table in world.kernel.dump().tables] == ["somebody"]
+        assert world.vips() == []
+        cleanup.remove(CONFIG)
+
+    in_loop(folder, body)
