@@ -199,7 +199,9 @@ class Store:
         return waiter
 
     async def reached(self, revision: int) -> None:
-        """Wait until the latest state, as it was at ``revision``, is on disk. Raises Unwritable."""
+        """Wait until the latest state, as it was at ``revision``, is on disk. Raises Unwritable, also where that was taken back already."""
+        if revision > self._head:
+            raise Unwritable(f"the store could not write: revision {revision} was taken back")
         if revision > self.revision:
             waiter: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             self._reaching.append((self._head, waiter))
