@@ -58,6 +58,7 @@ def new_service(pools: Pools, tree: Tree, grant: Grant) -> None:
 def change_service(pools: Pools, tree: Tree, old: Tree, grant: Grant) -> None:
     """Give a changed Service what it needs beyond what it has, and note what it gives back."""
     spec, before = tree.setdefault("spec", {}), old.get("spec", {})
+    _follow_single(spec, before)
     _keep_given(spec, before)
     _one_list(spec)
     _families(pools, spec, before, grant)
@@ -91,6 +92,13 @@ def _held_node_ports(spec: Tree) -> set[int]:
 
 
 # What the writer may leave out -------------------------------------------------------------------------------------------
+
+
+def _follow_single(spec: Tree, before: Tree) -> None:
+    """Who changes or clears ``clusterIP`` and leaves ``clusterIPs`` as it was means both."""
+    single = spec.get("clusterIP", "")
+    if single != before.get("clusterIP", "") and spec.get("clusterIPs") == before.get("clusterIPs"):
+        spec["clusterIPs"] = [single] if single else []
 
 
 def _keep_given(spec: Tree, before: Tree) -> None:

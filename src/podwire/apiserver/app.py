@@ -61,7 +61,7 @@ class Application:
         try:
             if not counted:
                 raise status.too_many_requests()
-            user = self._user(scope, headers)
+            user = _taken_for(self._user(scope, headers), scope["headers"])
             path: str = scope["path"]
             target = requests.target(path)
             if target is None:
@@ -179,6 +179,21 @@ class Application:
             stream.release()
             if listener is not None:
                 listener.cancel()
+
+
+def _taken_for(user: User, headers: Iterable[tuple[bytes, bytes]]) -> User:
+    """Give the user as whom a request counts. Raises Failure (400, 403)."""
+    other = authentication.impersonated(headers)
+    if other is None:
+        return user
+    if not other.name:
+        raise status.bad_request("requested groups or uid without impersonating a user")
+    resources = ["users", *(["groups"] if len(other.groups) > 1 else []), *(["uids"] if other.uid else [])]
+    for resource in resources:
+        asked = authorization.Attributes("impersonate", "", resource, "", other.name)
+        if not authorization.allows(user, asked, lambda _namespace, _pod: ""):
+            raise status.forbidden_text(authorization.refusal(user, asked), {"name": other.name, "kind": resource})
+    return other
 
 
 async def _until_gone(receive: Receive, stop: Callable[[], None]) -> None:

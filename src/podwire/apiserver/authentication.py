@@ -4,6 +4,8 @@ Two proofs are taken: a client certificate (its common name is the user, its org
 the opaque token of a ServiceAccount, kept in a Secret of type ``kubernetes.io/service-account-token``. A request without either is
 anonymous; what anonymous may see is for ``authorization`` to say. A proof that is sent and is wrong is refused (401), never ignored.
 
+Who may do so can ask to be taken for another (``impersonated``); that, too, is granted or refused, never ignored.
+
 Tokens are indexed by their SHA-256, so that finding one takes the same time whatever is guessed. The index follows the store: a Secret
 that goes takes its token with it, and so does its ServiceAccount.
 
@@ -15,7 +17,7 @@ from __future__ import annotations
 import base64
 import binascii
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import orjson
@@ -26,6 +28,9 @@ SERVICE_ACCOUNT_TOKEN = "kubernetes.io/service-account-token"  # noqa: S105
 ACCOUNT_NAME = "kubernetes.io/service-account.name"
 ACCOUNT_UID = "kubernetes.io/service-account.uid"
 AUTHENTICATED, UNAUTHENTICATED = "system:authenticated", "system:unauthenticated"
+
+
+_IMPERSONATE = b"impersonate-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,32 @@ def certificate_user(certificate: Mapping[str, object] | None) -> User | None:
             elif key == "organizationName":
                 groups.append(value)
     return User(name, (*groups, AUTHENTICATED)) if name else None
+
+
+def impersonated(headers: Iterable[tuple[bytes, bytes]]) -> User | None:
+    """Read whom a request wants to be taken for (``kubectl --as``); None when it is for its sender. A group without a user has no name.
+
+    Source: https://kubernetes.io/docs/reference/access-authn-authz/authentication/#user-impersonation
+    """
+    name, uid, groups, asked = "", "", [], False
+    for key, value in headers:
+        if not key.startswith(_IMPERSONATE):
+            continue
+        asked, text = True, value.decode("latin-1")
+        match key:
+            case b"impersonate-user":
+                name = text
+            case b"impersonate-group":
+                groups.append(text)
+            case b"impersonate-uid":
+                uid = text
+    if not asked:
+        return None
+    if name.startswith("system:serviceaccount:") and not groups:
+        groups = ["system:serviceaccounts", f"system:serviceaccounts:{name.split(':')[2]}"]
+    if name == ANONYMOUS.name:
+        return ANONYMOUS
+    return User(name, tuple(dict.fromkeys((*groups, AUTHENTICATED))), uid)
 
 
 class Tokens:

@@ -59,7 +59,8 @@ class Registry:
         return {group: tuple(versions) for group, versions in found.items()}
 
     def kinds(self, group: str, version: str) -> tuple[Kind, ...]:
-        return tuple(kind for kind in self._kinds if (kind.group, kind.version) == (group, version))
+        """Give the kinds of one version of a group by their names: `kubectl get all` shows them in the order of discovery."""
+        return tuple(sorted((kind for kind in self._kinds if (kind.group, kind.version) == (group, version)), key=lambda kind: kind.plural))
 
 
 REGISTRY = Registry(

@@ -188,3 +188,17 @@ def test_discovery(call: Any) -> None:
     assert "fieldValidation" in {parameter["name"] for parameter in patch["parameters"]}
     assert call("GET", "/openapi/v3/apis/none/v1").status == 404
     assert b"apiserver_storage_revision" in call("GET", "/metrics").tree
+
+
+def test_who_may_can_be_taken_for_another(call: Any) -> None:
+    review = "/apis/authentication.k8s.io/v1/selfsubjectreviews"
+    got = call("POST", review, {}, headers={"impersonate-user": "ann", "impersonate-group": "team", "impersonate-uid": "7"})
+    info = got.tree["status"]["userInfo"]
+    assert (info["username"], info["uid"], info["groups"]) == ("ann", "7", ["team", "system:authenticated"])
+    assert call("GET", CM, headers={"impersonate-user": "ann"}).status == 403
+    assert call("GET", CM, headers={"impersonate-user": "ann", "impersonate-group": "system:masters"}).status == 200
+    assert call("GET", CM, headers={"impersonate-group": "team"}).status == 400
+    refused = call("GET", CM, identity=CONTROLLER, headers={"impersonate-user": "ann"})
+    assert refused.tree["message"].startswith(
+        'users "ann" is forbidden: User "system:podwire:controllers" cannot impersonate resource "users"'
+    )

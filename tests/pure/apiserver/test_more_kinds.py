@@ -50,7 +50,7 @@ RIGHT: dict[str, tuple[dict[str, Any], list[Any]]] = {
     "jobs": ({"spec": JOB}, ["x", "Running", "0/1", "", "5m", "a", "nginx", "batch.kubernetes.io/controller-uid=u"]),
     "cronjobs": (
         {"spec": {"schedule": "@daily", "jobTemplate": {"spec": JOB}}},
-        ["x", "@daily", "<none>", False, 0, "<none>", "5m", "a", "nginx", "<none>"],
+        ["x", "@daily", "<none>", "False", 0, "<none>", "5m", "a", "nginx", "<none>"],
     ),
     "ingresses": ({"spec": {"defaultBackend": BACKEND}}, ["x", "<none>", "*", "", "80", "5m"]),
     "ingressclasses": ({"spec": {"controller": "k8s.io/gce"}}, ["x", "k8s.io/gce", "<none>", "5m"]),

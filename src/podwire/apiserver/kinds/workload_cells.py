@@ -174,7 +174,7 @@ def cron_job_row(tree: Tree, now: datetime) -> list[Any]:
         name,
         spec.get("schedule", ""),
         spec.get("timeZone") or NONE,
-        bool(spec.get("suspend")),
+        "True" if spec.get("suspend") else "False",
         len(status.get("active", ())),
         age(last, now) if last else NONE,
         since,
