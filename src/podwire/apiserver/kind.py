@@ -151,11 +151,15 @@ class Kind:
     def has_status(self) -> bool:
         return STATUS in self.subresources
 
-    def for_create(self, tree: Tree) -> None:
-        """Make a new object of what was sent: defaults, no status of the writer's, generation 1."""
+    def for_create(self, tree: Tree, written: Callable[[Tree], None] = _nothing) -> None:
+        """Make a new object of what was sent: defaults, no status of the writer's, generation 1.
+
+        ``written`` is called when the tree holds what its writer answers for, before what the server adds by itself.
+        """
         self.default(tree)
         if self.has_status and not self.created_with_status:
             tree.pop("status", None)
+        written(tree)
         self.prepare_create(tree)
         if self.generations:
             tree["metadata"]["generation"] = 1

@@ -28,6 +28,8 @@ JSON_PATCH, MERGE_PATCH = "application/json-patch+json", "application/merge-patc
 STRATEGIC_PATCH, APPLY_PATCH = "application/strategic-merge-patch+json", "application/apply-patch+yaml"
 PATCHES = (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH, APPLY_PATCH)
 
+MANAGER_LIMIT = 128  # bytes of a field manager's name
+
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
 _TRUE = ("true", "1", "True", "t", "T", "TRUE")
 _FALSE = ("false", "0", "False", "f", "F", "FALSE", "")
@@ -101,6 +103,15 @@ class Request:
         if value not in ("", "All"):
             raise status.bad_request(f'invalid dryRun option: "{value}"; supported values: "All"')
         return value == "All"
+
+    @property
+    def field_manager(self) -> str:
+        """Name the one who owns the fields that are written: who the query says, else the first word of the User-Agent."""
+        name = self.query.get("fieldManager", "")
+        if not name:
+            agent = self.headers.get(b"user-agent", b"").decode("utf-8", "replace").split("/", 1)[0]
+            name = "".join(filter(str.isprintable, agent)).encode()[:MANAGER_LIMIT].decode(errors="ignore")
+        return name or "unknown"
 
     @property
     def verb(self) -> str:

@@ -110,6 +110,12 @@ def conflict(kind: Named, name: str, message: str) -> Failure:
     return Failure(409, "Conflict", f'Operation cannot be fulfilled on {kind.resource} "{name}": {message}', _details(kind, name))
 
 
+def apply_conflict(message: str, found: Sequence[tuple[str, str]]) -> Failure:
+    """Give the answer to a configuration that would change what others own: each owner, as printed, with the path of a field."""
+    causes = [{"reason": "FieldManagerConflict", "message": f"conflict with {owner}", "field": path} for owner, path in found]
+    return Failure(409, "Conflict", message, {"causes": causes})
+
+
 def modified(kind: Named, name: str) -> Failure:
     return conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again")
 
@@ -138,6 +144,16 @@ def invalid(kind: Named, name: str, errors: Sequence[FieldError]) -> Failure:
     message = f'{kind.kind}{"." + kind.group if kind.group else ""} "{name}" is invalid: {summary(errors)}'
     details = {"name": name, "group": kind.group, "kind": kind.kind, "causes": causes}
     return Failure(422, "Invalid", message, {key: value for key, value in details.items() if value})
+
+
+def invalid_options(name: str, error: FieldError) -> Failure:
+    """Give the answer to a query that does not go together: ``PatchOptions.meta.k8s.io "" is invalid: ...``."""
+    details = {
+        "group": "meta.k8s.io",
+        "kind": name,
+        "causes": [{"reason": error.reason, "message": error.message, "field": error.field}],
+    }
+    return Failure(422, "Invalid", f'{name}.meta.k8s.io "" is invalid: {error}', details)
 
 
 def too_many_requests() -> Failure:

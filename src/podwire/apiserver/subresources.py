@@ -7,11 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from podwire.apiserver import bodies, keys, status, writing
+from podwire.apiserver import applying, bodies, keys, status, writing
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.kind import Kind
-from podwire.apiserver.requests import Request
+from podwire.apiserver.requests import APPLY_PATCH, Request
 from podwire.apiserver.validation import Path, invalid
 
 Handler = Callable[[Api, Request, Kind], Awaitable[Answer]]
@@ -64,6 +64,9 @@ async def update_scale(api: Api, request: Request, kind: Kind) -> Answer:
 
 async def patch_scale(api: Api, request: Request, kind: Kind) -> Answer:
     """Answer to PATCH of a Scale. Raises Failure."""
+    if request.content_type == APPLY_PATCH:
+        written = await applying.apply_scale(api, request, kind)
+        return answer(_scale(decode(written.body)))
     change = writing.read_patch(request)
     return await _write_scale(api, request, kind, lambda old: writing.patched(request, None, _scale(old), change))
 

@@ -5,16 +5,22 @@ The order is that of upstream: who (before this), may they, does the kind serve 
 
 from __future__ import annotations
 
-from podwire.apiserver import authorization, deletion, reading, reviews, status, subresources, watch, writing
+from podwire.apiserver import applying, authorization, deletion, reading, reviews, status, subresources, watch, writing
 from podwire.apiserver.answers import Answer, Stream
 from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
-from podwire.apiserver.requests import Request
+from podwire.apiserver.requests import APPLY_PATCH, Request
 
 
 def authorize(api: Api, request: Request) -> str:
     """Give the verb, if the user may do it. Raises Failure (403, 405)."""
-    target, verb = request.target, request.verb
+    verb = request.verb
+    _authorize(api, request, verb)
+    return verb
+
+
+def _authorize(api: Api, request: Request, verb: str) -> None:
+    target = request.target
     resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
     # A Namespace is in itself: that is how rules for a namespace reach it.
     namespace = target.name if (target.group, target.plural) == ("", "namespaces") else target.namespace
@@ -22,7 +28,6 @@ def authorize(api: Api, request: Request) -> str:
     if not authorization.allows(request.user, asked, api.node_of):
         details = {"name": target.name, "group": target.group, "kind": target.plural}
         raise status.forbidden_text(authorization.refusal(request.user, asked), {key: value for key, value in details.items() if value})
-    return verb
 
 
 async def handle(api: Api, request: Request, verb: str) -> Answer | Stream:
@@ -52,11 +57,18 @@ async def handle(api: Api, request: Request, verb: str) -> Answer | Stream:
             return await writing.update(api, request, kind)
         case "patch":
             _named(request)
-            return await writing.patch(api, request, kind)
+            return await _patch(api, request, kind)
         case "delete":
             return await deletion.delete(api, request, kind)
         case _:
             return await deletion.delete_collection(api, request, kind)
+
+
+async def _patch(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
+    if request.content_type != APPLY_PATCH:
+        return await writing.patch(api, request, kind, subresource)
+    # An object that is applied and is not there is created: its user must be one who may.
+    return await applying.apply(api, request, kind, lambda: _authorize(api, request, "create"), subresource)
 
 
 def _named(request: Request) -> None:
@@ -73,7 +85,7 @@ async def _subresource(api: Api, request: Request, kind: Kind, verb: str) -> Ans
     if part.name == "status":
         if verb == "get":
             return reading.get(api, request, kind)
-        return await (writing.update if verb == "update" else writing.patch)(api, request, kind, "status")
+        return await (writing.update if verb == "update" else _patch)(api, request, kind, "status")
     handler = subresources.HANDLERS.get((part.name, verb, "")) or subresources.HANDLERS.get((part.name, verb, kind.resource))
     if handler is None:
         raise status.no_such_path()

@@ -4,7 +4,9 @@ Each verb ends in a stretch without an ``await``: read the latest state, make th
 nothing else meanwhile, so two writers never work from the same state, and no lock is held. Then the answer waits until the write is on
 disk.
 
-    read body ─> shape (schema) ─> kind.for_create / for_update ─> addresses set aside ─> kind.check ─> commit ─> on disk ─> answer
+    read body ─> shape (schema) ─> kind.for_create / for_update ─> owners ─> addresses ─> kind.check ─> commit ─> on disk ─> answer
+
+A configuration that is applied on the server's side is made into a tree by ``applying.py`` and goes the same way.
 
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
@@ -14,27 +16,29 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from podwire.apiserver import bodies, keys, shapes, status
+from podwire.apiserver import bodies, keys, merge_types, ownership, shapes, status
 from podwire.apiserver.answers import Answer, Tree, decode, encode
 from podwire.apiserver.api import Api, Grant, fresh_uid, generated_name, latest_tree, put, remove
 from podwire.apiserver.kind import Kind
+from podwire.apiserver.ownership import Owned, Owner
 from podwire.apiserver.patch import PatchError, json_patch, merge_patch
 from podwire.apiserver.patch_strategic import strategic_merge_patch
-from podwire.apiserver.requests import JSON, JSON_PATCH, MERGE_PATCH, PATCHES, STRATEGIC_PATCH, Request
-from podwire.apiserver.validation import Path, invalid
+from podwire.apiserver.requests import JSON, JSON_PATCH, MANAGER_LIMIT, MERGE_PATCH, PATCHES, STRATEGIC_PATCH, Request
+from podwire.apiserver.validation import Path, forbidden, invalid, too_long
 
 _NAME_TRIES = 8  # generated names that are taken before the client is asked to try again
 
 
 async def create(api: Api, request: Request, kind: Kind) -> Answer:
     """Answer to POST of an object. Raises Failure."""
+    check_manager(request, "CreateOptions")
     tree = bodies.of_kind(request, kind)
     bodies.check_schema(request, kind, tree)
     return await create_tree(api, request, kind, tree)
 
 
-async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree) -> Answer:
-    """Store a new object that has the shape of its kind. Raises Failure."""
+async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree, owned: Owned | None = None) -> Answer:
+    """Store a new object that has the shape of its kind. Without ``owned`` its fields are the writer's. Raises Failure."""
     metadata = tree["metadata"]
     _place(request, kind, metadata)
     if metadata.get("resourceVersion"):
@@ -47,7 +51,7 @@ async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree) -> Ans
         metadata.pop(field, None)
     metadata["uid"] = fresh_uid()
     metadata["creationTimestamp"] = api.timestamp()
-    kind.for_create(tree)
+    _prepare(api, request, kind, tree, owned)
     _check_namespace(api, kind, namespace, name)
     if api.store.latest(keys.key(kind, namespace, name)) is not None:
         raise status.already_exists(kind, name)
@@ -57,7 +61,9 @@ async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree) -> Ans
 
 async def update(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
     """Answer to PUT of an object or of its status. Raises Failure."""
+    check_manager(request, "UpdateOptions")
     tree = bodies.of_kind(request, kind)
+    ownership.keep_reset(tree)
     bodies.check_schema(request, kind, tree)
     metadata, target = tree["metadata"], request.target
     _place(request, kind, metadata)
@@ -73,21 +79,30 @@ async def update(api: Api, request: Request, kind: Kind, subresource: str = "") 
     return await update_tree(api, request, kind, tree, old, subresource)
 
 
-async def update_tree(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree, subresource: str = "") -> Answer:
-    """Store the next state of an object that has the shape of its kind. Raises Failure."""
+async def update_tree(
+    api: Api, request: Request, kind: Kind, tree: Tree, old: Tree, subresource: str = "", owned: Owned | None = None
+) -> Answer:
+    """Store the next state of an object that has the shape of its kind. Without ``owned`` what changed is the writer's. Raises Failure."""
     _check_versions(kind, tree["metadata"], old["metadata"])
+    sent = tree["metadata"].pop("managedFields", None)
     kind.for_update(tree, old, subresource)
+    if owned is None:
+        entries = ownership.basis(sent, old["metadata"].get("managedFields", ()), request.target.subresource)
+        owned = ownership.updated(merge_types.of_kind(kind.definition), entries, old, tree, _owner(request, kind))
+    _set_owners(tree, owned.entries)
     grant = _checked(api, request, kind, tree, old, subresource)
     tree["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-    if tree == old:
-        grant.abandon()
-        await _on_disk(api, old)
-        return shapes.one(api, request, kind, encode(old))
-    return await _store(api, request, kind, tree, grant, 200)
+    if tree != old:
+        _set_owners(tree, ownership.stamped(owned, api.timestamp()))
+        return await _store(api, request, kind, tree, grant, 200)
+    grant.abandon()
+    await _on_disk(api, old)
+    return shapes.one(api, request, kind, encode(old))
 
 
 async def patch(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
     """Answer to PATCH of an object or of its status. Raises Failure."""
+    check_manager(request, "PatchOptions")
     change = read_patch(request)
     target = request.target
     old = latest_tree(api, kind, target.namespace, target.name)
@@ -95,6 +110,7 @@ async def patch(api: Api, request: Request, kind: Kind, subresource: str = "") -
         raise status.not_found(kind, target.name)
     # The patched tree may share parts with the one it was made of, and is changed from here on: so it is made of a copy.
     tree = patched(request, kind, decode(encode(old)), change)
+    ownership.keep_reset(tree)
     bodies.check_schema(request, kind, tree)
     metadata = tree["metadata"]
     for field in ("name", "namespace", "uid"):
@@ -105,10 +121,12 @@ async def patch(api: Api, request: Request, kind: Kind, subresource: str = "") -
 
 
 def read_patch(request: Request) -> Any:
-    """Read the body of a patch. Raises Failure (400, 415)."""
+    """Read the body of a patch. Raises Failure (400, 415, 422)."""
     media = request.content_type
     if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
-        raise status.unsupported_media_type(media, PATCHES[:3])
+        raise status.unsupported_media_type(media, PATCHES)
+    if "force" in request.query:
+        raise status.invalid_options("PatchOptions", forbidden(Path("force"), "may not be specified for non-apply patch"))
     return bodies.READERS[JSON](request.body)
 
 
@@ -134,6 +152,40 @@ def _unpatchable(error: PatchError) -> status.Failure:
     if error.status == 413:
         return status.Failure(413, "RequestEntityTooLarge", str(error))
     return status.bad_request(str(error))
+
+
+# Owners ------------------------------------------------------------------------------------------------------------------
+
+
+def check_manager(request: Request, options: str) -> None:
+    """Refuse a field manager whose name is too long. Raises Failure (422)."""
+    if len(request.query.get("fieldManager", "").encode()) > MANAGER_LIMIT:
+        raise status.invalid_options(options, too_long(Path("fieldManager"), MANAGER_LIMIT))
+
+
+def _owner(request: Request, kind: Kind) -> Owner:
+    return Owner(request.field_manager, ownership.UPDATE, kind.api_version, request.target.subresource)
+
+
+def _set_owners(tree: Tree, entries: list[ownership.Entry]) -> None:
+    if entries:
+        tree["metadata"]["managedFields"] = entries
+    else:
+        tree["metadata"].pop("managedFields", None)
+
+
+def _prepare(api: Api, request: Request, kind: Kind, tree: Tree, owned: Owned | None) -> None:
+    """Make a new object of what was sent, and note whose its fields are."""
+    sent = tree["metadata"].pop("managedFields", None)
+    found: list[Owned] = [owned] if owned is not None else []
+
+    def note(new: Tree) -> None:
+        if owned is None:
+            entries = ownership.basis(sent, ())
+            found.append(ownership.created(merge_types.of_kind(kind.definition), entries, new, _owner(request, kind)))
+
+    kind.for_create(tree, note)
+    _set_owners(tree, ownership.stamped(found[0], api.timestamp()))
 
 
 # Steps -------------------------------------------------------------------------------------------------------------------
