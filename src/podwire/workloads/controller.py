@@ -14,10 +14,10 @@ from podwire.workloads.endpoints.controller import EndpointControllers
 from podwire.workloads.garbage.controller import Garbage
 from podwire.workloads.namespaces.controller import Namespaces
 from podwire.workloads.nodes.controller import Nodes
-from podwire.workloads.replicasets.controller import ReplicaSets
+from podwire.workloads.replicasets.controller import ReplicaSets, ReplicationControllers
 from podwire.workloads.scheduler.controller import Scheduler
 
-CONTROLLERS = (Accounts, Deployments, ReplicaSets, Scheduler, EndpointControllers, Nodes, Namespaces, Garbage)
+CONTROLLERS = (Accounts, Deployments, ReplicaSets, ReplicationControllers, Scheduler, EndpointControllers, Nodes, Namespaces, Garbage)
 
 
 async def run(context: Context) -> None:

@@ -1,4 +1,4 @@
-"""Deployments and ReplicaSets with their Pod template as a plain tree.
+"""Deployments, ReplicaSets and their kin with their Pod template as a plain tree.
 
 A Pod must carry every field that its template has, also those that no type names; so the controllers that copy templates read
 them as they are.
@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from podwire.objects import apps
-from podwire.objects.meta import ObjectMeta, OwnerReference
-from podwire.objects.resources import DEPLOYMENTS, REPLICA_SETS, Resource
+from podwire.objects.meta import LabelSelector, ObjectMeta, OwnerReference
+from podwire.objects.resources import DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, REPLICATION_CONTROLLERS, STATEFUL_SETS, Resource
 
 Tree = dict[str, Any]
 
@@ -32,8 +32,54 @@ class ReplicaSet(apps.ReplicaSet, frozen=True):
     spec: ReplicaSetSpec = ReplicaSetSpec()
 
 
+class ReplicationControllerSpec(apps.ReplicationControllerSpec, frozen=True):
+    template: Tree = {}  # type: ignore[assignment]
+
+
+class ReplicationController(apps.ReplicationController, frozen=True):
+    spec: ReplicationControllerSpec = ReplicationControllerSpec()
+
+    def as_replica_set(self) -> ReplicaSet:
+        """Give the ReplicaSet that would do the same. It keeps its own kind, so that Events and owner references name it."""
+        spec = ReplicaSetSpec(
+            replicas=self.spec.replicas,
+            selector=LabelSelector(match_labels=self.spec.selector),
+            template=self.spec.template,
+            min_ready_seconds=self.spec.min_ready_seconds,
+        )
+        resource = REPLICATION_CONTROLLERS
+        return ReplicaSet(api_version=resource.api_version, kind=resource.kind, metadata=self.metadata, spec=spec, status=self.status)
+
+
+class DaemonSetSpec(apps.DaemonSetSpec, frozen=True):
+    template: Tree = {}  # type: ignore[assignment]
+
+
+class DaemonSet(apps.DaemonSet, frozen=True):
+    spec: DaemonSetSpec = DaemonSetSpec()
+
+
+class StatefulSetSpec(apps.StatefulSetSpec, frozen=True):
+    template: Tree = {}  # type: ignore[assignment]
+
+
+class StatefulSet(apps.StatefulSet, frozen=True):
+    spec: StatefulSetSpec = StatefulSetSpec()
+
+
 TREE_DEPLOYMENTS = Resource(DEPLOYMENTS.group, DEPLOYMENTS.version, DEPLOYMENTS.plural, DEPLOYMENTS.kind, True, Deployment)
 TREE_REPLICA_SETS = Resource(REPLICA_SETS.group, REPLICA_SETS.version, REPLICA_SETS.plural, REPLICA_SETS.kind, True, ReplicaSet)
+
+TREE_REPLICATION_CONTROLLERS = Resource(
+    REPLICATION_CONTROLLERS.group,
+    REPLICATION_CONTROLLERS.version,
+    REPLICATION_CONTROLLERS.plural,
+    REPLICATION_CONTROLLERS.kind,
+    True,
+    ReplicationController,
+)
+TREE_DAEMON_SETS = Resource(DAEMON_SETS.group, DAEMON_SETS.version, DAEMON_SETS.plural, DAEMON_SETS.kind, True, DaemonSet)
+TREE_STATEFUL_SETS = Resource(STATEFUL_SETS.group, STATEFUL_SETS.version, STATEFUL_SETS.plural, STATEFUL_SETS.kind, True, StatefulSet)
 
 
 def selector_entry(namespace: str, labels: Mapping[str, str]) -> tuple[str, str, str]:

@@ -5,7 +5,9 @@ from typing import Any
 
 from podwire.objects import codec
 from podwire.objects.core import Pod
-from podwire.workloads.kinds import ReplicaSet
+from podwire.objects.resources import REPLICA_SETS
+from podwire.workloads import ownership
+from podwire.workloads.kinds import ReplicaSet, ReplicationController
 from podwire.workloads.replicasets import desired
 
 NOW = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
@@ -44,8 +46,8 @@ def test_pods_of_nobody_are_adopted_and_pods_that_no_longer_match_are_released()
     renamed = pod("renamed", meta={"labels": {"app": "debug"}})
     plan = desired.decide(replica_set(1), [orphan, other, renamed], NOW)
     assert (plan.adopt, plan.release, plan.create) == ((orphan,), (renamed,), 0)
-    assert desired.adoption(replica_set(1), orphan)["metadata"]["ownerReferences"][0]["uid"] == "rs"
-    assert desired.release(replica_set(1), renamed)["metadata"] == {"uid": "u-renamed", "ownerReferences": None}
+    assert ownership.adoption(REPLICA_SETS, replica_set(1), orphan)["metadata"]["ownerReferences"][0]["uid"] == "rs"
+    assert ownership.release(replica_set(1), renamed)["metadata"] == {"uid": "u-renamed", "ownerReferences": None}
 
 
 def test_those_whose_loss_costs_least_go_first() -> None:
@@ -85,7 +87,7 @@ def test_a_pod_carries_the_whole_template() -> None:
         "metadata": {"labels": {"app": "web"}, "annotations": {"a": "b"}},
         "spec": {"containers": [], "aFieldOfTomorrow": {"x": [1]}},
     }
-    tree = desired.pod_of(replica_set(1, template=template), "web-abcde")
+    tree = ownership.pod_of(REPLICA_SETS, replica_set(1), template, "web-abcde")
     assert tree["spec"] == template["spec"]
     assert tree["metadata"]["annotations"] == {"a": "b"}
     assert tree["metadata"]["ownerReferences"][0]["controller"] is True
@@ -94,3 +96,14 @@ def test_a_pod_carries_the_whole_template() -> None:
 def test_a_replica_set_that_ends_does_nothing() -> None:
     ending = codec.convert(ReplicaSet, codec.tree(replica_set(3)) | {"metadata": {"uid": "rs", "deletionTimestamp": EARLY}})
     assert desired.decide(ending, [pod("a")], NOW) == desired.Plan()
+
+
+def test_a_replication_controller_is_decided_on_as_a_replica_set() -> None:
+    tree = {
+        "metadata": {"name": "old", "namespace": "default", "uid": "rc"},
+        "spec": {"replicas": 2, "selector": {"app": "web"}, "template": {"metadata": {"labels": {"app": "web"}}}},
+    }
+    controller = codec.convert(ReplicationController, tree)
+    orphan = pod("orphan", meta={"ownerReferences": []})
+    plan = desired.decide(controller.as_replica_set(), [orphan], NOW)
+    assert (plan.create, plan.adopt) == (1, (orphan,))

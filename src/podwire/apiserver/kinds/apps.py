@@ -80,4 +80,16 @@ DAEMON_SET = Kind(
     validate=validate_daemon_set,
 )
 
-KINDS = (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET)
+CONTROLLER_REVISION = Kind(
+    "apps",
+    "v1",
+    "controllerrevisions",
+    "ControllerRevision",
+    True,
+    _DEFINITION + "ControllerRevision",
+    columns=cells.CONTROLLER_REVISION_COLUMNS,
+    row=cells.controller_revision_row,
+    generations=False,
+)
+
+KINDS = (DEPLOYMENT, REPLICA_SET, STATEFUL_SET, DAEMON_SET, CONTROLLER_REVISION)

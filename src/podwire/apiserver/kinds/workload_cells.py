@@ -108,6 +108,22 @@ def replica_row(tree: Tree, now: datetime) -> list[Any]:
     return [name, *counts, since, *_containers(spec.get("template", {})), selector(spec.get("selector"))]
 
 
+CONTROLLER_REVISION_COLUMNS = (
+    NAME,
+    Column("Controller", description="Whose template it is or was."),
+    _number("Revision", "Which one in the order of changes."),
+    AGE,
+)
+
+
+def controller_revision_row(tree: Tree, now: datetime) -> list[Any]:
+    name, since = _name_and_age(tree, now)
+    owner = next((one for one in tree["metadata"].get("ownerReferences", ()) if one.get("controller")), None)
+    group = owner["apiVersion"].partition("/")[0] if owner is not None and "/" in owner["apiVersion"] else ""
+    whose = f"{owner['kind'].lower()}{'.' if group else ''}{group}/{owner['name']}" if owner is not None else NONE
+    return [name, whose, tree.get("revision", 0), since]
+
+
 def replication_controller_row(tree: Tree, now: datetime) -> list[Any]:
     spec, status = tree.get("spec", {}), tree.get("status", {})
     name, since = _name_and_age(tree, now)
