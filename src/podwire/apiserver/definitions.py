@@ -1,7 +1,8 @@
 """The schemas of all kinds, as JSON Schema with Kubernetes' extensions (merge keys, list types, kinds).
 
-Here: where they come from and how one is looked up. Kubernetes' own are a packaged resource that ``tools/schemas`` makes; ours are
-written in ``podwire.compute.schemas``. Not here: what is done with them (``schema.py``, ``openapi.py``, ``patch_strategic.py``).
+Here: where they come from and how one is looked up. Kubernetes' own are a packaged resource that ``tools/schemas`` makes; ``WRITTEN``
+are those that are written by hand: ours (``podwire.compute.schemas``) and those that Kubernetes has no longer. Not here: what is done with
+them (``schema.py``, ``openapi.py``, ``patch_strategic.py``).
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import Any
 
 import orjson
 
+from podwire.apiserver.kinds.ingress_v1beta1_schema import DEFINITIONS as INGRESS_V1BETA1
 from podwire.compute.schemas import DEFINITIONS as COMPUTE
 
 RESOURCE = Path(__file__).with_name("schemas.json.gz")
@@ -24,6 +26,8 @@ META = "io.k8s.apimachinery.pkg.apis.meta.v1."
 TIME, MICRO_TIME = META + "Time", META + "MicroTime"
 
 Schema = dict[str, Any]
+
+WRITTEN: dict[str, Schema] = {**INGRESS_V1BETA1, **COMPUTE}
 
 
 class Missing(Exception):
@@ -42,7 +46,7 @@ def _packaged() -> dict[str, Any]:
 @functools.cache
 def definitions() -> dict[str, Schema]:
     """Give all definitions by name. Loaded once; nobody changes them."""
-    return {**_packaged()["definitions"], **COMPUTE}
+    return {**_packaged()["definitions"], **WRITTEN}
 
 
 def kubernetes_version() -> str:

@@ -7,11 +7,13 @@ from podwire.apiserver.kind import Kind
 
 def prefix(kind: Kind, namespace: str = "") -> str:
     """Give the beginning of the keys of all objects of a kind, or of those in one namespace."""
-    return f"{kind.resource}/{namespace}/" if kind.namespaced and namespace else f"{kind.resource}/"
+    table = kind.stored.resource
+    return f"{table}/{namespace}/" if kind.namespaced and namespace else f"{table}/"
 
 
 def key(kind: Kind, namespace: str, name: str) -> str:
-    return f"{kind.resource}/{namespace}/{name}" if kind.namespaced else f"{kind.resource}/{name}"
+    table = kind.stored.resource
+    return f"{table}/{namespace}/{name}" if kind.namespaced else f"{table}/{name}"
 
 
 def names(stored: str) -> tuple[str, str]:

@@ -80,6 +80,21 @@ def _name_and_age(tree: Tree, now: datetime) -> list[Any]:
 
 
 @dataclass(frozen=True, eq=False)
+class Conversion:
+    """How a kind of one version is kept as one of another: the fields beside apiVersion, kind and metadata, there and back.
+
+    Both functions take a whole tree, give a new one and leave metadata to the caller. ``fields`` translates names of
+    selectable fields; ``words`` translates parts of messages, from the stored version's to this one's.
+    """
+
+    stored: Kind
+    to_stored: Callable[[Tree], Tree]
+    from_stored: Callable[[Tree], Tree]
+    fields: Mapping[str, str] = field(default_factory=dict)
+    words: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
 class Kind:
     """One kind in one version.
 
@@ -121,6 +136,10 @@ class Kind:
     """Who creates the object may say its status at once (nodes, which register themselves)."""
     unconditional_update: bool = True
     """An update may leave out metadata.resourceVersion."""
+    conversion: Conversion | None = None
+    """Objects are stored in another version: every request is translated to it, every answer back (``versions.py``)."""
+    deprecation: str = ""
+    """A warning for whoever uses this version."""
 
     def __post_init__(self) -> None:
         if not self.singular:
@@ -133,6 +152,11 @@ class Kind:
     @property
     def list_kind(self) -> str:
         return self.kind + "List"
+
+    @property
+    def stored(self) -> Kind:
+        """The version in which objects are stored."""
+        return self if self.conversion is None else self.conversion.stored
 
     @property
     def listed(self) -> bool:

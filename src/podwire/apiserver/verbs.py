@@ -5,7 +5,7 @@ The order is that of upstream: who (before this), may they, does the kind serve 
 
 from __future__ import annotations
 
-from podwire.apiserver import applying, authorization, deletion, reading, reviews, status, subresources, watch, writing
+from podwire.apiserver import applying, authorization, deletion, reading, reviews, status, subresources, versions, watch, writing
 from podwire.apiserver.answers import Answer, Stream
 from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
@@ -39,6 +39,15 @@ async def handle(api: Api, request: Request, verb: str) -> Answer | Stream:
     if target.name and kind.namespaced and not target.namespace:
         raise status.no_such_path()
     _ = request.form  # a form that is not served is refused before anything is done
+    if kind.deprecation:
+        request.warnings.append(kind.deprecation)
+    if kind.conversion is not None:
+        return await versions.translated(api, request, kind, kind.conversion, _respond)
+    return await _respond(api, request, kind, verb)
+
+
+async def _respond(api: Api, request: Request, kind: Kind, verb: str) -> Answer | Stream:
+    target = request.target
     if target.subresource:
         return await _subresource(api, request, kind, verb)
     if verb not in kind.verbs or (target.name and verb == "create"):

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -12,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from oracles import program
 from podwire.cluster.credentials import Identity
 from running_apiserver import ADMIN, ApiServer, start
 
@@ -68,6 +72,23 @@ def call(server: ApiServer) -> Iterator[Call]:
     yield request
     for connection in connections.values():
         connection.close()
+
+
+class Kubectl:
+    def __init__(self, server: ApiServer, home: Path) -> None:
+        beside = Path(sys.executable).with_name("kubectl")
+        self._program = str(beside) if beside.exists() else program("kubectl")
+        self._environment = {**os.environ, "HOME": str(home), "KUBECONFIG": server.kubeconfig()}
+
+    def __call__(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [self._program, *words], env=self._environment, input=stdin, capture_output=True, text=True, timeout=60, check=False
+        )
+
+
+@pytest.fixture(scope="module")
+def kubectl(server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
+    return Kubectl(server, tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from oracles import program
 from running_apiserver import ApiServer
 
 Tree = dict[str, Any]
@@ -47,23 +42,6 @@ CREATED = {
 }
 
 
-class Kubectl:
-    def __init__(self, server: ApiServer, home: Path) -> None:
-        beside = Path(sys.executable).with_name("kubectl")
-        self._program = str(beside) if beside.exists() else program("kubectl")
-        self._environment = {**os.environ, "HOME": str(home), "KUBECONFIG": server.kubeconfig()}
-
-    def __call__(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [self._program, *words], env=self._environment, input=stdin, capture_output=True, text=True, timeout=60, check=False
-        )
-
-
-@pytest.fixture(scope="module")
-def kubectl(server: ApiServer, tmp_path_factory: pytest.TempPathFactory) -> Kubectl:
-    return Kubectl(server, tmp_path_factory.mktemp("home"))
-
-
 @pytest.fixture(scope="module")
 def key_pair(tmp_path_factory: pytest.TempPathFactory, server: ApiServer) -> list[str]:
     return [f"--cert={server.paths.pki}/apiserver.crt", f"--key={server.paths.pki}/apiserver.key"]
@@ -83,7 +61,7 @@ def told(tree: Tree) -> Tree:
     return json.loads(json.dumps(tree).replace(uid, "UID").replace("through-protobuf", "NAME").replace("through-json", "NAME"))
 
 
-def created(kubectl: Kubectl, words: list[str], *, protobuf: bool = True) -> tuple[Tree, Tree]:
+def created(kubectl: Any, words: list[str], *, protobuf: bool = True) -> tuple[Tree, Tree]:
     """Create an object as kubectl does and the same through its JSON; give both as they are stored."""
     own, other = ([word.replace("NAME", name).replace("~", " ") for word in words] for name in ("through-protobuf", "through-json"))
     sent = kubectl(own[0], "-v=8", "-o=json", *own[1:])
@@ -100,19 +78,19 @@ def created(kubectl: Kubectl, words: list[str], *, protobuf: bool = True) -> tup
 
 
 @pytest.mark.parametrize("name", CREATED)
-def test_kubectl_makes_the_same_through_protobuf_and_json(kubectl: Kubectl, name: str) -> None:
+def test_kubectl_makes_the_same_through_protobuf_and_json(kubectl: Any, name: str) -> None:
     words = CREATED[name].replace("NAME", f"NAME-{name}").split()
     first, second = created(kubectl, words, protobuf=name != "run")
     assert told(first) == told(second)
 
 
-def test_a_pair_of_keys_too(kubectl: Kubectl, key_pair: list[str]) -> None:
+def test_a_pair_of_keys_too(kubectl: Any, key_pair: list[str]) -> None:
     first, second = created(kubectl, ["create", "secret", "tls", "NAME-tls", *key_pair])
     assert first["data"]["tls.crt"] == second["data"]["tls.crt"] != ""
     assert told(first) == told(second)
 
 
-def test_expose_and_autoscale(kubectl: Kubectl) -> None:
+def test_expose_and_autoscale(kubectl: Any) -> None:
     assert kubectl("create", "deployment", "shop", "--image=example/web:1", "--port=80").returncode == 0
     first, second = created(
         kubectl,
@@ -125,7 +103,7 @@ def test_expose_and_autoscale(kubectl: Kubectl) -> None:
     assert told(first) == told(second)
 
 
-def test_questions_about_oneself(kubectl: Kubectl) -> None:
+def test_questions_about_oneself(kubectl: Any) -> None:
     assert "Username    podwire-admin" in kubectl("auth", "whoami").stdout
     assert kubectl("auth", "can-i", "create", "pods", "--subresource=binding").stdout == "yes\n"
     assert kubectl("auth", "can-i", "get", "/metrics").stdout == "yes\n"
@@ -134,7 +112,7 @@ def test_questions_about_oneself(kubectl: Kubectl) -> None:
     assert listed.stdout.splitlines()[0].split() == ["Resources", "Non-Resource", "URLs", "Resource", "Names", "Verbs"]
 
 
-def test_questions_about_others(kubectl: Kubectl) -> None:
+def test_questions_about_others(kubectl: Any) -> None:
     review = {
         "apiVersion": "authorization.k8s.io/v1",
         "kind": "SubjectAccessReview",
