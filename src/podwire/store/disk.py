@@ -21,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from queue import SimpleQueue
-from typing import TypeVar
+from typing import Any, TypeVar
 
 T = TypeVar("T")
 
@@ -59,13 +59,20 @@ class Batch:
         self.rows = rows
 
 
+def _connect(path: str) -> sqlite3.Connection:
+    return sqlite3.connect(path, isolation_level=None, check_same_thread=False, cached_statements=64, timeout=0)
+
+
 class Disk:
     """The file, and the thread that writes it. The outcome of a write comes by its callback, on that thread."""
 
-    def __init__(self, path: str | Path, first_revision: int = 0) -> None:
-        """Open or make the file. Raises LayoutMismatch, StoreInUse, sqlite3.Error."""
+    def __init__(self, path: str | Path, first_revision: int = 0, connect: Callable[[str], Any] = _connect) -> None:
+        """Open or make the file. Raises LayoutMismatch, StoreInUse, sqlite3.Error.
+
+        ``connect`` opens the database; another one than SQLite's own can stand between it and the disk.
+        """
         self.path = str(path)
-        self._connection = sqlite3.connect(self.path, isolation_level=None, check_same_thread=False, cached_statements=64, timeout=0)
+        self._connection = connect(self.path)
         try:
             self._prepare(first_revision)
         except sqlite3.OperationalError as error:
@@ -86,6 +93,9 @@ class Disk:
     def _prepare(self, first_revision: int) -> None:
         run = self._connection.execute
         run("PRAGMA locking_mode = EXCLUSIVE")
+        # A new file is turned to the log by one transaction with a journal. The journal's removal has to be on disk, too: if it came back
+        # after a loss of power, all that was written since would be rolled back.
+        run("PRAGMA synchronous = EXTRA")
         run("PRAGMA journal_mode = WAL")
         run("PRAGMA synchronous = FULL")
         run("PRAGMA wal_autocheckpoint = 4000")
