@@ -68,9 +68,10 @@ def _fields_of_struct(kind: Type, value: Tree, added: bool) -> dict[str, Any]:
             if added and key not in _ALWAYS_THERE:
                 fields[ITSELF] = EMPTY
             made["f:" + key] = fields
-        elif type(one) is not list or below.form == "map":
-            # An empty list is no field; an empty object is, and so is a value where the type has many forms.
-            made["f:" + key] = EMPTY
+        elif not one or below.form == "map":
+            # An empty object is a field, and so is a value where the type has many forms; an empty list is none.
+            if not (type(one) is list and below.form != "map") and not below.unowned:
+                made["f:" + key] = EMPTY
     return made
 
 
@@ -117,7 +118,7 @@ def with_parents(kind: Type, fields: Fields) -> Fields:
         name = key[2:]
         below = kind.below(name) if key.startswith("f:") else kind.element
         inner = dict(with_parents(below, node)) if below is not None else dict(node)
-        if key.startswith("f:") and kind.declares(name):
+        if key.startswith("f:") and kind.declares(name) and not (below is not None and below.unowned):
             inner[ITSELF] = EMPTY
         made[key] = inner
     return made
