@@ -4,8 +4,8 @@ What belongs here: ``FakeNftables``, which takes the same changes by the same me
 kernel refuses, with the same error number; and ``Failing``, which makes chosen operations of any such door fail. What must not: packets
 (walk.py).
 
-How it works: a transaction is carried out on a copy, whose tables are copied when first touched; only when every change was accepted and the
-whole is valid does the copy become the state. Who refers to what is counted anew when it is asked for: this is a fake of few elements.
+How it works: a transaction is carried out on a copy, whose tables are copied when first touched; only when every change was accepted and
+the whole is valid does the copy become the state. Who refers to what is counted anew when it is asked for: this is a fake of few elements.
 
 What is refused (each case is run against the kernel by a test): what is named and not there (ENOENT); an element that is there with another
 value, or a range that meets another (EEXIST); a set or chain in use (EBUSY); more elements than a set's size (ENFILE); jumps to chains
@@ -81,8 +81,10 @@ Refusal = Callable[[int, str, str], OSError]
 
 
 class Door(Protocol):
-    """What the kernel's door and the fake have in common."""
+    """What the kernel's door and the fake have in common. ``commits`` counts the transactions that were carried out through it."""
 
+    @property
+    def commits(self) -> int: ...
     def apply(self, changes: Sequence[Change]) -> None: ...
     def apply_batches(self, batches: Iterable[Sequence[Change]]) -> None: ...
     def dump(self, tables: Iterable[TableName] | None = None) -> Ruleset: ...
@@ -98,6 +100,7 @@ class FakeNftables:
         self._tables: dict[TableName, _Table] = {}
         self._generation = 1
         self._handle = 0
+        self.commits = 0
 
     def close(self) -> None:
         """Do nothing: the ruleset stays."""
@@ -118,6 +121,7 @@ class FakeNftables:
             raise self._refused(no.number, render_change(changes[0]), no.hint) from None
         self._tables, self._handle = work.tables, work.handle
         self._generation += 1
+        self.commits += 1
 
     def apply_batches(self, batches: Iterable[Sequence[Change]]) -> None:
         """Carry out one transaction after the other. Raises as ``apply``; those before the refused one stay carried out."""
@@ -412,6 +416,10 @@ class Failing:
     def __init__(self, door: Door, fails: Callable[[int], bool], refused: Refusal = Refused, *, after: bool = False) -> None:
         self._door, self._fails, self._refused, self._after = door, fails, refused, after
         self.operations = 0
+
+    @property
+    def commits(self) -> int:
+        return self._door.commits
 
     def close(self) -> None:
         self._door.close()

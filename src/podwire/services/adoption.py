@@ -46,18 +46,19 @@ def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram])
 
 
 def _addresses(services: Iterable[ServiceProgram]) -> Iterator[tuple[str, str, bytes]]:
-    """Every way to a Service port with endpoints: its name, the map, and the key. Of two claims, the first by name comes first."""
-    for service in sorted(services, key=lambda service: service.key):
-        for port in service.ports:
-            protocol = PROTOCOLS.get(port.protocol)
-            if protocol is None or not port.cluster:
-                continue
-            target = target_name(service.key, port)
-            key = PORT_KEY.pack(protocol, port.port)
-            for address in service.cluster_ips + service.external_ips:
-                yield target, "frontends", address_bytes(address) + key
-            if port.node_port:
-                yield target, "node-ports", PORT_KEY.pack(protocol, port.node_port)
+    """Every way to a Service port with endpoints: its name, the map, and the key. Of two claims to one, that which has it comes first."""
+    ordered = sorted(services, key=lambda service: (service.created, service.key))
+    ports = [(service, port) for service in ordered for port in service.ports if port.cluster and port.protocol in PROTOCOLS]
+    for service, port in ports:
+        key = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port)
+        for address in service.cluster_ips:
+            yield target_name(service.key, port), "frontends", address_bytes(address) + key
+    for service, port in ports:
+        target, protocol = target_name(service.key, port), PROTOCOLS[port.protocol]
+        for address in service.external_ips:
+            yield target, "frontends", address_bytes(address) + PORT_KEY.pack(protocol, port.port)
+        if port.node_port:
+            yield target, "node-ports", PORT_KEY.pack(protocol, port.node_port)
 
 
 def _endpoints(sets: Mapping[str, Mapping[bytes, Element]]) -> tuple[dict[int, dict[int, bytes]], dict[int, dict[bytes, int]]]:

@@ -108,7 +108,7 @@ class ServiceProxy:
         self.beside.node = new
         found = place(new)
         before, self.place = self.place, found
-        if (before.node, before.zone) != (found.node, found.zone):
+        if (before.node, before.zone, before.addresses) != (found.node, found.zone, found.addresses):
             for service in self._services.table.snapshot():
                 self._mark(service.key)
 

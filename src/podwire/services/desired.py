@@ -14,6 +14,8 @@ https://kubernetes.io/docs/concepts/services-networking/topology-aware-routing/#
 
 from __future__ import annotations
 
+import ipaddress
+
 import msgspec
 
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
@@ -36,7 +38,8 @@ class ServiceProgram(msgspec.Struct, frozen=True, gc=False):
     """One Service on one node in one address family.
 
     ``external_ips`` are all addresses beside the cluster's: external IPs and load-balancer VIPs. ``source_ranges``, which guard
-    ``vips`` alone, are None where everybody may come.
+    ``vips`` alone, are None where everybody may come. ``node_may_come``: the node itself is within them; to an address that is local it
+    speaks with that address as its own. Of two Services that claim an address the one with the earlier ``created`` has it.
     """
 
     key: str
@@ -46,6 +49,8 @@ class ServiceProgram(msgspec.Struct, frozen=True, gc=False):
     ports: tuple[PortProgram, ...]
     affinity_s: int = 0
     source_ranges: tuple[str, ...] | None = None
+    node_may_come: bool = False
+    created: str = ""
 
 
 def program(service: ServiceFrontends, place: Place, family: int = 4) -> ServiceProgram | None:
@@ -55,6 +60,7 @@ def program(service: ServiceFrontends, place: Place, family: int = 4) -> Service
         return None
     vips = _of(family, service.load_balancer_ips)
     external_ips = _of(family, service.external_ips)
+    source_ranges = _of(family, service.source_ranges) if service.source_ranges and vips else None
     return ServiceProgram(
         service.key,
         cluster_ips,
@@ -62,8 +68,15 @@ def program(service: ServiceFrontends, place: Place, family: int = 4) -> Service
         vips,
         tuple([_port(port, service, place, family) for port in service.ports]),
         service.affinity_s,
-        _of(family, service.source_ranges) if service.source_ranges and vips else None,
+        source_ranges,
+        source_ranges is not None and _within(source_ranges, _of(family, place.addresses)),
+        service.created,
     )
+
+
+def _within(ranges: tuple[str, ...], addresses: tuple[str, ...]) -> bool:
+    networks = [ipaddress.ip_network(text.strip(), strict=False) for text in ranges]
+    return any(ipaddress.ip_address(address) in network for address in addresses for network in networks)
 
 
 def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) -> PortProgram:

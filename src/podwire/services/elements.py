@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
+from collections.abc import Set
 from typing import NamedTuple
 
 from podwire.nft.model import Element, Verdict
@@ -87,8 +88,8 @@ def target_name(service: str, port: PortProgram) -> str:
 class _Building:
     """The lists that become Elements."""
 
-    def __init__(self, family: Family, node: str, numbers: Numbers) -> None:
-        self.family, self.node, self.numbers = family, node, numbers
+    def __init__(self, family: Family, node: str, numbers: Numbers, lost: Set[bytes]) -> None:
+        self.family, self.node, self.numbers, self.lost = family, node, numbers, lost
         self.lists: dict[str, list[Element]] = {}
 
     def add(self, field: str, key: bytes, value: bytes | Verdict | None = None, comment: str = "", end: bytes = b"") -> None:
@@ -116,19 +117,41 @@ class _Building:
             )
             rows += [Element(pack(number, handles[row.value]), row.value, b"", row.comment) for row in rows if isinstance(row.value, bytes)]
         self.lists.setdefault("backends", []).extend(rows)
-        for backend in [b for b in backends if b.node == node]:
+        for backend in [b for b in backends if b.node in (node, "")]:  # one that names no node may be here
             address = address_bytes(backend.address)
             self.add("own_endpoints", address + address, comment=backend.pod[:COMMENT])
         return number
 
 
-def elements(service: ServiceProgram, node: str, family: Family, numbers: Numbers) -> Elements:
+def addresses(service: ServiceProgram) -> list[tuple[bytes, tuple[bool, str, str]]]:
+    """Give every address, protocol and port that a Service claims, as keys of ``frontends`` and ``node-ports``, each with its rank.
+
+    The lowest rank has it: a cluster address is its own Service's, of others the oldest Service has it, then the first by name. Raises
+    ValueError for what is no address.
+    """
+    inner, outer = (False, service.created, service.key), (True, service.created, service.key)
+    cluster_ips, external_ips = [address_bytes(a) for a in service.cluster_ips], [address_bytes(a) for a in service.external_ips]
+    found: list[tuple[bytes, tuple[bool, str, str]]] = []
+    for port in service.ports:
+        protocol = PROTOCOLS.get(port.protocol, 0)
+        key = PORT_KEY.pack(protocol, port.port)
+        found += [(address + key, inner) for address in cluster_ips]
+        if external_ips:
+            found += [(address + key, outer) for address in external_ips if address not in cluster_ips]
+        if port.node_port:
+            found.append((PORT_KEY.pack(protocol, port.node_port), outer))
+    return found
+
+
+def elements(service: ServiceProgram, node: str, family: Family, numbers: Numbers, lost: Set[bytes] = frozenset()) -> Elements:
     """Give the elements of one Service. Numbers that it has not yet are drawn from ``numbers``.
+
+    ``lost`` are those of its ``addresses`` that another Service has.
 
     Raises:
         ValueError: an address is none, or a protocol is unknown (the API refuses both).
     """
-    building = _Building(family, node, numbers)
+    building = _Building(family, node, numbers, lost)
     for address in service.cluster_ips:
         building.add("cluster_ips", address_bytes(address), comment=service.key[:COMMENT])
     for port in service.ports:
@@ -151,11 +174,13 @@ def _port(building: _Building, service: ServiceProgram, port: PortProgram) -> No
         raise ValueError(f"{service.key}: the protocol {port.protocol} is none of {', '.join(PROTOCOLS)}")
     comment, anywhere = target[:COMMENT], bool(port.cluster)
     key = PORT_KEY.pack(protocol, port.port)
-    outside = bool(service.external_ips or port.node_port)
+    inside, outside = _reachable(building, service, port, key)
     cluster = 0
-    if port.internal is None or outside:  # a view that no address leads to has no id
+    if (port.internal is None and inside) or outside:  # a view that no address leads to has no id
         cluster = building.view(target, "cluster", port.cluster, service.affinity_s)
-    inner = cluster if port.internal is None else _local(building, target, "internal", port.internal, service.affinity_s)
+    inner = cluster
+    if port.internal is not None:
+        inner = _local(building, target, "internal", port.internal, service.affinity_s) if inside else 0
     for address in service.cluster_ips:
         _frontend(building, address_bytes(address) + key, comment, inner, reached=bool(inner), anywhere=anywhere)
     if service.affinity_s and cluster:
@@ -167,6 +192,17 @@ def _port(building: _Building, service: ServiceProgram, port: PortProgram) -> No
         _outside(building, service, port, target, cluster)
 
 
+def _reachable(building: _Building, service: ServiceProgram, port: PortProgram, key: bytes) -> tuple[bool, bool]:
+    """Say whether any cluster address, and any other address, leads to a port: other Services may have them."""
+    lost = building.lost
+    if not lost:
+        return True, bool(service.external_ips or port.node_port)
+    external = [address_bytes(a) + key for a in service.external_ips if a not in service.cluster_ips]
+    if port.node_port:
+        external.append(PORT_KEY.pack(PROTOCOLS[port.protocol], port.node_port))
+    return any(address_bytes(a) + key not in lost for a in service.cluster_ips), any(one not in lost for one in external)
+
+
 def _outside(building: _Building, service: ServiceProgram, port: PortProgram, target: str, cluster: int) -> None:
     """The addresses that clients outside the cluster use: external IPs, load-balancer VIPs, the node port."""
     protocol, comment = PROTOCOLS[port.protocol], target[:COMMENT]
@@ -175,11 +211,14 @@ def _outside(building: _Building, service: ServiceProgram, port: PortProgram, ta
         outer, reached = _external(building, target, port.external, cluster, service.affinity_s), bool(port.external)
     key = PORT_KEY.pack(protocol, port.port)
     for address in service.external_ips:
+        if address in service.cluster_ips:
+            continue
         _frontend(building, address_bytes(address) + key, comment, outer, reached=reached, anywhere=bool(cluster))
         if address in service.vips and service.source_ranges is not None:
-            _guard(building, address_bytes(address) + key, service.source_ranges, comment)
-    if port.node_port:
-        key = PORT_KEY.pack(protocol, port.node_port)
+            own = (address,) if service.node_may_come else ()
+            _guard(building, address_bytes(address) + key, service.source_ranges + own, comment)
+    key = PORT_KEY.pack(protocol, port.node_port)
+    if port.node_port and key not in building.lost:
         if outer:
             building.add("node_ports", key, mark(outer), comment)
         if not cluster:
@@ -190,6 +229,8 @@ def _outside(building: _Building, service: ServiceProgram, port: PortProgram, ta
 
 def _frontend(building: _Building, key: bytes, comment: str, number: int, *, reached: bool, anywhere: bool) -> None:
     """Put an address into ``frontends`` and, where it leads nowhere, among those that are refused or dropped."""
+    if key in building.lost:
+        return
     if number:
         building.add("frontends", key, mark(number), comment)
     if not anywhere:
@@ -222,6 +263,8 @@ def _external(building: _Building, target: str, backends: tuple[Backend, ...], c
 
 def _guard(building: _Building, key: bytes, ranges: tuple[str, ...], comment: str) -> None:
     """Only these sources may come. Ranges are merged: the kernel refuses one that lies within another."""
+    if key in building.lost:
+        return
     building.add("guarded", key, comment=comment)
     networks = [ipaddress.ip_network(text.strip(), strict=False) for text in ranges]
     for network in ipaddress.collapse_addresses(n for n in networks if n.version == building.family.number):  # type: ignore[type-var]

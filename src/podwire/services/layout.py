@@ -13,6 +13,7 @@ What shaped it:
 - A big map is read by one rule, made before the map is filled: each further reader makes every later element dearer.
 - Maps hold data, not verdicts: a change of a verdict map costs the kernel a walk over all its elements.
 - Base chains jump to ``services`` twice: a packet whose two look-ups straddle a commit finds its endpoint the second time.
+- What was translated is not asked again whether it is refused: an endpoint may have the address and port of another Service.
 - After translation the packet mark goes back to 0, so that routing by mark never sees a slot.
 
 Masquerade, in this order: an endpoint that reaches itself, yes; a Pod that uses a cluster address, no; a view that keeps the client's
@@ -133,6 +134,10 @@ _BASE = """\
     type filter hook prerouting priority -110; policy accept;
     ct state new {ip} daddr . meta l4proto . th dport @guarded jump guard
   }}
+  chain filter-output-first {{
+    type filter hook output priority -110; policy accept;
+    ct state new {ip} daddr . meta l4proto . th dport @guarded jump guard
+  }}
   chain nat-prerouting {{
     type nat hook prerouting priority dstnat; policy accept;
     jump services
@@ -149,15 +154,15 @@ _BASE = """\
   }}
   chain filter-input {{
     type filter hook input priority -110; policy accept;
-    ct state new jump refuse
+    ct state new ct status ! dnat jump refuse
   }}
   chain filter-forward {{
     type filter hook forward priority -110; policy accept;
-    ct state new jump refuse
+    ct state new ct status ! dnat jump refuse
   }}
   chain filter-output {{
     type filter hook output priority -90; policy accept;
-    ct state new jump refuse
+    ct state new ct status ! dnat jump refuse
   }}
   chain nat-postrouting {{
     type nat hook postrouting priority srcnat; policy accept;

@@ -9,7 +9,9 @@ may still look up (*late* maps) is not deleted with the rest: ``take`` keeps it 
 to be made no sooner than 10 ms after that round was acknowledged. ``reconcile`` notes the difference to what a kernel is found to
 hold, for a start over existing tables and after an error.
 
-Where two Services claim one address and port, the first by name has it; the other gets it when the first lets go.
+Where two Services claim one address, protocol and port, a cluster address is its own Service's, of others the oldest Service has it, and of
+two equally old ones the first by name: with all that is said of the address (endpoints, policy, source ranges, refusal). The other gets it
+when the first lets go.
 """
 
 from __future__ import annotations
@@ -23,7 +25,7 @@ from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.services import layout
 from podwire.services.desired import ServiceProgram
-from podwire.services.elements import NOTHING, SHARED, Elements, elements, mark, set_name, target_name
+from podwire.services.elements import NOTHING, SHARED, Elements, addresses, elements, mark, set_name, target_name
 from podwire.services.layout import Capacity, Family
 from podwire.services.numbers import Numbers
 
@@ -39,6 +41,7 @@ _IS_SHARED = tuple(field in SHARED for field in _FIELDS)
 _CEILING = mark(0)
 
 Batches = list[list[nft.Change]]
+Rank = tuple[bool, str, str]  # elements.addresses
 Notes = dict[bytes, tuple[Element | None, Element | None]]  # by key: as it is in the kernel, as it should be
 
 
@@ -78,6 +81,7 @@ class Program:
         self.structure, self.node, self.numbers = structure, node, numbers
         self.services: dict[str, ServiceProgram] = {}
         self._elements: dict[str, Elements] = {}
+        self._addresses: dict[bytes, tuple[Rank, ...]] = {}  # the ranks of those who claim an address, lowest first
         self._claims: dict[str, dict[bytes, tuple[tuple[str, Element], ...]]] = {field: {} for field in SHARED}
         self._noted: defaultdict[str, Notes] = defaultdict(dict)
         self._stale: dict[str, dict[bytes, tuple[Element, int]]] = {field: {} for field in LATE}
@@ -98,8 +102,41 @@ class Program:
         old = self.services.get(key)
         if old == service:
             return
+        claimed, claims = dict(addresses(old)) if old is not None else {}, dict(addresses(service)) if service is not None else {}
+        after = NOTHING if service is None else self._build(service, claims)
+        others = self._contend(claimed, claims) if claimed != claims else ()
+        self._replace(key, service, after)
+        for other in others:
+            self._replace(other, self.services[other], self._build(self.services[other], dict(addresses(self.services[other]))))
+        if old is not None:
+            self._drop_numbers(old, service)
+
+    def _build(self, service: ServiceProgram, claims: dict[bytes, Rank]) -> Elements:
+        lost = {key for key, rank in claims.items() if self._addresses.get(key, (rank,))[0] < rank}
+        return elements(service, self.node, self.structure.family, self.numbers, lost)
+
+    def _contend(self, claimed: Mapping[bytes, Rank], claims: Mapping[bytes, Rank]) -> set[str]:
+        """Replace a Service's claims. Gives the other Services that won or lost an address by it."""
+        others: set[str] = set()
+        for key in claimed.keys() | claims.keys():
+            before = self._addresses.get(key, ())
+            gone, came = claimed.get(key), claims.get(key)
+            if gone == came:
+                continue
+            after = tuple(sorted([*(rank for rank in before if rank != gone), *([came] if came is not None else [])])) if before else ()
+            if came is not None and not before:
+                after = (came,)
+            if after:
+                self._addresses[key] = after
+            else:
+                self._addresses.pop(key, None)
+            for rank in (before[:1] + after[:1]) if before[:1] != after[:1] else ():
+                if rank not in (gone, came):
+                    others.add(rank[2])
+        return others
+
+    def _replace(self, key: str, service: ServiceProgram | None, after: Elements) -> None:
         before = self._elements.get(key, NOTHING)
-        after = NOTHING if service is None else elements(service, self.node, self.structure.family, self.numbers)
         if service is None:
             self.services.pop(key, None)
             self._elements.pop(key, None)
@@ -109,8 +146,6 @@ class Program:
         for field, shared, had, has in zip(_FIELDS, _IS_SHARED, before, after, strict=True):
             if had != has:
                 self._differ(key, field, had, has, shared=shared)
-        if old is not None:
-            self._drop_numbers(old, service)
 
     def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...], *, shared: bool) -> None:
         if not before:

@@ -16,8 +16,9 @@ Decisions that the documentation leaves open, taken here and nowhere else:
   within, the load-balancer address itself is too: a node that talks to such an address may do so with that address as its own. A list
   without any range of a family lets nobody of that family in.
 - Whoever reaches an endpoint through a node that is not the one where the endpoint is, must be answered through that node: so everything
-  that was translated is masqueraded, unless a policy keeps the client's address, or a Pod used a cluster address (it
-  was translated on its own node). A packet that stays on the node because its endpoint is the node itself needs nothing of it.
+  that was translated is masqueraded, unless a policy keeps the client's address, or a Pod used an address of the Services' range (those
+  are translated on its own node, always). A packet that stays on the node because its endpoint is the node itself needs nothing of it.
+- On an address of the node that is also an external or a load-balancer address of a Service, that Service's port goes before a node port.
 
 Sources: https://kubernetes.io/docs/reference/networking/virtual-ips/, https://kubernetes.io/docs/concepts/services-networking/service/,
 https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/, https://kubernetes.io/docs/reference/networking/service-protocols/,
@@ -174,7 +175,8 @@ def _may_come(cluster: Cluster, packet: Packet, service: Service) -> bool:
     if not ranges or _within(packet.source, ranges):
         return True
     addresses = next((node.internal_ips for node in cluster.nodes if node.name == packet.node), ())
-    return packet.source == packet.destination and any(_within(address, ranges) for address in addresses)
+    its_own = _of_family(addresses, _family(packet.destination))
+    return packet.source == packet.destination and any(_within(address, ranges) for address in its_own)
 
 
 # Who may serve it? -------------------------------------------------------------------------------------------------------------
@@ -278,7 +280,7 @@ def _source(cluster: Cluster, packet: Packet, place: _Place, chosen: _Candidate)
         return KEPT  # it stays here: the endpoint is the node itself
     if chosen.address == packet.source:
         return NODE  # an endpoint that reached itself would else answer itself
-    if place.kind == "cluster" and _within(packet.source, cluster.pod_ranges):
+    if _within(packet.destination, cluster.service_ranges) and _within(packet.source, cluster.pod_ranges):
         return KEPT
     return KEPT if _policy_is_local(cluster, packet, place) else NODE
 

@@ -20,6 +20,7 @@ from podwire import nft
 from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
 from podwire.nft.difference import same_declaration
+from podwire.nft.fake import Door
 from podwire.services import layout
 from podwire.services.adoption import adopt
 from podwire.services.audit import findings
@@ -46,6 +47,8 @@ def collector_paused() -> Iterator[None]:
 class Tables:
     """One family's table. ``namespace`` is the descriptor of a network namespace, None for one's own. Close it when done.
 
+    ``kernel`` is another door than that of the namespace, as that of a ruleset in memory; it refuses as the kernel's does.
+
     ``refused`` are Services that cannot be programmed, with the reason. ``sound`` says that the kernel, as far as is known,
     holds what is wanted.
     """
@@ -59,12 +62,13 @@ class Tables:
         namespace: int | None = None,
         *,
         node_port_ranges: tuple[str, ...] = (),
+        kernel: Door | None = None,
     ) -> None:
         self.family, self.node = family, node
         self.refused: dict[str, str] = {}
         self._ranges = pod_ranges, service_ranges
         self._node_port_ranges = node_port_ranges
-        self._kernel = Nftables(namespace)
+        self._kernel: Door = Nftables(namespace) if kernel is None else kernel
         self._program = Program(self._structure(layout.TABLE, SMALL), node, Numbers())
         self.sound = False
 

@@ -56,8 +56,9 @@ class Frontend(msgspec.Struct, frozen=True, gc=False):
 class ServiceFrontends(msgspec.Struct, frozen=True, gc=False):
     """One Service with all its ports. ``affinity_s`` is 0 without session affinity.
 
-    Addresses are of both families; a reader of one family takes those that it can use. ``load_balancer_ips`` are those whose
-    mode is VIP: packets for them reach a node with that destination. With mode Proxy they do not, and a node has no part in it.
+    ``created`` is when, as the API writes it: the elder of two Services that claim one address has it. Addresses are of both families; a
+    reader of one family takes those that it can use. ``load_balancer_ips`` are those whose mode is VIP: packets for them reach a node
+    with that destination. With mode Proxy they do not, and a node has no part in it.
     """
 
     key: str
@@ -71,6 +72,7 @@ class ServiceFrontends(msgspec.Struct, frozen=True, gc=False):
     source_ranges: tuple[str, ...] = ()
     health_check_node_port: int = 0
     traffic_distribution: str = ""
+    created: str = ""
 
 
 def proxied(service: Service) -> bool:
@@ -114,6 +116,7 @@ def join(service: Service | None, slices: Iterable[EndpointSlice]) -> ServiceFro
         source_ranges=spec.load_balancer_source_ranges,
         health_check_node_port=spec.health_check_node_port,
         traffic_distribution=spec.traffic_distribution,
+        created=service.metadata.creation_timestamp or "",
     )
 
 
