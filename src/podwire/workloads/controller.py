@@ -9,6 +9,7 @@ import asyncio
 
 from podwire.daemon.context import Context
 from podwire.workloads.accounts.controller import Accounts
+from podwire.workloads.daemonsets.controller import DaemonSets
 from podwire.workloads.deployments.controller import Deployments
 from podwire.workloads.endpoints.controller import EndpointControllers
 from podwire.workloads.garbage.controller import Garbage
@@ -16,8 +17,21 @@ from podwire.workloads.namespaces.controller import Namespaces
 from podwire.workloads.nodes.controller import Nodes
 from podwire.workloads.replicasets.controller import ReplicaSets, ReplicationControllers
 from podwire.workloads.scheduler.controller import Scheduler
+from podwire.workloads.statefulsets.controller import StatefulSets
 
-CONTROLLERS = (Accounts, Deployments, ReplicaSets, ReplicationControllers, Scheduler, EndpointControllers, Nodes, Namespaces, Garbage)
+CONTROLLERS = (
+    Accounts,
+    Deployments,
+    ReplicaSets,
+    ReplicationControllers,
+    DaemonSets,
+    StatefulSets,
+    Scheduler,
+    EndpointControllers,
+    Nodes,
+    Namespaces,
+    Garbage,
+)
 
 
 async def run(context: Context) -> None:

@@ -27,7 +27,7 @@ _CREATED, _DELETED = "Created pod: {pod}", "Deleted pod: {pod}"
 
 
 class OwnedPods(Generic[Owner]):
-    """``mark`` is told the key of each owner that has to be looked at. The words of Events may name {pod} and {owner}."""
+    """The words of Events may name {pod} and {owner}, ``failed`` also {error} and {action} (create, delete)."""
 
     def __init__(
         self,
@@ -48,7 +48,7 @@ class OwnedPods(Generic[Owner]):
         self.expectations = Expectations()
 
     def follow(self, mark: Callable[[str], None]) -> None:
-        """Subscribe to the owners and their Pods. To be called once."""
+        """Subscribe to the owners and their Pods; ``mark`` is told the key of each owner that has to be looked at. To be called once."""
         self._mark = mark
         self.owners.subscribe(self._owner_changed)
         self.pods.subscribe(self._pod_changed)
@@ -118,7 +118,7 @@ class OwnedPods(Generic[Owner]):
 
         trees = list(trees)
         results = await work.together([lambda tree=tree: make(tree) for tree in trees])  # type: ignore[misc]
-        return self._refusal(owner, "FailedCreate", [tree["metadata"]["name"] for tree in trees], results)
+        return self._refusal(owner, "create", [tree["metadata"]["name"] for tree in trees], results)
 
     async def delete(self, owner: Owner, pods: Iterable[Pod]) -> str:
         """Delete Pods. Returns why not, in the API's words."""
@@ -140,13 +140,14 @@ class OwnedPods(Generic[Owner]):
 
         pods = list(pods)
         results = await work.together([lambda pod=pod: delete(pod) for pod in pods])  # type: ignore[misc]
-        return self._refusal(owner, "FailedDelete", [pod.name for pod in pods], results)
+        return self._refusal(owner, "delete", [pod.name for pod in pods], results)
 
-    def _refusal(self, owner: Owner, reason: str, names: Sequence[str], results: Sequence[Exception | None]) -> str:
+    def _refusal(self, owner: Owner, action: str, names: Sequence[str], results: Sequence[Exception | None]) -> str:
         for name, result in zip(names, results, strict=False):  # what comes after a refusal was not tried
             if isinstance(result, Exception):
                 text = result.message if isinstance(result, ApiError) else str(result)
-                self._events.event(owner, "Warning", reason, self._failed.format(pod=name, owner=owner.name, error=text))
+                words = self._failed.format(pod=name, owner=owner.name, error=text, action=action)
+                self._events.event(owner, "Warning", f"Failed{action.capitalize()}", words)
                 return text
         return ""
 

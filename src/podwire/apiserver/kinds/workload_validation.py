@@ -51,7 +51,7 @@ def validate_replication_controller(tree: Tree, _old: Tree | None) -> list[Field
 def validate_stateful_set(tree: Tree, old: Tree | None) -> list[FieldError]:
     """Give every error of a StatefulSet."""
     spec = tree.get("spec", {})
-    errors = _replicated(spec, "statefulset")
+    errors = _replicated(_with_claims(spec), "statefulset")
     errors += one_of(spec.get("podManagementPolicy", ""), ("OrderedReady", "Parallel"), _SPEC / "podManagementPolicy")
     strategy = spec.get("updateStrategy", {})
     errors += one_of(strategy.get("type", ""), ("OnDelete", "RollingUpdate"), _SPEC / "updateStrategy" / "type")
@@ -73,6 +73,17 @@ def validate_stateful_set(tree: Tree, old: Tree | None) -> list[FieldError]:
         text = f"updates to statefulset spec for fields other than {names} and 'minReadySeconds' are forbidden"
         errors.append(forbidden(_SPEC, text))
     return errors
+
+
+def _with_claims(spec: Tree) -> Tree:
+    """Give the spec with a volume for each claim template: what containers may mount, since each Pod has a claim of that name."""
+    template = spec.get("template", {})
+    pod = template.get("spec", {})
+    volumes = pod.get("volumes", [])
+    have = {volume.get("name") for volume in volumes}
+    claims = [claim.get("metadata", {}).get("name") for claim in spec.get("volumeClaimTemplates", ())]
+    volumes = [*volumes, *({"name": claim, "emptyDir": {}} for claim in claims if claim not in have)]
+    return {**spec, "template": {**template, "spec": {**pod, "volumes": volumes}}} if claims else spec
 
 
 def validate_daemon_set(tree: Tree, old: Tree | None) -> list[FieldError]:

@@ -8,11 +8,9 @@ Source: https://kubernetes.io/docs/concepts/workloads/controllers/deployment/
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any
 
 from podwire.objects.apps import DeploymentStrategy
 from podwire.objects.resources import DEPLOYMENTS
@@ -20,6 +18,7 @@ from podwire.workloads import names
 from podwire.workloads.deployments import scaling
 from podwire.workloads.deployments.scaling import DESIRED, MAXIMUM, Scale
 from podwire.workloads.kinds import Deployment, ReplicaSet, Tree, controller_of, owned_by
+from podwire.workloads.shares import share_down, share_up
 from podwire.workloads.times import NEVER, parse
 
 HASH = "pod-template-hash"
@@ -154,15 +153,9 @@ def limits(deployment: Deployment) -> tuple[int, int]:
     if deployment.spec.strategy.type == "Recreate":
         return 0, deployment.spec.replicas
     strategy: DeploymentStrategy = deployment.spec.strategy
-    surge = _share(strategy.rolling_update.max_surge, deployment.spec.replicas, math.ceil)
-    unavailable = _share(strategy.rolling_update.max_unavailable, deployment.spec.replicas, math.floor)
+    surge = share_up(strategy.rolling_update.max_surge, deployment.spec.replicas)
+    unavailable = share_down(strategy.rolling_update.max_unavailable, deployment.spec.replicas)
     return surge, min(deployment.spec.replicas, unavailable if surge or unavailable else 1)
-
-
-def _share(value: int | str, total: int, round_: Any) -> int:
-    if isinstance(value, int):
-        return value
-    return int(round_(int(value.rstrip("%") or 0) * total / 100)) if value.endswith("%") else int(value)
 
 
 # ReplicaSets ---------------------------------------------------------------------------------------------------------------

@@ -15,8 +15,8 @@ from datetime import datetime
 
 from podwire.objects import codec
 from podwire.objects.core import Node, Pod, Taint
-from podwire.objects.placement import Toleration
 from podwire.workloads.kinds import Tree
+from podwire.workloads.placement import tolerates
 from podwire.workloads.times import seconds_left, stamp
 
 ZONE = "topology.kubernetes.io/zone"
@@ -89,15 +89,6 @@ def eviction_s(pod: Pod, taints: Iterable[Taint], now: datetime) -> float | None
         if limits and len(limits) == len(tolerated):
             waits.append(seconds_left(taint.time_added, max(0, min(limits)), now))
     return min(waits) if waits else None
-
-
-def tolerates(toleration: Toleration, taint: Taint) -> bool:
-    """An empty key with Exists tolerates everything; an empty effect means all effects."""
-    if toleration.effect not in ("", taint.effect):
-        return False
-    if toleration.key != taint.key and not (toleration.key == "" and toleration.operator == "Exists"):
-        return False
-    return toleration.operator == "Exists" or toleration.value == taint.value
 
 
 def unready_condition(pod: Pod, now: datetime) -> Tree | None:

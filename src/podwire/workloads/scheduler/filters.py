@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 from podwire.objects.core import Node, Pod, Taint
 from podwire.objects.placement import NodeSelectorTerm
-from podwire.workloads.nodes.desired import tolerates
+from podwire.workloads.placement import tolerates
 from podwire.workloads.scheduler.load import Load, host_ports
 
 Judge = Callable[[Pod, Node, Load], str]

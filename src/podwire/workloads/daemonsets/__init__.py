@@ -1,0 +1,1 @@
+"""DaemonSets: one Pod on each node that may run it."""
