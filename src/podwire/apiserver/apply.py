@@ -68,10 +68,9 @@ def _fields_of_struct(kind: Type, value: Tree, added: bool) -> dict[str, Any]:
             if added and key not in _ALWAYS_THERE:
                 fields[ITSELF] = EMPTY
             made["f:" + key] = fields
-        elif not one or below.form == "map":
+        elif below.form == "map" or (one == {} and not below.unowned):
             # An empty object is a field, and so is a value where the type has many forms; an empty list is none.
-            if not (type(one) is list and below.form != "map") and not below.unowned:
-                made["f:" + key] = EMPTY
+            made["f:" + key] = EMPTY
     return made
 
 

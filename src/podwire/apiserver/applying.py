@@ -74,8 +74,8 @@ def _check_options(request: Request) -> None:
 
 def _read(request: Request) -> Tree:
     """Read a configuration, which is YAML or, as most clients have it, JSON. Raises Failure (400)."""
-    body = request.body.strip()
-    if body.startswith(b"{"):
+    body = request.body
+    if body.lstrip().startswith(b"{"):
         try:
             return decode(body)
         except orjson.JSONDecodeError:
