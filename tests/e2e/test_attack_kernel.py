@@ -50,7 +50,7 @@ def filtered(name: str, command: list[str]) -> None:
         ("netlink", "100", "veth pairs and bridges: "),
         ("pid namespaces", "100", "seccomp filter"),
         ("setns", "100", "networks of its own: "),
-        ("mount_setattr", "2", "mounts of its own: "),
+        ("mount_setattr", "100", "mounts of its own: "),
     ],
 )
 def test_a_missing_feature_is_named_and_nothing_is_left(user: User, name: str, wait: str, word: str) -> None:

@@ -148,9 +148,9 @@ def _try_networks() -> None:
 def _try_mounts() -> None:
     from podwire.linux import syscalls
 
-    fd = syscalls.open_tree("/dev")
+    fd = syscalls.open_tree("/", recursive=True)
     try:
-        syscalls.mount_setattr("", set_flags=syscalls.MOUNT_ATTR_RDONLY, fd=fd)
+        syscalls.mount_setattr("", set_flags=syscalls.MOUNT_ATTR_RDONLY, recursive=True, fd=fd)
     finally:
         os.close(fd)
 

@@ -19,12 +19,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from podwire.cluster.problem import Problem
+
 LOCK_TRIES = 50
 LOCK_PAUSE_S = 0.1
 _MARK = b"podwire\n"
 
 
-class Unusable(Exception):
+class Unusable(Problem):
     """A kubeconfig that cannot be read, locked or written. The text names the file and what to do."""
 
 

@@ -10,6 +10,7 @@ What must not be here: how anything looks (cli/), what runs (plan.py), how it is
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import select
@@ -32,6 +33,8 @@ END_LIMIT_S = 10.0
 START_LIMIT_S = 30.0
 LOCK_LIMIT_S = 2.0
 LOOK_AGAIN_S = 0.005
+ROOM = 1 << 18
+SILENCE_S = 3.0  # nothing changes for so long: look why
 
 Report = dict[str, Any]
 
@@ -71,20 +74,28 @@ def up(wanted: Wanted, environment: Mapping[str, str], progress: Callable[[Repor
     place, lock = _claim(spec.name, environment)
     try:
         begun = _begin(place, spec, wanted)
-    except BaseException:
+    except BaseException as failure:
         roll_back(place)
-        raise
+        raise _worded(failure, place) from None
     birth = _Birth(place, begun, lock)
     try:
         return birth.carry_out(wanted, progress)
     except packets.Closed:
         birth.undo()
         raise Failed("the cluster ended while it was started; see `podwire doctor`") from None
-    except BaseException:
+    except BaseException as failure:
         birth.undo()
-        raise
+        raise _worded(failure, place) from None
     finally:
         os.close(lock)
+
+
+def _worded(failure: BaseException, place: Paths) -> BaseException:
+    """Say of a full or broken disk where it is; the system's own error does not."""
+    if isinstance(failure, OSError) and failure.errno in {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO}:
+        advice = "Make room there, or set XDG_STATE_HOME (or HOME) to a folder that has it; nothing is left of what was begun."
+        return Failed(f"cannot keep the cluster's state in {place.root}: {failure.strerror}. {advice}")
+    return failure
 
 
 def _claim(name: str, environment: Mapping[str, str]) -> tuple[Paths, int]:
@@ -162,13 +173,13 @@ class _Birth:
                 raise Failed(f"the lab's supervisor does not answer{last_line(place.log('supervisor'))}")
             answer = packets.receive(supervisor).message
             if "error" in answer or not wanted.wait_s:
-                _look_for_what_is_missing()
+                _look_for_what_is_missing(place)
             if "error" in answer:
                 raise Failed(answer["error"])
             try:
-                report = _wait(supervisor, wanted.wait_s, progress) if wanted.wait_s else answer
+                report = _wait(place, supervisor, wanted.wait_s, progress) if wanted.wait_s else answer
             except NotReady:
-                _look_for_what_is_missing()
+                _look_for_what_is_missing(place)
                 self._commit(wanted)
                 raise
         self._commit(wanted)
@@ -199,7 +210,7 @@ class _Birth:
         try:
             message = packets.receive(self._boot).message
         except packets.Closed:
-            _look_for_what_is_missing()
+            _look_for_what_is_missing(self._place)
             raise Failed(f"the cluster ended while it was started{last_line(self._place.log('door'))}") from None
         if word not in message:
             raise Failed(str(message.get("error", message)))
@@ -277,13 +288,16 @@ def prepare(place: Paths, kept: State) -> None:
             stream.write(content)
 
 
-def _wait(supervisor: socket.socket, limit_s: float, progress: Callable[[Report], None]) -> Report:
+def _wait(place: Paths, supervisor: socket.socket, limit_s: float, progress: Callable[[Report], None]) -> Report:
     packets.send(supervisor, {"request": "wait"})
     limit = time.monotonic() + limit_s
     report: Report = {}
     looked = False
     while True:
-        ready, _, _ = select.select([supervisor], [], [], max(0.0, limit - time.monotonic()))
+        ready, _, _ = select.select([supervisor], [], [], max(0.0, min(SILENCE_S, limit - time.monotonic())))
+        if not ready and time.monotonic() < limit:
+            _look_for_what_is_missing(place)
+            continue
         if not ready:
             waiting = "\n".join(f"  {line}" for line in report.get("waiting", []))
             raise NotReady(
@@ -298,13 +312,22 @@ def _wait(supervisor: socket.socket, limit_s: float, progress: Callable[[Report]
             return report
         if not looked and any(process["state"] == "failed" for process in report["processes"]):
             looked = True
-            _look_for_what_is_missing()
+            _look_for_what_is_missing(place)
 
 
-def _look_for_what_is_missing() -> None:
-    """Raise Failed where the kernel lacks a feature: waiting does not help then. Only asked when something went wrong: it costs 0.2 s."""
+def _look_for_what_is_missing(place: Paths) -> None:
+    """Raise Failed where the kernel lacks a feature, OSError where the disk lacks room: waiting does not help then.
+
+    Only asked when something went wrong: it costs 0.2 s.
+    """
     from podwire.cluster import doctor
 
+    trial = f"{place.root}/room"
+    try:
+        with open(trial, "wb") as stream:
+            stream.write(bytes(ROOM))
+    finally:
+        os.unlink(trial)
     missing = [finding for finding in doctor.features() if finding.status == "failed"]
     if missing:
         lines = [f"  {finding.name}: {finding.found}\n    {finding.advice}" for finding in missing]
@@ -354,7 +377,7 @@ def down(name: str, environment: Mapping[str, str], *, keep: bool = False) -> st
             raise Failed(f'there is no cluster "{name}"') from None
         except state.Busy:
             if not keep:
-                with contextlib.suppress(FileNotFoundError):
+                with contextlib.suppress(OSError):  # gone meanwhile, or the disk is full, which ends no cluster
                     state.mark(place, "deleting")
             _end_processes(place)
             ran = True

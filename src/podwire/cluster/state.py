@@ -282,8 +282,9 @@ def remove(place: Paths, forget_entry: Callable[[Entry], None]) -> None:
 
     ``forget_entry`` removes the kubeconfig entry.
     """
-    with contextlib.suppress(FileNotFoundError, Unusable):
+    with contextlib.suppress(OSError):  # a full disk must not keep what fills it
         mark(place, "deleting")
+    with contextlib.suppress(FileNotFoundError, Unusable):
         entry = read(place).kubeconfig
         if entry:
             forget_entry(entry)

@@ -106,7 +106,7 @@ def test_a_changed_root_directory_is_named() -> None:
 
 
 def test_other_errors_have_words_too() -> None:
-    assert "CONFIG_USER_NS" in namespaces.refusal_reason(errno.EINVAL)
+    assert "dmesg" in namespaces.refusal_reason(errno.EINVAL)  # this kernel has every kind, so something else forbids it
     assert "/proc/sys/user/max_" in namespaces.refusal_reason(errno.EUSERS)
 
 
