@@ -18,6 +18,7 @@ from random import Random
 
 from podwire.apiserver.allocation_services import change_service, new_service, release_service
 from podwire.apiserver.kind import Kind, Tree
+from podwire.apiserver.kinds.service_addresses import ALLOCATOR, MANAGED_BY
 from podwire.apiserver.pools import Grant, Pools, Ranges
 from podwire.apiserver.validation import Path, internal, invalid
 from podwire.ipam.addresses import Unavailable
@@ -30,11 +31,16 @@ class Allocator:
 
     def __init__(self, ranges: Ranges, random: Random) -> None:
         self.pools = Pools(ranges, random)
+        self._reserved: set[str] = set()  # Service addresses that an IPAddress holds which no Service has
 
     def load(self, kind: Kind, tree: Tree) -> list[str]:
         """Take what a stored object has. Gives what is wrong with it (out of range, held twice), for the log: the object stays as it is."""
         grant = Grant()
         problems: list[str] = []
+        if kind.kind == "IPAddress":
+            if tree["metadata"].get("labels", {}).get(MANAGED_BY) != ALLOCATOR:
+                self._reserve(tree, grant)
+            return [f"{kind.kind} {error}" for error in grant.errors]
         for take in _held(self.pools, kind, tree, grant):
             try:
                 take()
@@ -54,6 +60,8 @@ class Allocator:
                 change_service(self.pools, tree, old, grant)
         elif kind.kind == "Address" and kind.group == "compute.podwire.dev" and old is None:
             self._new_address(tree, grant)
+        elif kind.kind == "IPAddress" and old is None:
+            self._reserve(tree, grant)
         return grant
 
     def release(self, kind: Kind, tree: Tree) -> None:
@@ -63,7 +71,27 @@ class Allocator:
             release_service(self.pools, tree, grant)
         elif kind.kind == "Address" and kind.group == "compute.podwire.dev" and (address := tree.get("spec", {}).get("address")):
             self.pools.release_external_address(address, grant)
+        elif kind.kind == "IPAddress" and (text := tree["metadata"]["name"]) in self._reserved:
+            self._reserved.discard(text)
+            self.pools.release_service_address(text, grant)
         grant.commit()
+
+    def _reserve(self, tree: Tree, grant: Grant) -> None:
+        """An IPAddress that somebody makes keeps its address from Services. One of no Service range is none of our business."""
+        text = tree["metadata"].get("name", "")
+        try:
+            address = ip_address(text)
+        except ValueError:
+            return  # validation says so
+        if not self.pools.is_service_address(address):
+            return
+        try:
+            self.pools.service_address(f"IPv{address.version}", text, grant)
+        except Unavailable as error:
+            grant.errors.append(invalid(Path("metadata") / "name", text, str(error)))
+            return
+        self._reserved.add(text)
+        grant.taken.append(partial(self._reserved.discard, text))
 
     def _new_address(self, tree: Tree, grant: Grant) -> None:
         spec = tree.setdefault("spec", {})

@@ -90,21 +90,48 @@ def generated_name(prefix: str) -> str:
 
 
 def put(transaction: Transaction, kind: Kind, tree: Tree) -> bytes:
-    """Take an object into a transaction: it gets the transaction's revision. Returns its bytes."""
+    """Take an object into a transaction: it gets the transaction's revision. Its companions follow. Returns its bytes."""
     metadata = tree["metadata"]
     metadata["resourceVersion"] = str(transaction.revision)
     value = encode(tree)
-    transaction.put(keys.key(kind, metadata.get("namespace", ""), metadata["name"]), value, facts_of_tree(kind, tree))
+    key = keys.key(kind, metadata.get("namespace", ""), metadata["name"])
+    before = transaction.latest(key) if kind.companions is not None else None
+    transaction.put(key, value, facts_of_tree(kind, tree))
+    follow(transaction, kind, None if before is None else decode(before.value), tree)
     return value
 
 
 def remove(transaction: Transaction, kind: Kind, tree: Tree) -> bytes:
-    """Take an object's removal into a transaction. Returns its last bytes, which carry the transaction's revision."""
+    """Take an object's removal into a transaction, and its companions'. Returns its last bytes, which carry the transaction's revision."""
     metadata = tree["metadata"]
     metadata["resourceVersion"] = str(transaction.revision)
     value = encode(tree)
     transaction.delete(keys.key(kind, metadata.get("namespace", ""), metadata["name"]), value, facts_of_tree(kind, tree))
+    follow(transaction, kind, tree, None)
     return value
+
+
+def follow(transaction: Transaction, kind: Kind, before: Tree | None, after: Tree | None) -> None:
+    """Take into a transaction what goes with an object: companions that are missing are made, those that it no longer has go."""
+    if kind.companions is None:
+        return
+    wanted = {companion["metadata"]["name"]: (row, companion) for row, companion in (kind.companions(after) if after is not None else ())}
+    for row, companion in kind.companions(before) if before is not None else ():
+        name = companion["metadata"]["name"]
+        found = transaction.latest(keys.key(row, "", name))
+        if name not in wanted and found is not None and _same(decode(found.value), companion):
+            remove(transaction, row, decode(found.value))
+    for name, (row, companion) in wanted.items():
+        found = transaction.latest(keys.key(row, "", name))
+        if found is not None and _same(decode(found.value), companion):
+            continue
+        companion["metadata"] |= {"uid": fresh_uid(), "creationTimestamp": _now().strftime("%Y-%m-%dT%H:%M:%SZ")}
+        row.for_create(companion)
+        put(transaction, row, companion)
+
+
+def _same(found: Tree, companion: Tree) -> bool:
+    return bool(found.get("spec") == companion["spec"])
 
 
 def latest_tree(api: Api, kind: Kind, namespace: str, name: str) -> Tree | None:

@@ -1,4 +1,4 @@
-"""What a cluster's API holds before anybody has written: the system's namespaces and the Service ``kubernetes``.
+"""What a cluster's API holds before anybody has written: the system's namespaces, the range of Services and the Service ``kubernetes``.
 
 Made when it is missing, at the start and every few seconds, through the same rules as any other write: what somebody deleted comes back.
 The Service's endpoints are brought up to date at each start, since the control plane's address is a matter of configuration; that is the
@@ -30,6 +30,7 @@ async def ensure(api: Api, config: ApiServerConfig) -> None:
     """Make what is missing. Raises Failure, Unwritable."""
     for name in NAMESPACES:
         await _ensure(api, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}})
+    await _ensure(api, _service_range(api, config))
     for tree in _kubernetes_service(config):
         await _ensure(api, tree, follow=tree["kind"] != "Service")
 
@@ -42,6 +43,18 @@ async def keep(api: Api, config: ApiServerConfig) -> None:
             await ensure(api, config)
         except (status.Failure, Unwritable) as error:
             _LOG.error("what every cluster holds could not be made: %s", error)
+
+
+def _service_range(api: Api, config: ApiServerConfig) -> Tree:
+    """The range of which Services get their addresses. Its finalizer keeps it while there is an address of it."""
+    ready = {"type": "Ready", "status": "True", "reason": "", "message": "Kubernetes default Service CIDR is ready"}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "ServiceCIDR",
+        "metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]},
+        "spec": {"cidrs": [config.service_range]},
+        "status": {"conditions": [{**ready, "lastTransitionTime": api.timestamp()}]},
+    }
 
 
 def _kubernetes_service(config: ApiServerConfig) -> list[Tree]:
@@ -97,7 +110,10 @@ async def _store(api: Api, kind: Kind, tree: Tree, old: Tree | None) -> None:
     metadata["uid"] = old["metadata"]["uid"] if old is not None else fresh_uid()
     metadata["creationTimestamp"] = old["metadata"]["creationTimestamp"] if old is not None else api.timestamp()
     if old is None:
+        state = tree.get("status")
         kind.for_create(tree)
+        if state is not None:
+            tree["status"] = state
     else:
         kind.for_update(tree, old)
     grant = api.allocator.begin(kind, tree, old)

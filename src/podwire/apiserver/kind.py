@@ -138,6 +138,8 @@ class Kind:
     """An update may leave out metadata.resourceVersion."""
     conversion: Conversion | None = None
     """Objects are stored in another version: every request is translated to it, every answer back (``versions.py``)."""
+    companions: Callable[[Tree], list[tuple[Kind, Tree]]] | None = None
+    """Cluster-scoped objects that are there exactly as long as this one says so, and are written together with it."""
     deprecation: str = ""
     """A warning for whoever uses this version."""
 

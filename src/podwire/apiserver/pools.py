@@ -72,6 +72,11 @@ class Pools:
         pool = self.services[family]
         return self._address(pool, wanted, grant)
 
+    def is_service_address(self, address: IPAddress) -> bool:
+        """Say whether a Service can be given an address."""
+        pool = self.services.get(f"IPv{address.version}")
+        return pool is not None and pool.may_give(address)
+
     def release_service_address(self, text: str, grant: Grant) -> None:
         address = ip_address(text)
         pool = self.services.get(f"IPv{address.version}")

@@ -24,7 +24,7 @@ from ipaddress import ip_network
 import uvicorn
 import uvloop
 
-from podwire.apiserver import bootstrap, expiry, keys
+from podwire.apiserver import bootstrap, companions, expiry, keys
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.answers import decode
 from podwire.apiserver.api import Api
@@ -41,7 +41,7 @@ from podwire.store import Change, LayoutMismatch, Store, StoreInUse
 _LOG = logging.getLogger("podwire.apiserver")
 _GRACE_S = 2
 _FAREWELL_S = 0.1
-_ALLOCATED = ("Service", "Address")  # kinds that hold something of the allocator's
+_ALLOCATED = ("Service", "IPAddress", "Address")  # kinds that hold something of the allocator's
 _BACKLOG = 1024
 
 
@@ -136,7 +136,10 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         settings.ssl = tls_context(config)
         gc.collect()
         gc.freeze()  # what was read stays: the collector need not walk it
-        tasks = [asyncio.create_task(task) for task in (Watchdog(_LOG).run(), bootstrap.keep(api, config), expiry.keep(api))]
+        tasks = [
+            asyncio.create_task(task)
+            for task in (Watchdog(_LOG).run(), bootstrap.keep(api, config), companions.keep(api), expiry.keep(api))
+        ]
         try:
             await _Server(settings, api, notifier).serve(list(sockets))
         finally:

@@ -49,6 +49,11 @@ class AddressPool:
     def free(self) -> int:
         return self._pool.free
 
+    def may_give(self, address: IPAddress) -> bool:
+        """Say whether an address is one of those that the pool gives, taken or not."""
+        inside = address.version == self.network.version and 0 <= int(address) - self._first < self._pool.size
+        return inside and address not in self._reserved
+
     def take(self, address: IPAddress) -> None:
         """Take one address. Raises Unavailable when it is outside of the range, not for use, or taken."""
         if address.version != self.network.version or address not in self.network:

@@ -35,6 +35,11 @@ class Transaction:
         self.on_success: list[Callable[[], None]] = []  # called when it is on disk, before anybody is told
         self.on_failure: list[Callable[[], None]] = []  # called when it is not, and never will be
 
+    def latest(self, key: str) -> Record | None:
+        """Give an object as it is with these writes and all before them."""
+        change = self.changes.get(key)
+        return change.record if change is not None else self._store.latest(key)
+
     def put(self, key: str, value: bytes, facts: object = None) -> None:
         """Create or replace an object."""
         self.changes[key] = Change(key, self.revision, Record(key, self.revision, value, facts), self._store.latest(key))

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from podwire.apiserver.kind import SCALE, STATUS, Kind, Subresource, Tree
 from podwire.apiserver.kinds import core_cells as cells
 from podwire.apiserver.kinds import core_rules as rules
-from podwire.apiserver.kinds import pod_cells, service_cells, service_defaults, workload_cells
+from podwire.apiserver.kinds import pod_cells, service_addresses, service_cells, service_defaults, workload_cells
 from podwire.apiserver.kinds.pod_defaults import default_pod, prepare_new_pod
 from podwire.apiserver.kinds.pod_validation import validate_pod
 from podwire.apiserver.kinds.service_validation import validate_service, validate_service_status
@@ -122,6 +122,7 @@ SERVICE = Kind(
     prepare_update=service_defaults.prepare_changed_service,
     validate=validate_service,
     validate_status=validate_service_status,
+    companions=service_addresses.of_service,
     generations=False,
 )
 ENDPOINTS = Kind(
