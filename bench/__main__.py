@@ -11,6 +11,12 @@ BENCHMARKS = {
     "api-durability": "bench.api_durability",
     "cluster-up": "bench.cluster_up",
     "pod-network": "bench.pod_network",
+    "rolling": "bench.rolling",
+    "service-path": "bench.service_path",
+    "service-propagation": "bench.service_propagation",
+    "service-sync": "bench.service_sync",
+    "service-update": "bench.service_update",
+    "service-upstream": "bench.service_upstream",
 }
 
 

@@ -49,8 +49,13 @@ class Numbers:
         if old is None or old == new:
             self._slots[number] = new
             return new
-        keep = wanted
         held = set(old)
+        if len(new) == len(old) and len(changed := held.symmetric_difference(new)) == 2:  # one came for one that went, as most often
+            came = next(endpoint for endpoint in changed if endpoint not in held)
+            seated = [came if endpoint in changed else endpoint for endpoint in old]
+            self._slots[number] = seated
+            return seated
+        keep = wanted
         arriving = [endpoint for endpoint in new if endpoint not in held]
         seats: list[bytes | None] = [endpoint if endpoint in keep else None for endpoint in old]
         arriving.reverse()

@@ -102,9 +102,11 @@ class Program:
         old = self.services.get(key)
         if old == service:
             return
-        claimed, claims = dict(addresses(old)) if old is not None else {}, dict(addresses(service)) if service is not None else {}
+        claims = dict(addresses(service)) if service is not None else {}
+        same = old is not None and service is not None and _claims_alike(old, service)
+        claimed = claims if same else dict(addresses(old)) if old is not None else {}
         after = NOTHING if service is None else self._build(service, claims)
-        others = self._contend(claimed, claims) if claimed != claims else ()
+        others = () if same or claimed == claims else self._contend(claimed, claims)
         self._replace(key, service, after)
         for other in others:
             self._replace(other, self.services[other], self._build(self.services[other], dict(addresses(self.services[other]))))
@@ -397,6 +399,20 @@ class Program:
         table = self.structure.id
         changes: list[nft.Change] = [nft.AddChain(table, chain.declaration()) for chain in self.structure.hooked]
         return changes + [nft.AddRule(table, chain.name, rule) for chain in self.structure.hooked for rule in chain.rules]
+
+
+def _claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
+    """Say that two states of a Service claim the same addresses, without naming them: most changes are of endpoints alone."""
+    return (
+        one.cluster_ips == other.cluster_ips
+        and one.external_ips == other.external_ips
+        and one.created == other.created
+        and len(one.ports) == len(other.ports)
+        and all(
+            a.port == b.port and a.node_port == b.node_port and a.protocol == b.protocol
+            for a, b in zip(one.ports, other.ports, strict=True)
+        )
+    )
 
 
 def _owner(claim: tuple[str, Element]) -> str:

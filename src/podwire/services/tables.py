@@ -34,13 +34,17 @@ STEP = 100  # Services between two steps
 
 @contextlib.contextmanager
 def collector_paused() -> Iterator[None]:
-    """Keep the garbage collector still while much is made that stays: it would look at all of it again and again, for nothing."""
+    """Keep the garbage collector still while much is made that stays: it would look at all of it again and again, for nothing.
+
+    What was made is frozen out of its sight at the end, or it would look at all of it as soon as it may.
+    """
     was = gc.isenabled()
     gc.disable()
     try:
         yield
     finally:
         if was:
+            gc.freeze()
             gc.enable()
 
 
