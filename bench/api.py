@@ -17,12 +17,12 @@ import contextlib
 import gc
 import http.client
 import itertools
+import multiprocessing
 import re
 import shutil
 import ssl
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -159,7 +159,7 @@ def blocked(server: ApiServer) -> list[float]:
     connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=server.context(), timeout=30)
     connection.connect()
     for _ in range(LISTS):
-        lister = threading.Thread(target=_read_list, args=(server.port, server.context(), buffer))
+        lister = multiprocessing.get_context("fork").Process(target=_read_list, args=(server.port, server.context(), buffer))
         waits = []
         lister.start()
         while lister.is_alive():

@@ -14,30 +14,36 @@ SERVICES = f"/api/v1/namespaces/{NAMESPACE}/services"
 Tree = dict[str, Any]
 
 
-def _container(name: str, port: int) -> Tree:
-    probe = {"httpGet": {"path": "/healthz", "port": port}, "initialDelaySeconds": 5, "periodSeconds": 10}
-    return {
-        "name": name,
-        "image": f"registry.example/shop/{name}:1.27.3",
-        "args": ["--listen", f":{port}", "--log-format=json", "--tls-min-version=1.3"],
-        "ports": [{"name": "http", "containerPort": port}, {"name": "metrics", "containerPort": port + 1000}],
+_SECURITY = {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}}
+_PROBE = {"httpGet": {"path": "/healthz", "port": "http"}, "initialDelaySeconds": 5}
+_CONTAINERS = [
+    {
+        "name": "frontend",
+        "image": "registry.example/shop/frontend:1.27.3",
+        "args": ["--listen", ":8080", "--log-format=json"],
+        "ports": [{"name": "http", "containerPort": 8080}, {"name": "metrics", "containerPort": 9080}],
         "env": [
-            {"name": "POD_NAME", "valueFrom": {"fieldRef": {"fieldPath": "metadata.name"}}},
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
             {"name": "DATABASE_URL", "valueFrom": {"secretKeyRef": {"name": "database", "key": "url"}}},
             {"name": "CART_SERVICE_ADDR", "value": "cartservice.shop.svc.cluster.local:7070"},
-            {"name": "CURRENCY_SERVICE_ADDR", "value": "currencyservice.shop.svc.cluster.local:7000"},
         ],
         "resources": {"requests": {"cpu": "100m", "memory": "128Mi"}, "limits": {"cpu": "500m", "memory": "256Mi"}},
-        "readinessProbe": probe,
-        "livenessProbe": probe,
-        "volumeMounts": [{"name": "config", "mountPath": "/etc/shop", "readOnly": True}, {"name": "cache", "mountPath": "/var/cache/shop"}],
-        "securityContext": {"allowPrivilegeEscalation": False, "readOnlyRootFilesystem": True, "capabilities": {"drop": ["ALL"]}},
-    }
+        "readinessProbe": _PROBE,
+        "livenessProbe": _PROBE,
+        "volumeMounts": [{"name": "config", "mountPath": "/etc/shop", "readOnly": True}],
+        "securityContext": _SECURITY,
+    },
+    {
+        "name": "sidecar",
+        "image": "registry.example/mesh/proxy:2.1.0",
+        "resources": {"requests": {"cpu": "10m", "memory": "32Mi"}, "limits": {"memory": "64Mi"}},
+        "securityContext": _SECURITY,
+    },
+]
 
 
 def pod(name: str) -> bytes:
-    """Two containers with probes, variables and volumes, as a ReplicaSet makes them."""
+    """Two containers with probes, variables and volumes, as a ReplicaSet makes them. All but the name is equal, as in its Pods."""
     tree: Tree = {
         "apiVersion": "v1",
         "kind": "Pod",
@@ -57,8 +63,8 @@ def pod(name: str) -> bytes:
             ],
         },
         "spec": {
-            "containers": [_container("frontend", 8080), _container("sidecar", 9090)],
-            "volumes": [{"name": "config", "configMap": {"name": "frontend"}}, {"name": "cache", "emptyDir": {"sizeLimit": "64Mi"}}],
+            "containers": _CONTAINERS,
+            "volumes": [{"name": "config", "configMap": {"name": "frontend"}}],
             "nodeSelector": {"kubernetes.io/os": "linux"},
             "terminationGracePeriodSeconds": 30,
         },
@@ -77,7 +83,7 @@ def config_map(name: str, stamp: str = "") -> bytes:
 
 def service(name: str) -> bytes:
     """A Service with the annotations that people put on theirs, filled up to 2.5 KB stored."""
-    notes = {f"shop.example/note-{number}": "who looks after it, and where to read more about it: " + "x" * 180 for number in range(8)}
+    notes = {f"shop.example/note-{number}": "who looks after it, and where to read more about it: " + "x" * 180 for number in range(4)}
     ports = [{"name": f"p{port}", "port": port} for port in (80, 443)]
     return orjson.dumps(
         {

@@ -3,6 +3,8 @@
 Each definition is compiled once, when the first object of its kind arrives, into closures over plain tables: one look-up and one
 comparison of types for a field that is as it should be. Paths are kept as linked pairs and spelled out only for an error.
 
+A spec that was looked at before and was as it should be is not looked at again: Pods of one template have equal ones.
+
 An object comes out as the API would give it back: a null means that the field is absent, empty lists and maps are absent, quantities
 are canonical. The texts of errors are those of Kubernetes' decoder, since people and programs look for them.
 
@@ -19,9 +21,12 @@ import re
 from collections.abc import Callable
 from typing import Any, TypeAlias
 
+import orjson
+
 from podwire.apiserver import quantity
 from podwire.apiserver.definitions import INT_OR_STRING, MICRO_TIME, QUANTITY, TIME, Schema, definition, plain_type, referenced
 from podwire.apiserver.kind import Kind, Tree
+from podwire.apiserver.validation import Remembered
 
 # The parent's path and the name or the index below it.
 Where: TypeAlias = "tuple[Where, str | int] | None"
@@ -34,6 +39,10 @@ Convert = Callable[[Any, Where], Any]
 Field = tuple[type | None, Look | None, Convert]
 
 _INT32, _INT64 = 1 << 31, 1 << 63
+
+
+_WORTH_REMEMBERING = 512  # bytes of a spec; looking at a smaller one is quick
+_unchanged = Remembered()  # specs, with their kinds, that were as they should be
 
 
 class Mistyped(Exception):
@@ -51,10 +60,20 @@ def prune_and_check(kind: Kind, tree: Tree) -> list[str]:
     the caller refuses them with ``strict_message``, else they are warnings. Raises Mistyped for a value of a wrong type.
     """
     unknown: Unknown = []
+    look = _compiled(kind.definition)
+    spec = tree.get("spec")
+    value = orjson.dumps(spec) if type(spec) is dict else b""
+    known = len(value) >= _WORTH_REMEMBERING and (kind.definition, value) in _unchanged
+    if known:
+        del tree["spec"]
     try:
-        _compiled(kind.definition)(tree, None, unknown)
+        look(tree, None, unknown)
     except _Misfit as error:
         raise Mistyped(f"{_cannot(kind)}: {error}") from None
+    if known:
+        tree["spec"] = spec
+    elif len(value) >= _WORTH_REMEMBERING and not unknown and orjson.dumps(tree["spec"]) == value:
+        _unchanged.add((kind.definition, value))
     tree.setdefault("metadata", {})
     return [f'unknown field "{_spelled((where, name))}"' for where, name in unknown]
 

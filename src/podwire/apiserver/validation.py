@@ -8,8 +8,9 @@ Source: RFC 1123, RFC 1035, https://kubernetes.io/docs/concepts/overview/working
 
 from __future__ import annotations
 
+import functools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -138,6 +139,25 @@ def summary(errors: Sequence[FieldError]) -> str:
     return texts[0] if len(texts) == 1 else "[" + ", ".join(texts) + "]"
 
 
+class Remembered:
+    """The latest values that were found right: what was right once is right again.
+
+    Pods of one template have equal specs; looking closely at one of them is enough.
+    """
+
+    def __init__(self, limit: int = 512) -> None:
+        self._limit = limit
+        self._values: dict[Hashable, None] = {}
+
+    def __contains__(self, value: Hashable) -> bool:
+        return value in self._values
+
+    def add(self, value: Hashable) -> None:
+        if len(self._values) >= self._limit:
+            del self._values[next(iter(self._values))]
+        self._values[value] = None
+
+
 # Text ------------------------------------------------------------------------------------------------------------------
 
 _LABEL = "[a-z0-9]([-a-z0-9]*[a-z0-9])?"
@@ -219,6 +239,11 @@ def path_segment(name: str, prefix: bool = False) -> list[str]:
 
 def qualified_name(name: str) -> list[str]:
     """Give what keeps a text from being the key of a label, ``prefix/name`` or ``name``."""
+    return list(_qualified(name))
+
+
+@functools.lru_cache(maxsize=4096)  # keys are few and come again and again
+def _qualified(name: str) -> tuple[str, ...]:
     errors: list[str] = []
     parts = name.split("/")
     if len(parts) == 2:
@@ -229,14 +254,14 @@ def qualified_name(name: str) -> list[str]:
             errors += ["prefix part " + error for error in dns_subdomain(prefix)]
     elif len(parts) > 2:
         shown = _regex_error("a qualified name " + _QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc")
-        return [shown + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')"]
+        return (shown + " with an optional DNS subdomain prefix and '/' (e.g. 'example.com/MyName')",)
     if not name:
         errors.append("name part must be non-empty")
     elif len(name) > 63:
         errors.append("name part " + _at_most(63))
     if not _is_qualified(name):
         errors.append("name part " + _regex_error(_QUALIFIED_TEXT, _QUALIFIED, "MyName", "my.name", "123-abc"))
-    return errors
+    return tuple(errors)
 
 
 def label_value(value: str) -> list[str]:

@@ -176,3 +176,23 @@ def test_every_operation_has_a_name_of_its_own() -> None:
         if verb != "parameters"
     ]
     assert len(names) == len(set(names))
+
+
+def test_a_spec_seen_before_is_judged_as_at_first() -> None:
+    pods = REGISTRY.find("", "v1", "pods")
+    assert pods is not None
+    filled = {"containers": [{"name": "c", "image": "i", "args": ["a" * 600]}]}
+    for _ in range(2):
+        tree = {"metadata": {"name": "a", "odd": 1}, "spec": copy.deepcopy(filled)}
+        assert schema.prune_and_check(pods, tree) == ['unknown field "metadata.odd"']
+        assert tree == {"metadata": {"name": "a"}, "spec": filled}
+    for _ in range(2):
+        wrong = {"metadata": {}, "spec": copy.deepcopy(filled) | {"colour": "red"}}
+        assert schema.prune_and_check(pods, wrong) == ['unknown field "spec.colour"']
+    deployments = REGISTRY.find("apps", "v1", "deployments")
+    assert deployments is not None
+    assert schema.prune_and_check(deployments, {"metadata": {}, "spec": copy.deepcopy(filled)}) == ['unknown field "spec.containers"']
+    for _ in range(2):
+        spec = {"containers": [{"name": "c", "image": "i", "args": ["a" * 600], "ports": [{"containerPort": 99999, "protocol": "TCP"}]}]}
+        errors = pods.validate({"spec": spec}, None)
+        assert any(error.field == "spec.containers[0].ports[0].containerPort" for error in errors)

@@ -7,11 +7,14 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/#pod-update-and-repla
 
 from __future__ import annotations
 
+import orjson
+
 from podwire.apiserver.kind import Tree
 from podwire.apiserver.kinds.container_validation import container_errors
 from podwire.apiserver.validation import (
     FieldError,
     Path,
+    Remembered,
     annotation_errors,
     dns_subdomain,
     duplicate,
@@ -23,6 +26,7 @@ from podwire.apiserver.validation import (
 from podwire.apiserver.validation_values import address_errors, label_name_errors, not_negative, one_of, qualified_errors
 
 _SPEC = Path("spec")
+_right = Remembered()
 _DNS = ("ClusterFirst", "ClusterFirstWithHostNet", "Default", "None")
 _MAY_CHANGE = (
     "pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`,"
@@ -35,7 +39,13 @@ def validate_pod(tree: Tree, old: Tree | None) -> list[FieldError]:
     """Give every error of a Pod."""
     spec = tree.get("spec", {})
     if old is None:
-        return spec_errors(spec, _SPEC)
+        value = orjson.dumps(spec)
+        if value in _right:
+            return []
+        errors = spec_errors(spec, _SPEC)
+        if not errors:
+            _right.add(value)
+        return errors
     before = old.get("spec", {})
     # What is stored is right: a change of labels alone needs no second look at the rest.
     return [] if spec == before else spec_errors(spec, _SPEC) + _changes(spec, before)
