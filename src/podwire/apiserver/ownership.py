@@ -32,6 +32,8 @@ BEFORE_FIRST_APPLY = "before-first-apply"  # owns what was there when an object 
 ANCIENT = "ancient-changes"  # owns what the oldest of too many updaters did
 LIMIT = 10  # updaters of one object that are told apart
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
+_REMEMBERED: dict[tuple[Type, bytes], Fields] = {}
+_REMEMBERED_LIMIT = 256
 KUBECTL = "kubectl"  # whoever applied with kubectl on the client's side may go on on the server's
 
 
@@ -148,17 +150,19 @@ def created(kind: Type, entries: list[Entry], new: Tree, owner: Owner) -> Owned:
 
 
 def _fields_of_new(kind: Type, new: Tree) -> Fields:
-    # Many objects are made from one template, so what a spec consists of is remembered.
     spec = new.get("spec")
     if not spec:
         return fields_of(kind, new, added=True)
-    rest = {key: value for key, value in new.items() if key != "spec"}
-    return {**fields_of(kind, rest, added=True), **_fields_of_spec(kind, orjson.dumps(spec))}
-
-
-@functools.lru_cache(maxsize=256)
-def _fields_of_spec(kind: Type, spec: bytes) -> Fields:
-    return fields_of(kind, {"spec": orjson.loads(spec)}, added=True)
+    # Many objects are made from one template: what the last ones consisted of is remembered.
+    key = (kind, orjson.dumps(spec))
+    found = _REMEMBERED.get(key)
+    if found is None:
+        found = fields_of(kind, {"spec": spec}, added=True)
+        if len(_REMEMBERED) >= _REMEMBERED_LIMIT:
+            _REMEMBERED.clear()
+        _REMEMBERED[key] = found
+    rest = {name: value for name, value in new.items() if name != "spec"}
+    return {**fields_of(kind, rest, added=True), **found}
 
 
 def updated(kind: Type, entries: list[Entry], old: Tree, new: Tree, owner: Owner) -> Owned:
