@@ -157,12 +157,12 @@ def test_defaults_of_a_load_balancer() -> None:
         (
             {"ports": [HTTP], "type": "LoadBalancer", "loadBalancerSourceRanges": ["10.0.0.0/8", "10.0.0.1"]},
             [
-                'spec.loadBalancerSourceRanges[1]: Invalid value: "10.0.0.1": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'
+                'spec.LoadBalancerSourceRanges[1]: Invalid value: "10.0.0.1": must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)'
             ],
         ),
         (
             {"ports": [HTTP], "loadBalancerSourceRanges": ["10.0.0.0/8"]},
-            ["spec.loadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'"],
+            ["spec.LoadBalancerSourceRanges: Forbidden: may only be used when `type` is 'LoadBalancer'"],
         ),
         (
             {"ports": [HTTP], "externalTrafficPolicy": "Local"},
@@ -408,3 +408,38 @@ def test_how_services_are_printed(spec: dict[str, Any], status: dict[str, Any], 
     tree["status"] = status
     tree["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z"
     assert tables.row(SERVICE, tree, NOW)["cells"] == cells
+
+
+def test_the_port_of_the_health_check_does_not_change() -> None:
+    api = Api()
+    old = api.create(type="LoadBalancer", externalTrafficPolicy="Local", ports=[HTTP])
+    given = old["spec"]["healthCheckNodePort"]
+    with pytest.raises(Refused) as raised:
+        api.update(old, healthCheckNodePort=given - 1 if given > 30000 else given + 1)
+    assert raised.value.errors == ["spec.healthCheckNodePort: Forbidden: field is immutable"]
+    assert api.update(old, healthCheckNodePort=None)["spec"]["healthCheckNodePort"] == given
+
+
+def test_an_external_name_is_lower_case_and_may_end_in_a_dot() -> None:
+    assert Api().create(type="ExternalName", externalName="db.example.com.")["spec"]["externalName"] == "db.example.com."
+    with pytest.raises(Refused) as raised:
+        Api().create(type="ExternalName", externalName="DB.example.com")
+    assert raised.value.errors[0].startswith('spec.externalName: Invalid value: "DB.example.com": a lowercase RFC 1123 subdomain')
+
+
+def test_errors_come_in_the_order_of_the_api() -> None:
+    with pytest.raises(Refused) as raised:
+        Api().create(type="Other", sessionAffinity="Sometimes", ports=[{"port": 0}, {"port": 0, "name": "UP"}], externalIPs=["x"])
+    paths = [error.split(":")[0] for error in raised.value.errors]
+    assert list(dict.fromkeys(paths)) == [
+        "spec.ports[0].name",
+        "spec.ports[0].port",
+        "spec.ports[0].targetPort",
+        "spec.ports[1].name",
+        "spec.ports[1].port",
+        "spec.ports[1].targetPort",
+        "spec.sessionAffinity",
+        "spec.externalIPs[0]",
+        "spec.type",
+        "spec.ports[1]",
+    ]

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 from ipaddress import ip_address
 
-from podwire.apiserver.allocation_services import has_cluster_ip, has_health_check_port, is_headless, may_have_node_ports
+from podwire.apiserver.allocation_services import has_cluster_ip, has_health_check_port, is_headless
 from podwire.apiserver.kind import Tree
 from podwire.apiserver.kinds.service_defaults import is_external
 from podwire.apiserver.validation import (
+    IMMUTABLE,
     FieldError,
     Path,
     dns_subdomain,
     duplicate,
     forbidden,
-    internal,
     invalid,
     label_errors,
     required,
@@ -37,24 +37,35 @@ _SPEC = Path("spec")
 _TYPES = ("ClusterIP", "ExternalName", "LoadBalancer", "NodePort")
 _PROTOCOLS = ("SCTP", "TCP", "UDP")
 _LONGEST_AFFINITY = 86400
+_TOPOLOGY_HINTS, _TOPOLOGY_MODE = "service.kubernetes.io/topology-aware-hints", "service.kubernetes.io/topology-mode"
+_SOURCE_RANGES = "service.beta.kubernetes.io/load-balancer-source-ranges"
 _DOUBLE = "must be 'RequireDualStack' or 'PreferDualStack' "
 _POLICIES = ("PreferDualStack", "RequireDualStack", "SingleStack")
 
 
 def validate_service(tree: Tree, old: Tree | None) -> list[FieldError]:
-    """Give every error of a Service."""
-    spec = tree.get("spec", {})
-    kind = spec.get("type", "")
-    errors: list[FieldError] = []
-    if kind not in _TYPES:
-        errors.append(unsupported(_SPEC / "type", kind, _TYPES) if kind else required(_SPEC / "type"))
-    if not spec.get("ports") and not is_headless(spec) and kind != "ExternalName":
+    """Give every error of a Service, in the order in which the API tells them."""
+    spec, annotations = tree.get("spec", {}), tree["metadata"].get("annotations", {})
+    errors = _changes(spec, old["spec"]) if old is not None and "spec" in old else []
+    errors += _topology(annotations)
+    if not spec.get("ports") and not is_headless(spec) and spec.get("type") != "ExternalName":
         errors.append(required(_SPEC / "ports"))
-    errors += _ports(spec)
+    errors += _external_name(spec) + _ports(spec)
     if selector := spec.get("selector"):
         errors += label_errors(selector, _SPEC / "selector")
-    errors += _affinity(spec) + _cluster_ips(spec) + _families(spec) + _external(spec) + _traffic(spec) + _load_balancer(spec)
-    return errors + (_changes(spec, old["spec"]) if old is not None and "spec" in old else [])
+    errors += _affinity(spec) + _cluster_ips(spec) + _families(spec) + _external_ips(spec)
+    if spec.get("type") not in _TYPES:
+        errors.append(unsupported(_SPEC / "type", spec["type"], _TYPES) if spec.get("type") else required(_SPEC / "type"))
+    errors += _node_ports(spec) + _same_ports(spec)
+    return errors + _source_ranges(spec, annotations) + _load_balancer(spec) + _traffic(spec)
+
+
+def _topology(annotations: Tree) -> list[FieldError]:
+    """Both names of one annotation must say the same."""
+    if not {_TOPOLOGY_HINTS, _TOPOLOGY_MODE} <= annotations.keys() or annotations[_TOPOLOGY_HINTS] == annotations[_TOPOLOGY_MODE]:
+        return []
+    path = Path("metadata") / "annotations" % _TOPOLOGY_MODE
+    return [invalid(path, annotations[_TOPOLOGY_MODE], f"must match annotations[{_TOPOLOGY_HINTS}] when both are specified")]
 
 
 def validate_service_status(tree: Tree, _old: Tree | None) -> list[FieldError]:
@@ -81,27 +92,37 @@ def validate_service_status(tree: Tree, _old: Tree | None) -> list[FieldError]:
 
 def _ports(spec: Tree) -> list[FieldError]:
     ports = spec.get("ports", ())
-    errors: list[FieldError] = []
     names: set[str] = set()
+    return [error for index, port in enumerate(ports) for error in _port(port, names, len(ports) > 1, _SPEC / "ports" @ index)]
+
+
+def _node_ports(spec: Tree) -> list[FieldError]:
+    """Ports of nodes: none for a plain Service, each for one port of the Service."""
+    errors: list[FieldError] = []
     seen: set[tuple[str, int]] = set()
-    on_nodes: set[tuple[str, int]] = set()
-    for index, port in enumerate(ports):
-        path = _SPEC / "ports" @ index
-        errors += _port(port, spec, names, len(ports) > 1, path)
-        key = (port.get("protocol", ""), port.get("port", 0))
-        if key in seen:
-            errors.append(
-                duplicate(path, {"Name": "", "Protocol": key[0], "AppProtocol": None, "Port": key[1], "TargetPort": 0, "NodePort": 0})
-            )
+    numbered = [(_SPEC / "ports" @ index / "nodePort", port) for index, port in enumerate(spec.get("ports", ())) if port.get("nodePort")]
+    if spec.get("type") == "ClusterIP":
+        errors += [forbidden(path, "may not be used when `type` is 'ClusterIP'") for path, _ in numbered]
+    for path, port in numbered:
+        key = (port.get("protocol", ""), port["nodePort"])
+        errors += [duplicate(path, key[1])] if key in seen else []
         seen.add(key)
-        if number := port.get("nodePort"):
-            if (key[0], number) in on_nodes:
-                errors.append(duplicate(path / "nodePort", number))
-            on_nodes.add((key[0], number))
     return errors
 
 
-def _port(port: Tree, spec: Tree, names: set[str], named: bool, path: Path) -> list[FieldError]:
+def _same_ports(spec: Tree) -> list[FieldError]:
+    errors: list[FieldError] = []
+    seen: set[tuple[str, int]] = set()
+    for index, port in enumerate(spec.get("ports", ())):
+        key = (port.get("protocol", ""), port.get("port", 0))
+        if key in seen:
+            shown = {"Name": "", "Protocol": key[0], "AppProtocol": None, "Port": key[1], "TargetPort": 0, "NodePort": 0}
+            errors.append(duplicate(_SPEC / "ports" @ index, shown))
+        seen.add(key)
+    return errors
+
+
+def _port(port: Tree, names: set[str], named: bool, path: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     name = port.get("name", "")
     if name:
@@ -121,8 +142,6 @@ def _port(port: Tree, spec: Tree, names: set[str], named: bool, path: Path) -> l
     errors += port_or_name_errors(target, path / "targetPort")
     if application := port.get("appProtocol"):
         errors += qualified_errors(application, path / "appProtocol")
-    if port.get("nodePort") and not may_have_node_ports(spec):
-        errors.append(forbidden(path / "nodePort", "may not be used when `type` is '" + spec.get("type", "") + "'"))
     return errors
 
 
@@ -179,17 +198,18 @@ def _families(spec: Tree) -> list[FieldError]:
     return errors
 
 
-def _external(spec: Tree) -> list[FieldError]:
+def _external_name(spec: Tree) -> list[FieldError]:
+    name, path = spec.get("externalName", ""), _SPEC / "externalName"
+    if spec.get("type") != "ExternalName":
+        return []
+    return [invalid(path, name, text) for text in dns_subdomain(name.removesuffix("."))] if name.removesuffix(".") else [required(path)]
+
+
+def _external_ips(spec: Tree) -> list[FieldError]:
     errors: list[FieldError] = []
     for index, address in enumerate(spec.get("externalIPs", ())):
         path = _SPEC / "externalIPs" @ index
         errors += address_errors(address, path) or _not_special(address, path)
-    name = spec.get("externalName", "")
-    if spec.get("type") == "ExternalName":
-        if not name:
-            errors.append(required(_SPEC / "externalName"))
-        else:
-            errors += [invalid(_SPEC / "externalName", name, text) for text in dns_subdomain(name.removesuffix(".").lower())]
     return errors
 
 
@@ -243,28 +263,35 @@ def _traffic(spec: Tree) -> list[FieldError]:
     check = spec.get("healthCheckNodePort", 0)
     if has_health_check_port(spec):
         if not check:
-            errors.append(internal(_SPEC / "healthCheckNodePort", "must be allocated"))
+            errors.append(required(_SPEC / "healthCheckNodePort"))
+        else:
+            errors += port_errors(check, _SPEC / "healthCheckNodePort")
     elif check:
         text = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'"
         errors.append(invalid(_SPEC / "healthCheckNodePort", check, text))
     return errors
 
 
-def _load_balancer(spec: Tree) -> list[FieldError]:
-    errors: list[FieldError] = []
+def _source_ranges(spec: Tree, annotations: Tree) -> list[FieldError]:
+    """Check who may come in: the field or, where it is empty, the annotation. The API's messages spell the field with a capital."""
+    ranges, path = spec.get("loadBalancerSourceRanges", ()), _SPEC / "LoadBalancerSourceRanges"
+    places = [(text, path @ index) for index, text in enumerate(ranges)]
+    if not ranges:
+        if _SOURCE_RANGES not in annotations:
+            return []
+        path = Path("metadata") / "annotations" % _SOURCE_RANGES
+        places = [(text, path) for text in annotations[_SOURCE_RANGES].split(",")] if annotations[_SOURCE_RANGES].strip() else []
     balanced = spec.get("type") == "LoadBalancer"
-    ranges, path = spec.get("loadBalancerSourceRanges", ()), _SPEC / "loadBalancerSourceRanges"
-    if ranges and not balanced:
-        errors.append(forbidden(path, "may only be used when `type` is 'LoadBalancer'"))
-    for index, text in enumerate(ranges):
-        errors += range_errors(text.strip(), path @ index)
-    if not balanced:
-        for key in ("allocateLoadBalancerNodePorts", "loadBalancerClass"):
-            if spec.get(key) is not None:
-                errors.append(forbidden(_SPEC / key, "may only be used when `type` is 'LoadBalancer'"))
-    elif name := spec.get("loadBalancerClass"):
-        errors += qualified_errors(name, _SPEC / "loadBalancerClass")
-    return errors
+    errors = [] if balanced else [forbidden(path, "may only be used when `type` is 'LoadBalancer'")]
+    return errors + [error for text, where in places for error in range_errors(text.strip(), where)]
+
+
+def _load_balancer(spec: Tree) -> list[FieldError]:
+    if spec.get("type") != "LoadBalancer":
+        keys = [key for key in ("allocateLoadBalancerNodePorts", "loadBalancerClass") if spec.get(key) is not None]
+        return [forbidden(_SPEC / key, "may only be used when `type` is 'LoadBalancer'") for key in keys]
+    name = spec.get("loadBalancerClass")
+    return qualified_errors(name, _SPEC / "loadBalancerClass") if name else []
 
 
 # Changes -------------------------------------------------------------------------------------------------------------------
@@ -284,4 +311,7 @@ def _changes(spec: Tree, before: Tree) -> list[FieldError]:
             errors.append(invalid(_SPEC / "clusterIPs" @ 1, now, "may not change once set"))
     if spec.get("type") == before.get("type") == "LoadBalancer" and spec.get("loadBalancerClass") != before.get("loadBalancerClass"):
         errors.append(invalid(_SPEC / "loadBalancerClass", spec.get("loadBalancerClass"), "may not change once set"))
+    check = spec.get("healthCheckNodePort", 0)
+    if has_health_check_port(spec) and has_health_check_port(before) and check != before.get("healthCheckNodePort", 0):
+        errors.append(forbidden(_SPEC / "healthCheckNodePort", IMMUTABLE))
     return errors
