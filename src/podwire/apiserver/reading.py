@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import orjson
 
@@ -21,13 +21,17 @@ from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.requests import Request
 from podwire.apiserver.selectors import Selection, selection
+from podwire.apiserver.validation import FieldError, Path, forbidden, unsupported
 from podwire.store import Compacted, Record
 
+_ANY = -1  # in a token: whatever revision there is
 _LOOKED_AT = 500  # objects looked at by a selector before others are served
 
 _EXPIRED = (
-    "The provided continue parameter is too old to display a consistent list result. "
-    "You can start a new list without the continue parameter."
+    "The provided continue parameter is too old to display a consistent list result. You can start a new list without the continue "
+    "parameter, or use the continue token in this response to retrieve the remainder of the results. Continuing with the provided "
+    "token results in an inconsistent list - objects that were created, modified, or deleted between the time the first chunk was "
+    "returned and now may show up in the list."
 )
 
 
@@ -76,8 +80,11 @@ async def list_all(api: Api, request: Request, kind: Kind) -> Answer | Stream:
             records = [record for record in api.store.range(wanted, at=at) if record.key == wanted and record.key > after]
         else:
             records = api.store.range(prefix, after=after, at=at, limit=0 if chosen or not limit else limit + 1)
-    except Compacted:
-        raise status.expired(_EXPIRED) from None
+    except Compacted as error:
+        if not after:
+            raise status.expired(str(error)) from None
+        # Who can do with a list of several states goes on with this one.
+        raise status.expired(_EXPIRED, _token(_ANY, after)) from None
     total = api.store.count(prefix) if limit and not chosen and not after and not at else 0
     if chosen:
         records = await _chosen(records, chosen, limit + 1 if limit else 0)
@@ -107,19 +114,32 @@ def _start(api: Api, request: Request) -> tuple[int, str]:
     asked = revision(request)
     match = request.query.get("resourceVersionMatch", "")
     token = request.query.get("continue", "")
+    _check_words(request.query)
     if token:
         if asked:
             raise status.bad_request("specifying resource version is not allowed when using continue")
         return _read_token(token)
-    if match and "resourceVersion" not in request.query:
-        raise status.bad_request("resourceVersionMatch is forbidden unless resourceVersion is provided")
-    if match not in ("", "Exact", "NotOlderThan"):
-        raise status.bad_request(f'resourceVersionMatch: Unsupported value: "{match}": supported values: "Exact", "NotOlderThan"')
-    if match == "Exact" and not asked:
-        raise status.bad_request('resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
     _not_too_new(api, asked)
     exact = match == "Exact" or (not match and asked and request.number("limit"))
     return (asked if exact else 0), ""
+
+
+def _check_words(query: Mapping[str, str]) -> None:
+    """Refuse words of a list that do not go together. Raises Failure (422)."""
+    path, match = Path("resourceVersionMatch"), query.get("resourceVersionMatch", "")
+    error: FieldError | None = None
+    if "sendInitialEvents" in query:
+        error = forbidden(Path("sendInitialEvents"), "sendInitialEvents is forbidden for list")
+    elif match and not query.get("resourceVersion"):
+        error = forbidden(path, "resourceVersionMatch is forbidden unless resourceVersion is provided")
+    elif match and query.get("continue"):
+        error = forbidden(path, "resourceVersionMatch is forbidden when continue is provided")
+    elif match not in ("", "Exact", "NotOlderThan"):
+        error = unsupported(path, match, ("Exact", "NotOlderThan"))
+    elif match == "Exact" and query.get("resourceVersion") == "0":
+        error = forbidden(path, 'resourceVersionMatch "exact" is forbidden for resourceVersion "0"')
+    if error is not None:
+        raise status.invalid_options("ListOptions", error)
 
 
 def _token(shown: int, last: str) -> str:
@@ -130,8 +150,8 @@ def _read_token(token: str) -> tuple[int, str]:
     try:
         tree = orjson.loads(base64.urlsafe_b64decode(token + "=" * (-len(token) % 4)))
         shown, last = tree["rv"], tree["start"]
-        if type(shown) is int and type(last) is str and shown > 0:
-            return shown, last
+        if type(shown) is int and type(last) is str and (shown > 0 or shown == _ANY):
+            return max(shown, 0), last
     except (binascii.Error, ValueError, KeyError, TypeError):
         pass
     raise status.bad_request("continue key is not valid")

@@ -41,10 +41,11 @@ class Failure(Exception):
         self.message = message
         self.details = details
         self.headers = tuple(headers)
+        self.metadata: Tree = {}
 
     def tree(self) -> Tree:
         """Give the Status object."""
-        status: Tree = {"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure", "message": self.message}
+        status: Tree = {"kind": "Status", "apiVersion": "v1", "metadata": self.metadata, "status": "Failure", "message": self.message}
         if self.reason:
             status["reason"] = self.reason
         if self.details:
@@ -120,8 +121,12 @@ def modified(kind: Named, name: str) -> Failure:
     return conflict(kind, name, "the object has been modified; please apply your changes to the latest version and try again")
 
 
-def expired(message: str) -> Failure:
-    return Failure(410, "Expired", message)
+def expired(message: str, token: str = "") -> Failure:
+    """Give the answer to a request for a state that is gone. ``token`` continues a list in the present state."""
+    failure = Failure(410, "Expired", message)
+    if token:
+        failure.metadata = {"continue": token}
+    return failure
 
 
 def too_large(limit: int) -> Failure:

@@ -23,6 +23,7 @@ from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.requests import Form, Request
 from podwire.apiserver.selectors import Selection
+from podwire.apiserver.validation import Path, forbidden, unsupported
 from podwire.store import Change, Compacted, Record, Watch
 
 _LASTS_S = (1800, 3600)  # how long a watch lasts when its client does not say: between these, so that not all end at once
@@ -174,7 +175,7 @@ class _Session:
 
 
 def watch(api: Api, request: Request, kind: Kind) -> Stream:
-    """Answer with a watch. Raises Failure (400, 504)."""
+    """Answer with a watch. Raises Failure (400, 422, 504)."""
     chosen = reading.select(request, kind)
     asked = reading.revision(request)
     initial = request.flag("sendInitialEvents")
@@ -209,12 +210,16 @@ def _abort(stream: Stream) -> None:
 
 
 def _check_initial(request: Request) -> None:
-    match = request.query.get("resourceVersionMatch", "")
-    if "sendInitialEvents" in request.query:
-        if match != "NotOlderThan":
-            raise status.bad_request("sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
-    elif match:
-        raise status.bad_request("resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+    path, match = Path("resourceVersionMatch"), request.query.get("resourceVersionMatch", "")
+    if "sendInitialEvents" not in request.query:
+        if match:
+            error = forbidden(path, "resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided")
+            raise status.invalid_options("ListOptions", error)
+    elif not match:
+        error = forbidden(path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan")
+        raise status.invalid_options("ListOptions", error)
+    elif match != "NotOlderThan":
+        raise status.invalid_options("ListOptions", unsupported(path, match, ("NotOlderThan",)))
 
 
 async def _too_old(error: Compacted) -> AsyncIterator[bytes]:

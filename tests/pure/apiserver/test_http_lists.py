@@ -7,6 +7,8 @@ from urllib.parse import quote
 
 import pytest
 
+from running_apiserver import CONTROLLER, ApiServer
+
 TABLE = {"accept": "application/json;as=Table;v=v1;g=meta.k8s.io,application/json"}
 METADATA = {"accept": "application/json;as=PartialObjectMetadataList;v=v1;g=meta.k8s.io"}
 
@@ -129,9 +131,12 @@ def test_forms_that_are_not_served(call: Any, ten: str) -> None:
         ("continue=nonsense", 400),
         ("resourceVersion=x", 400),
         ("resourceVersion=99999999", 504),
-        ("resourceVersionMatch=Exact", 400),
-        ("resourceVersion=5&resourceVersionMatch=Rough", 400),
-        ("resourceVersion=0&resourceVersionMatch=Exact", 400),
+        ("resourceVersionMatch=Exact", 422),
+        ("resourceVersion=5&resourceVersionMatch=Rough", 422),
+        ("resourceVersion=0&resourceVersionMatch=Exact", 422),
+        ("resourceVersion=5&resourceVersionMatch=Exact&continue=abc", 422),
+        ("sendInitialEvents=true", 422),
+        ("sendInitialEvents=false&watch=0", 422),
         ("resourceVersion=1&resourceVersionMatch=NotOlderThan", 200),
         ("resourceVersion=0", 200),
         ("watch=perhaps", 400),
@@ -155,3 +160,18 @@ def test_long_lists_come_in_pieces(call: Any, namespace: str) -> None:
         call("POST", where, {"metadata": {"name": f"small{i}"}})
     assert len(call("GET", where, headers=TABLE).tree["rows"]) == 128
     assert len(call("GET", where, headers=METADATA).tree["items"]) == 128
+
+
+def test_a_page_that_comes_too_late_says_how_to_go_on(server: ApiServer, call: Any, ten: str) -> None:
+    """What a list began with is forgotten when the server starts anew: the rest can be had as it is now."""
+    first = call("GET", ten + "?limit=4").tree
+    call("DELETE", ten + "/c5")
+    server.stop()
+    server.run()
+    late = call("GET", f"{ten}?limit=4&continue={first['metadata']['continue']}", identity=CONTROLLER)
+    assert (late.status, late.tree["reason"], late.tree["code"]) == (410, "Expired", 410)
+    assert late.tree["message"].startswith("The provided continue parameter is too old to display a consistent list result.")
+    rest = call("GET", f"{ten}?limit=9&continue={late.tree['metadata']['continue']}", identity=CONTROLLER)
+    assert names(rest.tree) == ["c4", "c6", "c7", "c8", "c9"]
+    gone = call("GET", f"{ten}?resourceVersion={first['metadata']['resourceVersion']}&resourceVersionMatch=Exact", identity=CONTROLLER)
+    assert (gone.status, gone.tree["reason"]) == (410, "Expired")

@@ -126,8 +126,14 @@ def test_initial_events_and_their_bookmark(server: ApiServer, call: Any, where: 
         assert bookmark["type"] == "BOOKMARK"
         assert bookmark["object"]["metadata"]["annotations"] == {"k8s.io/initial-events-end": "true"}
         assert int(bookmark["object"]["metadata"]["resourceVersion"]) > 0
-    assert call("GET", f"{where}?watch=1&sendInitialEvents=true").status == 400
-    assert call("GET", f"{where}?watch=1&resourceVersionMatch=Exact").status == 400
+    for words, why in (
+        ("sendInitialEvents=true", "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"),
+        ("resourceVersionMatch=Exact", "Forbidden: resourceVersionMatch is forbidden for watch unless sendInitialEvents is provided"),
+        ("sendInitialEvents=true&resourceVersionMatch=Exact", 'Unsupported value: "Exact": supported values: "NotOlderThan"'),
+    ):
+        refused = call("GET", f"{where}?watch=1&{words}")
+        message = f'ListOptions.meta.k8s.io "" is invalid: resourceVersionMatch: {why}'
+        assert (refused.status, refused.tree["message"]) == (422, message)
 
 
 def test_as_a_table(server: ApiServer, call: Any, where: str) -> None:
