@@ -114,7 +114,8 @@ class Program:
             self._drop_numbers(old, service)
 
     def _build(self, service: ServiceProgram, claims: dict[bytes, Rank]) -> Elements:
-        lost = {key for key, rank in claims.items() if self._addresses.get(key, (rank,))[0] < rank}
+        name = service.key  # its own claim may still be there with an earlier rank: it was made anew under its old name
+        lost = {key for key, rank in claims.items() if any(r < rank and r[2] != name for r in self._addresses.get(key, ())[:2])}
         return elements(service, self.node, self.structure.family, self.numbers, lost)
 
     def _contend(self, claimed: Mapping[bytes, Rank], claims: Mapping[bytes, Rank]) -> set[str]:

@@ -1,0 +1,249 @@
+"""The tables before a kernel in memory: whatever changes, fails or dies, they end as if made anew, and no state between is wrong."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from podwire import nft
+from podwire.linux.errors import KernelRefused
+from podwire.nft.fake import Door, Failing, FakeNftables
+from podwire.services import layout, ruleset
+from podwire.services import specification as spec
+from podwire.services.desired import ServiceProgram
+from podwire.services.elements import mark
+from podwire.services.tables import Tables
+from pure.services import clusters
+
+BOUNDED = settings(
+    max_examples=30,
+    deadline=None,
+    report_multiple_bugs=False,
+    phases=(Phase.explicit, Phase.generate, Phase.shrink),
+    suppress_health_check=list(HealthCheck),
+)
+NODE = "node-1"
+Wanted = dict[str, ServiceProgram]
+
+
+def wanted(trees: list[dict[str, Any]]) -> Wanted:
+    made = clusters.programs(clusters.cluster(trees), NODE)
+    return {key: program for key, by_family in made.items() if (program := by_family[4]) is not None}
+
+
+def tables(kernel: Door) -> Tables:
+    return Tables(layout.IPV4, NODE, clusters.POD_RANGES, clusters.SERVICE_RANGES, kernel=kernel)
+
+
+def differences(old: Mapping[str, ServiceProgram], new: Mapping[str, ServiceProgram]) -> dict[str, ServiceProgram | None]:
+    return {key: new.get(key) for key in old.keys() | new.keys()}
+
+
+def settle(one: Tables, old: Wanted, new: Wanted) -> None:
+    """What the agent does: try until the kernel has acknowledged."""
+    changes = differences(old, new)
+    for _ in range(50):
+        with contextlib.suppress(KernelRefused):
+            one.update(changes)
+            return
+        changes = {}
+    raise AssertionError("it never settles")
+
+
+def start(kernel: Door, first: Wanted) -> Tables:
+    one = tables(kernel)
+    for _ in range(50):
+        with contextlib.suppress(KernelRefused):
+            for _ in one.start(first):
+                pass
+            return one
+    raise AssertionError("it never starts")
+
+
+def expire(one: Tables) -> None:
+    with contextlib.suppress(KernelRefused):
+        one.expire(one.round)
+
+
+# The numbers that stand for Services and endpoints differ with history: what they lead to does not -----------------------------
+
+
+def meaning(kernel: FakeNftables) -> dict[str, object]:
+    """What the tables say, without numbers: who is led where."""
+    [table] = kernel.dump().tables
+    sets = {one.name: one.elements for one in table.sets}
+    sets["sizes"] = {key: element for key, element in sets["sizes"].items() if key != mark(0)}  # the ceiling of numbers
+    backends: dict[bytes, list[bytes]] = {}
+    for key, element in sets["backends"].items():
+        assert isinstance(element.value, bytes)
+        backends.setdefault(key[:4], []).append(element.value)
+
+    def target(number: object) -> object:
+        assert isinstance(number, bytes)
+        size = sets["sizes"].get(number)
+        beyond = sets["short-circuit"].get(number)
+        how, keep = sets["how"].get(number), sets["keep"].get(number)
+        return (
+            sorted(backends.get(number, [])),
+            size and size.value,
+            number in sets["keep-source"],
+            how and how.value,
+            keep and keep.value,
+            len([k for k in sets["handles"] if k[:4] == number]),
+            target(beyond.value) if beyond else None,
+        )
+
+    led = {(name, key): target(element.value) for name in ("frontends", "node-ports") for key, element in sets[name].items()}
+    plain = (
+        "own-endpoints",
+        "cluster-ips",
+        "guarded",
+        "no-endpoints",
+        "no-local-endpoints",
+        "no-endpoint-ports",
+        "no-local-endpoint-ports",
+    )
+    ranges = sorted((element.key, element.end) for element in sets["source-ranges"].values())
+    counts = {name: len(sets[name]) for name in ("backends", "sizes", "keep-source", "short-circuit", "how", "keep", "handles")}
+    return {"led": led, "ranges": ranges, "counts": counts, **{name: set(sets[name]) for name in plain}}
+
+
+def from_scratch(trees: list[dict[str, Any]]) -> dict[str, object]:
+    kernel = FakeNftables(KernelRefused)
+    start(kernel, wanted(trees))
+    return meaning(kernel)
+
+
+HISTORIES = st.lists(st.tuples(clusters.objects(both=False), st.sampled_from(("stay", "expire", "restart"))), min_size=1, max_size=5)
+
+
+@BOUNDED
+@given(HISTORIES)
+def test_after_any_history_the_tables_are_as_if_made_anew(history: list[tuple[list[dict[str, Any]], str]]) -> None:
+    kernel = FakeNftables(KernelRefused)
+    one, have = start(kernel, {}), Wanted()
+    for trees, then in history:
+        want = wanted(trees)
+        one.update(differences(have, want))
+        have = want
+        if then == "expire":
+            one.expire(one.round)
+        if then == "restart":
+            one = start(kernel, have)
+    one.expire(one.round)
+    assert meaning(kernel) == from_scratch(history[-1][0])
+    before = kernel.generation()
+    one = start(kernel, have)
+    one.expire(one.round)
+    assert meaning(kernel) == from_scratch(history[-1][0])
+    assert kernel.generation() == before, "a restart over the right tables changes nothing"
+
+
+@settings(BOUNDED, max_examples=6)
+@given(HISTORIES, st.booleans())
+def test_whichever_operation_fails_the_end_is_right(history: list[tuple[list[dict[str, Any]], str]], after: bool) -> None:
+    right = from_scratch(history[-1][0])
+
+    def run(fails: Any) -> int:
+        kernel = FakeNftables(KernelRefused)
+        door = Failing(kernel, fails, KernelRefused, after=after)
+        one, have = start(door, {}), Wanted()
+        for trees, then in history:
+            want = wanted(trees)
+            settle(one, have, want)
+            have = want
+            if then == "expire":
+                expire(one)
+            if then == "restart":
+                one = start(door, have)
+        while one.has_stale or not one.sound:
+            expire(one)
+            settle(one, {}, {})
+        assert meaning(kernel) == right
+        return door.operations
+
+    operations = run(lambda _: False)
+    for n in range(1, operations + 1):
+        run(lambda operation, n=n: operation == n)
+    for n in (2, 3, 5, 7, 11, 13):
+        if n > 5:  # a start takes five operations: a door that fails more often never lets one through
+            run(lambda operation, n=n: operation % n == 0)
+
+
+# Between two batches -----------------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def tiny_batches() -> Iterator[None]:
+    """Every piece a transaction of its own: the states between are those of a big cluster whose changes do not fit into one."""
+    was = ruleset.BATCH, ruleset.PIECE
+    ruleset.BATCH, ruleset.PIECE = 1, 1
+    try:
+        yield
+    finally:
+        ruleset.BATCH, ruleset.PIECE = was
+
+
+class Watched:
+    """A door that is looked at after each transaction."""
+
+    def __init__(self, kernel: FakeNftables, look: Any) -> None:
+        self._kernel, self._look = kernel, look
+        self.commits = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._kernel, name)
+
+    def apply(self, changes: Sequence[nft.Change]) -> None:
+        self._kernel.apply(changes)
+        self._look()
+
+    def apply_batches(self, batches: Any) -> None:
+        for batch in batches:
+            self.apply(batch)
+
+
+@settings(BOUNDED, max_examples=15)
+@given(clusters.objects(both=False), clusters.objects(both=False))
+def test_every_state_between_is_right_for_every_packet(old: list[dict[str, Any]], new: list[dict[str, Any]]) -> None:
+    worlds = [clusters.cluster(old), clusters.cluster(new)]
+    local = {NODE: worlds[0].local[NODE] | worlds[1].local[NODE]}
+    worlds = [replace(world, local=local) for world in worlds]
+    asked = {p: [spec.may_happen(world, p) for world in worlds] for trees, world in zip((old, new), worlds, strict=True)
+             for p in clusters.packets(world, trees, NODE)}  # fmt: skip
+    asked = {p: said for p, said in asked.items() if all(one.kind == spec.DELIVERED for one in said[0] | said[1])}
+    kernel = FakeNftables(KernelRefused)
+
+    def look() -> None:
+        listed = nft.parse(nft.render(kernel.dump()))
+        for packet, (before, after) in asked.items():
+            found = frozenset(clusters.walked(listed, worlds[0], packet))
+            fails = [one for one in found if one.kind != spec.DELIVERED]
+            assert not fails, f"{packet}\nbefore {sorted(before)}\nafter {sorted(after)}\nbetween {sorted(found)}"
+
+    one = start(kernel, wanted(old))
+    one.expire(one.round)
+    one._kernel = Watched(kernel, look)
+    with tiny_batches():
+        one.update(differences(wanted(old), wanted(new)))
+        one.expire(one.round)
+    assert meaning(kernel) == from_scratch(new)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+def test_a_door_that_fails_says_which_operation_it_was(n: int) -> None:
+    door = Failing(FakeNftables(), lambda operation: operation == n)
+    change = nft.AddTable(("ip", "t"))
+    for operation in range(1, 4):
+        if operation == n:
+            with pytest.raises(OSError, match=f"add table ip t: .*operation {n} was to fail"):
+                door.apply([change])
+        else:
+            door.apply([change])
+    assert len(door.dump().tables) == (1 if n < 4 else 0)
