@@ -26,7 +26,7 @@ from typing import Any
 from podwire.cluster import identity, kubeconfig, packets, ports, state
 from podwire.cluster.paths import Paths
 from podwire.cluster.problem import Problem
-from podwire.cluster.spec import ClusterSpec, parse
+from podwire.cluster.spec import ClusterSpec, manifest, parse
 from podwire.cluster.state import Entry, State
 
 END_LIMIT_S = 10.0
@@ -334,27 +334,6 @@ def _look_for_what_is_missing(place: Paths) -> None:
         raise Failed(
             "\n".join(["this machine lacks what a cluster needs (see `podwire doctor`); nothing is left of what was begun:", *lines])
         )
-
-
-def manifest(spec: ClusterSpec) -> dict[str, Any]:
-    """Write a specification out with every default, so that it means the same to a later version."""
-    ranges = spec.ranges
-    return {
-        "apiVersion": "podwire.dev/v1alpha1",
-        "kind": "Cluster",
-        "metadata": {"name": spec.name},
-        "spec": {
-            "region": spec.region,
-            "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
-            "ranges": {
-                "nodes": str(ranges.nodes),
-                "pods": str(ranges.pods),
-                "services": str(ranges.services),
-                "controlPlane": str(ranges.control_plane),
-                "external": str(ranges.external),
-            },
-        },
-    }
 
 
 # Down --------------------------------------------------------------------------------------------------------------------
