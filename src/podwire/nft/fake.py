@@ -107,8 +107,6 @@ class FakeNftables:
 
     def apply(self, changes: Sequence[Change]) -> None:
         """Carry out all changes, or none. Raises Refused (or what was chosen in its place), which names the change."""
-        if not any(not isinstance(change, AddElements | DeleteElements) or change.elements for change in changes):
-            return
         work = _Transaction(dict(self._tables), self._handle)
         for change in changes:
             try:
@@ -119,6 +117,8 @@ class FakeNftables:
             work.validate()
         except _No as no:
             raise self._refused(no.number, render_change(changes[0]), no.hint) from None
+        if not work.steps:
+            return  # nothing was there to be done: the kernel counts no transaction
         self._tables, self._handle = work.tables, work.handle
         self._generation += 1
         self.commits += 1
@@ -146,7 +146,11 @@ class _No(Exception):
 
 @dataclass(slots=True)
 class _Table:
-    """``gone`` counts, by set, the elements that this transaction has taken out: the kernel frees their room only when it is over."""
+    """A table in a transaction.
+
+    ``gone`` counts, by set, the elements that the transaction has taken out: the kernel frees their room only when it is over. ``sizes`` are
+    those that sets are to have from then on.
+    """
 
     name: TableName
     comment: str = ""
@@ -154,6 +158,7 @@ class _Table:
     elements: dict[str, dict[bytes, Element]] = field(default_factory=dict)
     chains: dict[str, Chain] = field(default_factory=dict)
     gone: Counter[str] = field(default_factory=Counter)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def copy(self) -> _Table:
         elements = {name: dict(rows) for name, rows in self.elements.items()}
@@ -184,8 +189,11 @@ class _Transaction:
     def __init__(self, tables: dict[TableName, _Table], handle: int) -> None:
         self.tables, self.handle = tables, handle
         self._own: set[TableName] = set()
+        self.steps = 0
 
-    def _table(self, name: TableName) -> _Table:
+    def _table(self, name: TableName, *, steps: int = 1) -> _Table:
+        """Give a table to be changed, in so many steps. 0: nothing may come of it."""
+        self.steps += steps
         if name not in self.tables:
             raise _No(errno.ENOENT)
         if name not in self._own:
@@ -199,6 +207,7 @@ class _Transaction:
                 if name not in self.tables:
                     self.tables[name] = _Table(name, comment)
                     self._own.add(name)
+                    self.steps += 1
             case DeleteTable(name):
                 self._table(name)
                 del self.tables[name]
@@ -212,7 +221,8 @@ class _Transaction:
                     raise _No(errno.EBUSY)
                 del table.chains[chain_name]
             case FlushChain(name, chain_name):
-                table = self._table(name)
+                table = self._table(name, steps=0)
+                self.steps += len(table.chain(chain_name).rules)
                 table.chains[chain_name] = replace(table.chain(chain_name), rules=())
             case AddRule(name, chain_name, rule):
                 self._add_rule(self._table(name), chain_name, rule)
@@ -231,13 +241,14 @@ class _Transaction:
                     raise _No(errno.EBUSY)
                 del table.sets[set_name], table.elements[set_name]
             case FlushSet(name, set_name):
-                table = self._table(name)
+                table = self._table(name, steps=0)
                 table.set(set_name)
+                self.steps += len(table.elements[set_name])
                 table.gone[set_name] += len(table.elements[set_name])
                 table.elements[set_name] = {}
             case AddElements(name, one, elements):
                 for element in elements:
-                    _add_element(self._table(name), one.name, element)
+                    self.steps += _add_element(self._table(name, steps=0), one.name, element)
             case DeleteElements(name, one, elements):
                 for element in elements:
                     _delete_element(self._table(name), one.name, element)
@@ -248,7 +259,7 @@ class _Transaction:
             table.chains[chain.name] = replace(chain, rules=())
         elif chain.hook:
             if (old.type, old.hook, old.priority) != (chain.type, chain.hook, chain.priority):
-                raise _No(errno.EEXIST)
+                raise _No(errno.EOPNOTSUPP)
             table.chains[chain.name] = replace(old, policy=chain.policy)
 
     def _add_set(self, table: _Table, one: Set) -> None:
@@ -258,6 +269,8 @@ class _Transaction:
             table.elements[one.name] = {}
         elif _declared(old) != _declared(one):
             raise _No(errno.EEXIST)
+        elif one.size:
+            table.sizes[one.name] = one.size
 
     def _add_rule(self, table: _Table, name: str, rule: Rule) -> None:
         chain = table.chain(name)
@@ -277,6 +290,10 @@ class _Transaction:
         for name in self._own & self.tables.keys():
             table = self.tables[name]
             table.gone.clear()
+            for set_name, size in table.sizes.items():
+                if set_name in table.sets:
+                    table.sets[set_name] = replace(table.sets[set_name], size=size)
+            table.sizes.clear()
             for chain in table.chains.values():
                 if chain.hook:
                     _reach(table, chain, chain, 0, {})
@@ -332,7 +349,7 @@ def _may_lead(table: _Table, target: str) -> None:
 
 def _declared(one: Set) -> tuple[object, ...]:
     lengths = [kind.padded for kind in (*one.key_types, *one.value_types)]
-    return lengths, [k.number for k in one.key_types], [k.number for k in one.value_types], one.flags, one.size, one.timeout_ms
+    return lengths, [k.number for k in one.key_types], [k.number for k in one.value_types], one.flags
 
 
 def _fits(table: _Table, statement: Statement) -> None:
@@ -361,7 +378,8 @@ def _same_length(one: Set, key: object) -> None:
 # Elements --------------------------------------------------------------------------------------------------------------------
 
 
-def _add_element(table: _Table, name: str, element: Element) -> None:
+def _add_element(table: _Table, name: str, element: Element) -> bool:
+    """Add one. Says whether it was not there."""
     one = table.set(name)
     rows = table.elements[name]
     if isinstance(element.value, Verdict) and element.value.chain:
@@ -370,12 +388,13 @@ def _add_element(table: _Table, name: str, element: Element) -> None:
     if old is not None and old.end == element.end:
         if old.value != element.value:
             raise _No(errno.EEXIST, element)
-        return
+        return False
     if "interval" in one.flags and any(_meet(one, other, element) for other in rows.values()):
         raise _No(errno.EEXIST, element)
     if one.size and len(rows) >= one.size + table.gone[name]:
         raise _No(errno.ENFILE, element)
     rows[element.key] = element
+    return True
 
 
 def _delete_element(table: _Table, name: str, element: Element) -> None:
