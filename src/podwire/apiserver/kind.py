@@ -81,9 +81,9 @@ def _name_and_age(tree: Tree, now: datetime) -> list[Any]:
 
 @dataclass(frozen=True, eq=False)
 class Conversion:
-    """How a kind of one version is kept as one of another: the fields beside apiVersion, kind and metadata, there and back.
+    """How a kind of one version is kept as one of another, there and back.
 
-    Both functions take a whole tree, give a new one and leave metadata to the caller. ``fields`` translates names of
+    Both functions take a whole tree and give a new one; apiVersion and kind are not their affair. ``fields`` translates names of
     selectable fields; ``words`` translates parts of messages, from the stored version's to this one's.
     """
 

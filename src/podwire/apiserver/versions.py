@@ -22,7 +22,7 @@ from podwire.apiserver import bodies, status, writing
 from podwire.apiserver.answers import Answer, Stream, Tree
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.kind import Conversion, Kind
-from podwire.apiserver.requests import APPLY_PATCH, JSON, Request
+from podwire.apiserver.requests import APPLY_PATCH, JSON, YAML, Request
 
 Respond = Callable[[Api, Request, Kind, str], Awaitable[Answer | Stream]]
 
@@ -54,8 +54,10 @@ def _request(api: Api, request: Request, kind: Kind, conversion: Conversion) -> 
     words["fieldValidation"] = "Ignore"  # said of the client's own version, below
     media, method = JSON, request.method
     if request.content_type == APPLY_PATCH and method == "PATCH":
-        media, sent = APPLY_PATCH, bodies.READERS["application/yaml"](request.body)
-        tree = _converted(sent, stored, conversion.to_stored) if isinstance(sent, dict) else sent
+        media, tree = APPLY_PATCH, bodies.READERS[YAML](request.body)
+        if isinstance(tree, dict):
+            bodies.check_schema(request, kind, tree)
+            tree = _converted(tree, stored, conversion.to_stored)
     elif method == "PATCH":
         method, tree = "PUT", _patched(api, request, kind, conversion)
     else:
@@ -85,10 +87,7 @@ def _checked(request: Request, kind: Kind, tree: Tree, conversion: Conversion) -
 
 
 def _converted(tree: Tree, kind: Kind, convert: Callable[[Tree], Tree]) -> Tree:
-    about: Tree = {"apiVersion": kind.api_version, "kind": kind.kind}
-    if "metadata" in tree:
-        about["metadata"] = tree["metadata"]
-    return {**about, **{key: value for key, value in convert(tree).items() if key not in ("apiVersion", "kind", "metadata")}}
+    return {**convert(tree), "apiVersion": kind.api_version, "kind": kind.kind}
 
 
 # And back ----------------------------------------------------------------------------------------------------------------

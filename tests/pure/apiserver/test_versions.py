@@ -175,3 +175,89 @@ def test_kubectl_takes_the_page_at_its_word(kubectl: Any, tmp_path: Path) -> Non
     explained = kubectl("explain", "ingress.spec.rules.http.paths.backend", "--api-version=extensions/v1beta1").stdout
     assert "servicePort" in explained
     assert kubectl("delete", "-f", str(manifest)).stdout.startswith('ingress.extensions "demo" deleted')
+
+
+METRICS: list[Tree] = [
+    {"type": "Resource", "resource": {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 60}}},
+    {"type": "Resource", "resource": {"name": "memory", "target": {"type": "AverageValue", "averageValue": "100Mi"}}},
+    {
+        "type": "ContainerResource",
+        "containerResource": {"name": "cpu", "container": "c", "target": {"type": "Utilization", "averageUtilization": 5}},
+    },
+    {
+        "type": "Pods",
+        "pods": {
+            "metric": {"name": "rate", "selector": {"matchLabels": {"a": "b"}}},
+            "target": {"type": "AverageValue", "averageValue": "3"},
+        },
+    },
+    {
+        "type": "Object",
+        "object": {
+            "describedObject": {"kind": "Service", "name": "s"},
+            "metric": {"name": "hits"},
+            "target": {"type": "Value", "value": "10"},
+        },
+    },
+    {
+        "type": "External",
+        "external": {
+            "metric": {"name": "queue", "selector": {"matchLabels": {"a": "b"}}},
+            "target": {"type": "AverageValue", "averageValue": "1"},
+        },
+    },
+]
+
+
+def test_autoscalers_in_both_versions(call: Any, namespace: str) -> None:
+    old, new = (f"/apis/autoscaling/{version}/namespaces/{namespace}/horizontalpodautoscalers" for version in ("v1", "v2"))
+    target = {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"}
+    simple = call(
+        "POST", old, {"metadata": {"name": "a"}, "spec": {"scaleTargetRef": target, "maxReplicas": 3, "targetCPUUtilizationPercentage": 70}}
+    )
+    assert simple.status == 201, simple
+    assert simple.tree["spec"] == {"scaleTargetRef": target, "minReplicas": 1, "maxReplicas": 3, "targetCPUUtilizationPercentage": 70}
+    use = {"name": "cpu", "target": {"type": "Utilization", "averageUtilization": 70}}
+    assert call("GET", f"{new}/a").tree["spec"]["metrics"] == [{"type": "Resource", "resource": use}]
+    spec = {
+        "scaleTargetRef": target,
+        "maxReplicas": 3,
+        "minReplicas": 1,
+        "metrics": METRICS,
+        "behavior": {"scaleUp": {"stabilizationWindowSeconds": 5}},
+    }
+    made = call("POST", new, {"metadata": {"name": "b"}, "spec": spec})
+    assert made.status == 201, made
+    shown = call("GET", f"{old}/b").tree
+    assert shown["spec"]["targetCPUUtilizationPercentage"] == 60
+    metrics = json.loads(shown["metadata"]["annotations"]["autoscaling.alpha.kubernetes.io/metrics"])
+    assert metrics[0] == {"type": "Resource", "resource": {"name": "memory", "targetAverageValue": "100Mi"}}
+    shown["spec"]["maxReplicas"] = 4
+    assert call("PUT", f"{old}/b", shown).status == 200
+    back = call("GET", f"{new}/b").tree
+    assert back["spec"] == spec | {"maxReplicas": 4}
+    assert "annotations" not in back["metadata"]
+    refused = call("POST", old, {"metadata": {"name": "c"}, "spec": {"scaleTargetRef": target, "maxReplicas": 0}})
+    assert "spec.maxReplicas: Invalid value: 0: must be greater than 0" in refused.tree["message"]
+
+
+@pytest.mark.parametrize("body", [b"[]", b"{", b'"x"', b"{}", b'{"spec": "x"}', b'{"spec": {"rules": "x"}}', b'{"spec": {"rules": [1]}}'])
+@pytest.mark.parametrize("media", ["application/json", MERGE, "application/apply-patch+yaml", "application/strategic-merge-patch+json"])
+def test_what_is_no_object_of_the_version_is_told(call: Any, namespace: str, body: bytes, media: str) -> None:
+    path = OLD.format(namespace)
+    if media == "application/json":
+        assert 400 <= call("POST", path, body).status < 500
+    else:
+        call("POST", path, DEMO)
+        assert call("PATCH", f"{path}/demo?fieldManager=t", body, content_type=media).status < 500
+
+
+def test_applied_on_the_servers_side(kubectl: Any, tmp_path: Path) -> None:
+    manifest = tmp_path / "ingress.json"
+    manifest.write_text(json.dumps(DEMO | {"metadata": {"name": "applied"}}))
+    for _ in range(2):
+        got = kubectl("apply", "--server-side", "-f", str(manifest))
+        assert got.stdout == "ingress.extensions/applied serverside-applied\n", got.stderr
+    assert (
+        kubectl("get", "ingress", "applied", "-o", "jsonpath={.spec.rules[1].http.paths[0].backend.service.port.number}").stdout == "8080"
+    )
