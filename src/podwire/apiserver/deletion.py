@@ -54,6 +54,8 @@ def options(request: Request) -> Options:
     if grace is not None and type(grace) is not int:
         raise status.bad_request("DeleteOptions: gracePeriodSeconds is not a whole number")
     preconditions = tree.get("preconditions") or {}
+    if not isinstance(preconditions, dict):
+        raise status.bad_request("DeleteOptions: preconditions is not an object")
     propagation = tree.get("propagationPolicy") or request.query.get("propagationPolicy", "")
     orphan = tree.get("orphanDependents")
     if not propagation and orphan is not None:

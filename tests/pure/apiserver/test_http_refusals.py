@@ -55,6 +55,8 @@ CM = "/api/v1/namespaces/default/configmaps"
         ("PATCH", "/api/v1/namespaces/kube-system", b'{"metadata":null}', "application/merge-patch+json", 400, "BadRequest"),
         ("DELETE", CM + "/a", b"[]", "application/json", 400, "BadRequest"),
         ("DELETE", CM + "/a", b'{"gracePeriodSeconds": "x"}', "application/json", 400, "BadRequest"),
+        ("DELETE", CM + "/a", b'{"preconditions": "x"}', "application/json", 400, "BadRequest"),
+        ("DELETE", CM + "/a", b'{"propagationPolicy": ["Orphan"]}', "application/json", 400, "BadRequest"),
         ("GET", "/api/v1/watch/pods", None, "", 404, "NotFound"),
         ("OPTIONS", CM, None, "", 405, "MethodNotAllowed"),
     ],
