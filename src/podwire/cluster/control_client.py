@@ -55,11 +55,13 @@ def status(paths: Paths) -> dict[str, Any]:
     run = state.read_run(paths)
     if run and run.init:
         numbers = dict(_numbers(run.init.pid))
-        for process in report["processes"]:
+        supervisor = report.pop("supervisor")
+        for process in (supervisor, *report["processes"]):
             process["pid"] = numbers.get(process["pid"], 0)
-        first = [("door", run.door.pid), ("init", run.init.pid), ("supervisor", numbers.get(report.pop("supervisor", 0), 0))]
+        # These two never start again: with either of them ends the cluster.
+        first = [("door", run.door.pid), ("init", run.init.pid)]
         own = [{"name": name, "pid": pid, "state": "ready", "restarts": 0, "lastError": ""} for name, pid in first]
-        report["processes"] = own + report["processes"]
+        report["processes"] = [*own, supervisor, *report["processes"]]
     return report
 
 

@@ -31,7 +31,7 @@ from podwire.cluster.paths import Paths
 from podwire.cluster.plan import plan
 from podwire.cluster.processes import Processes
 from podwire.cluster.spec import parse
-from podwire.linux import syscalls
+from podwire.linux import init, syscalls
 
 BUILT = "built"
 PUBLISHED = "published/"
@@ -52,6 +52,9 @@ class Supervisor:
         self._door = socket.socket(fileno=self._held["door"])
         self._asked: dict[int, tuple[Caller, str]] = {}
         self._call = call
+        # How often it was started before, only init knows.
+        restarts, error = int(os.environ.pop(init.RESTARTS, "0")), os.environ.pop(init.LAST_ERROR, "")
+        self._own = {"name": "supervisor", "pid": os.getpid(), "state": "ready", "restarts": restarts, "lastError": error}
 
     def run(self, warm: Iterator[str]) -> None:
         """Take over or build, then serve for ever.
@@ -166,7 +169,7 @@ class Supervisor:
     def status(self) -> Message:
         nodes = [node.name for node in self._plan.nodes]
         told = reports.status(self._name, self._api_server, self._processes.records(), nodes, self._reported)
-        return {**told, "supervisor": os.getpid()}
+        return {**told, "supervisor": self._own}
 
     def _start(self, *_: object) -> Message:
         if not self._processes.started:

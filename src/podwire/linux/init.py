@@ -47,6 +47,10 @@ _PROGRAMS_A_PAGE: Final = 500
 _ORPHANS_KEPT: Final = 4_096
 _BACK_OFF_S: Final = (0.05, 5.0)
 _LIVED_WELL_S: Final = 10.0
+
+# The child's environment tells it its own past: how often it was started again, and how it ended the last time.
+RESTARTS: Final = "PODWIRE_INIT_RESTARTS"
+LAST_ERROR: Final = "PODWIRE_INIT_LAST_ERROR"
 DEFAULT_GRACE_S: Final = 2.0
 
 
@@ -84,6 +88,8 @@ class Init:
         self._child = child
         self._grace_s = grace_s
         self._child_pid = 0
+        self._child_restarts = 0
+        self._child_error = ""
         self._child_since = 0.0
         self._child_at: float | None = 0.0 if child else None
         self._delay_s = _BACK_OFF_S[0]
@@ -215,6 +221,7 @@ class Init:
             status = 1
             try:
                 self._leave()
+                os.environ |= {RESTARTS: str(self._child_restarts), LAST_ERROR: self._child_error}
                 assert self._child is not None
                 self._child()
                 status = 0
@@ -233,6 +240,8 @@ class Init:
         if time.monotonic() - self._child_since >= _LIVED_WELL_S:
             self._delay_s = _BACK_OFF_S[0]
         self._log(f"the child ended with status {status}; it starts again in {self._delay_s:g} s")
+        self._child_restarts += 1
+        self._child_error = f"ended with status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
         self._child_at = time.monotonic() + self._delay_s
         self._delay_s = min(2 * self._delay_s, _BACK_OFF_S[1])
 

@@ -52,7 +52,8 @@ def _whole_or_gone(lab: Lab) -> None:
 
     def settled() -> bool:
         found = json.loads(lab.run("list", "-o", "json").stdout)
-        return not found or found[0]["state"] == "running"
+        # One whose end has begun still holds its lock for a moment, and answers nobody.
+        return not found or (found[0]["state"] == "running" and bool(lab.run("status", "-o", "json", status=None).stdout))
 
     eventually(settled, "a whole cluster or none")
     if lab.root.exists():

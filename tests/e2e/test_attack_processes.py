@@ -1,0 +1,44 @@
+"""Each process of a cluster killed: the supervisor tells of itself, and the two that cannot come back take everything with them."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from e2e.lab import Cluster, User, processes_of, until
+
+
+def _process(cluster: Cluster, name: str) -> dict[str, object]:
+    rows = [row for row in cluster.status().get("processes", ()) if row["name"] == name]
+    return rows[0] if rows else {}
+
+
+def test_the_supervisor_counts_its_own_restarts_and_keeps_those_of_others(user: User) -> None:
+    cluster = Cluster(user, "counted")
+    cluster.podwire("up", "--zones", "1")
+    for name in ("publish", "supervisor"):
+        before = _process(cluster, name)
+        os.kill(int(str(before["pid"])), signal.SIGKILL)
+        row = until(lambda name=name: (one := _process_or_none(cluster, name)) and one["restarts"] and one["pid"] and one, f"{name} again")
+        assert row["restarts"] == 1
+        assert "SIGKILL" in str(row["lastError"]) or "9" in str(row["lastError"])
+    assert _process(cluster, "publish")["restarts"] == 1
+    cluster.podwire("down")
+
+
+def _process_or_none(cluster: Cluster, name: str) -> dict[str, object] | None:
+    asked = cluster.podwire("status", "-o", "json", status=None)
+    return _process(cluster, name) if asked.stdout else None
+
+
+def test_without_door_or_init_all_is_over_and_up_brings_it_back(user: User) -> None:
+    cluster = Cluster(user, "pulled")
+    cluster.podwire("up", "--zones", "1")
+    for name in ("door", "init"):
+        os.kill(int(str(_process(cluster, name)["pid"])), signal.SIGKILL)
+        until(lambda: processes_of(user) == [], "everything gone")
+        assert "kept" in cluster.podwire("list").stdout
+        assert "is not running; start it with: podwire up --name pulled" in cluster.podwire("status", status=1).stderr
+        cluster.podwire("up")
+    cluster.podwire("down")
+    assert processes_of(user) == []
