@@ -34,6 +34,7 @@ def exact(text: str) -> Fraction:
     return Fraction(match[1]) * Fraction(10) ** (_DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:]))
 
 
+@functools.lru_cache(maxsize=4096)
 def thousandths(quantity: str | float) -> int:
     """Read a quantity in thousandths, rounded up: what resources are counted in. Raises Malformed."""
     number = exact(quantity) if isinstance(quantity, str) else Fraction(quantity)

@@ -27,7 +27,7 @@ def pod(name: str, owner: str = "rs", at: str = "", phase: str = "", **spec: Any
 
 
 def place(pods: list[Pod], nodes: list[Node], there: list[Pod] | None = None) -> dict[str, str]:
-    return {one.pod.name: one.node or one.reason for one in desired.decide(pods, nodes, Load.of(there or []))}
+    return {one.pod.name: one.node or one.reason for one in desired.decide(desired.in_order(pods), nodes, Load.of(there or []))}
 
 
 def test_pods_of_one_controller_spread_over_zones_then_nodes() -> None:

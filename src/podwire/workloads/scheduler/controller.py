@@ -10,15 +10,17 @@ import asyncio
 from podwire.client.errors import ApiError, Unreachable
 from podwire.daemon.context import Context
 from podwire.objects.core import Node, Pod
-from podwire.objects.resources import NODES, PODS
+from podwire.objects.resources import NAMESPACES, NODES, PODS, PRIORITY_CLASSES
 from podwire.workloads import work
 from podwire.workloads.scheduler import desired
 from podwire.workloads.scheduler.desired import SCHEDULER, Decision
-from podwire.workloads.scheduler.load import Load
+from podwire.workloads.scheduler.load import Load, counts
+from podwire.workloads.scheduler.terms import looks_at_pods
 from podwire.workloads.times import stamp
 
 ALL = "pods without a node"
 CONCURRENT = 32
+AT_ONCE = 50  # Pods decided on before the event loop goes on
 RETRY_S = 1.0  # a Pod whose binding was refused
 
 
@@ -28,6 +30,8 @@ class Scheduler:
         self._events = context.recorder(SCHEDULER)
         self._pods = context.informer(PODS, indexes={"waiting": _waiting})
         self._nodes = context.informer(NODES)
+        self._namespaces = context.informer(NAMESPACES)
+        self._classes = context.informer(PRIORITY_CLASSES)
         self._load = Load()
         self._assumed: dict[str, tuple[Pod, str]] = {}  # by uid: bound, not seen yet
         self._not_before: dict[str, float] = {}
@@ -37,7 +41,7 @@ class Scheduler:
         self._nodes.subscribe(self._node_changed)
 
     async def start(self) -> None:
-        await work.start(self._context, self._work, "scheduler", [self._pods, self._nodes])
+        await work.start(self._context, self._work, "scheduler", [self._pods, self._nodes, self._namespaces, self._classes])
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         value = new or old
@@ -47,7 +51,11 @@ class Scheduler:
             self._forget(value.metadata.uid)
         self._load.changed(old, new)
         freed = old is not None and old.spec.node_name and (new is None or new.status.phase in ("Succeeded", "Failed"))
-        if freed or (new is not None and desired.is_waiting(new) and (old is None or old.spec != new.spec)):
+        if (
+            freed
+            or (new is not None and desired.is_waiting(new) and (old is None or old.spec != new.spec))
+            or (self._pods.table.by("waiting", "for others") and _company_changed(old, new))
+        ):
             self._work.mark(ALL)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:
@@ -74,14 +82,24 @@ class Scheduler:
         now = self._context.clock()
         waiting = [pod for pod in self._pods.table.by("waiting", True) if pod.metadata.uid not in self._assumed]
         due = [pod for pod in waiting if self._not_before.get(pod.metadata.uid, 0.0) <= now]
-        nodes = sorted(self._nodes.table.snapshot(), key=lambda node: node.name)
-        decisions = desired.decide(due, nodes, self._load)
-        for decision in decisions:
-            if decision.node:
-                self._assumed[decision.pod.metadata.uid] = (decision.pod, decision.node)
-        await asyncio.gather(*(self._perform(decision) for decision in decisions))
+        namespaces = {one.name: one.metadata.labels for one in self._namespaces.table.snapshot()} if due else {}
+        priorities = {one.name: one.value for one in self._classes.table.snapshot()} if due else {}
+        ordered = desired.in_order(due, priorities)
+        async with asyncio.TaskGroup() as binding:
+            for first in range(0, len(ordered), AT_ONCE):
+                still = [pod for pod in ordered[first : first + AT_ONCE] if self._is_waiting(pod)]
+                nodes = sorted(self._nodes.table.snapshot(), key=lambda node: node.name)
+                for decision in desired.decide(still, nodes, self._load, namespaces):
+                    if decision.node:
+                        self._assumed[decision.pod.metadata.uid] = (decision.pod, decision.node)
+                    binding.create_task(self._perform(decision))
+                await asyncio.sleep(0)  # what was decided is bound, and the watch is read, while the next are thought about
         later = [at - now for at in self._not_before.values() if at > now]
         return max(0.05, min(later)) if later else None
+
+    def _is_waiting(self, pod: Pod) -> bool:
+        now = self._pods.table.get(pod.key)
+        return now is not None and now.metadata.uid == pod.metadata.uid and desired.is_waiting(now)
 
     async def _perform(self, decision: Decision) -> None:
         async with self._gate:
@@ -127,5 +145,11 @@ class Scheduler:
         self._not_before[decision.pod.metadata.uid] = self._context.clock() + RETRY_S
 
 
-def _waiting(pod: Pod) -> list[bool]:
-    return [True] if desired.is_waiting(pod) else []
+def _waiting(pod: Pod) -> list[bool | str]:
+    return [True, *(["for others"] if looks_at_pods(pod) else [])] if desired.is_waiting(pod) else []
+
+
+def _company_changed(old: Pod | None, new: Pod | None) -> bool:
+    """Say whether a Pod came to a node, or left one, or is called something else there: company for others."""
+    before, after = (pod.metadata.labels if pod is not None and counts(pod) else None for pod in (old, new))
+    return before != after

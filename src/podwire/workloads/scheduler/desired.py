@@ -1,8 +1,8 @@
 """Which node a Pod should run on.
 
-Pure. Of the nodes that may run it, the one in whose zone the fewest Pods of the same controller run, then on which the fewest
-of them run, then with the fewest Pods at all in its zone and on itself. Equal ones are taken in the order of their names, so
-that the same cluster gives the same choice.
+Pure. Of the nodes that may run it, those that it likes best (``scores.py``); of these the one in whose zone the fewest Pods of the same
+controller run, then on which the fewest of them run, then the least full one, then with the fewest Pods at all in its zone and on
+itself. Equal ones are taken in the order of their names, so that the same cluster gives the same choice.
 
 Source: https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/ (what the default constraints ask for)
 """
@@ -10,13 +10,15 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod
 from podwire.workloads.nodes.desired import ZONE
-from podwire.workloads.scheduler.filters import feasible
+from podwire.workloads.scheduler import resources, scores
+from podwire.workloads.scheduler.filters import feasible, question
 from podwire.workloads.scheduler.load import Load, group_of
+from podwire.workloads.scheduler.terms import Namespaces
 
 SCHEDULER = "default-scheduler"
 
@@ -35,21 +37,37 @@ def is_waiting(pod: Pod) -> bool:
     return (
         not pod.spec.node_name
         and not pod.terminating
+        and not pod.spec.scheduling_gates
         and pod.spec.scheduler_name in ("", SCHEDULER)
         and pod.status.phase not in ("Succeeded", "Failed")
     )
 
 
-def decide(pods: Iterable[Pod], nodes: Sequence[Node], load: Load) -> list[Decision]:
-    """Place Pods, of higher priority and then older ones first; each decision counts for the next: ``load`` takes them in."""
-    ordered = sorted(pods, key=lambda pod: (-pod.spec.priority, pod.metadata.creation_timestamp or "", pod.key))
-    return [_place(pod, nodes, load) for pod in ordered]
+def in_order(pods: Iterable[Pod], priorities: Mapping[str, int] | None = None) -> list[Pod]:
+    """Put Pods in the order in which they are placed: of higher priority, then older ones first.
+
+    ``priorities``: those of PriorityClasses, for Pods to which the API server gave none.
+    """
+    classes = priorities or {}
+
+    def turn(pod: Pod) -> tuple[int, str, str]:
+        priority = pod.spec.priority or classes.get(pod.spec.priority_class_name, 0)
+        return -priority, pod.metadata.creation_timestamp or "", pod.key
+
+    return sorted(pods, key=turn)
 
 
-def _place(pod: Pod, nodes: Sequence[Node], load: Load) -> Decision:
-    fitting, refused = feasible(pod, nodes, load)
+def decide(pods: Iterable[Pod], nodes: Sequence[Node], load: Load, namespaces: Namespaces | None = None) -> list[Decision]:
+    """Place Pods in the order given; each decision counts for the next: ``load`` takes them in. ``namespaces``: the labels of each."""
+    return [_place(pod, nodes, load, namespaces or {}) for pod in pods]
+
+
+def _place(pod: Pod, nodes: Sequence[Node], load: Load, namespaces: Namespaces) -> Decision:
+    asked = question(pod, nodes, load, namespaces)
+    fitting, refused = feasible(asked, nodes)
     if not fitting:
         return Decision(pod, "", explanation(len(nodes), refused))
+    points = scores.points(asked, fitting)
     group = group_of(pod)
     group_in_zone: Counter[str] = Counter()
     all_in_zone: Counter[str] = Counter()
@@ -58,9 +76,10 @@ def _place(pod: Pod, nodes: Sequence[Node], load: Load) -> Decision:
         group_in_zone[zone] += load.of_group(node.name, group)
         all_in_zone[zone] += load.on_node(node.name)
 
-    def cost(node: Node) -> tuple[int, int, int, int, str]:
-        zone = _zone(node)
-        return group_in_zone[zone], load.of_group(node.name, group), all_in_zone[zone], load.on_node(node.name), node.name
+    def cost(node: Node) -> tuple[int, int, int, int, int, int, str]:
+        zone, name = _zone(node), node.name
+        full = resources.fullness(asked.requested, resources.allocatable(node), load.requests(name)) if asked.requested else 0
+        return -points.get(name, 0), group_in_zone[zone], load.of_group(name, group), full, all_in_zone[zone], load.on_node(name), name
 
     chosen = min(fitting, key=cost)
     load.add(pod, chosen.name)

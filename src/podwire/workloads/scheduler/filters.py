@@ -1,6 +1,6 @@
-"""Which nodes may run a Pod: small judges in a chain, each with the reason that a person reads in an Event.
+"""Which nodes may run a Pod: small judges in a chain, each with the reasons that a person reads in an Event.
 
-Pure. A judge answers "" for yes, else why not; the first that refuses a node is the reason for that node.
+Pure. A judge answers with no reason for yes; the first that refuses a node gives the reasons for that node.
 
 Source: https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
 """
@@ -8,80 +8,97 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod, Taint
-from podwire.objects.placement import NodeSelectorTerm
-from podwire.workloads.placement import tolerates
+from podwire.workloads.placement import selects, tolerates, untolerated
+from podwire.workloads.scheduler import resources
+from podwire.workloads.scheduler.company import Company
 from podwire.workloads.scheduler.load import Load, host_ports
+from podwire.workloads.scheduler.spread import Spread
+from podwire.workloads.scheduler.terms import Namespaces
 
-Judge = Callable[[Pod, Node, Load], str]
-
-
-def _schedulable(pod: Pod, node: Node, _load: Load) -> str:
-    cordoned = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
-    if node.spec.unschedulable and not any(tolerates(one, cordoned) for one in pod.spec.tolerations):
-        return "node(s) were unschedulable"
-    return ""
+_CORDONED = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
+_NOT_READY = Taint(key="node.kubernetes.io/not-ready", effect="NoExecute")
 
 
-def _named(pod: Pod, node: Node, _load: Load) -> str:
-    return "" if pod.spec.node_name in ("", node.name) else "node(s) didn't match the requested node name"
+@dataclass(frozen=True, eq=False)
+class Question:
+    """A Pod that wants a node, and what is counted once for all nodes."""
+
+    pod: Pod
+    load: Load
+    company: Company
+    spread: Spread
+    requested: resources.Amounts
+    ports: Sequence[tuple[str, int]]
 
 
-def _selected(pod: Pod, node: Node, _load: Load) -> str:
-    labels = node.metadata.labels
-    if any(labels.get(key) != value for key, value in pod.spec.node_selector.items()):
-        return "node(s) didn't match Pod's node affinity/selector"
-    required = pod.spec.affinity.node_affinity.required if pod.spec.affinity and pod.spec.affinity.node_affinity else None
-    if required is not None and not any(_term(term, node) for term in required.node_selector_terms):
-        return "node(s) didn't match Pod's node affinity/selector"
-    return ""
+def question(pod: Pod, nodes: Sequence[Node], load: Load, known: Namespaces) -> Question:
+    company, spread = Company(pod, nodes, load, known), Spread(pod, nodes, load, known)
+    return Question(pod, load, company, spread, resources.requested(pod), host_ports(pod))
 
 
-def _term(term: NodeSelectorTerm, node: Node) -> bool:
-    """An empty term matches no node."""
-    if not term.match_expressions and not term.match_fields:
-        return False
-    fields = {"metadata.name": node.name}
-    return all(one.matches(node.metadata.labels) for one in term.match_expressions) and all(
-        one.matches(fields) for one in term.match_fields
-    )
+Judge = Callable[[Question, Node], Sequence[str]]
 
 
-def _tolerated(pod: Pod, node: Node, _load: Load) -> str:
-    for taint in node.spec.taints:
-        if taint.effect in ("NoSchedule", "NoExecute") and not any(tolerates(one, taint) for one in pod.spec.tolerations):
-            return f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"
-    return ""
+def _schedulable(asked: Question, node: Node) -> Sequence[str]:
+    cordoned = node.spec.unschedulable and not any(tolerates(one, _CORDONED) for one in asked.pod.spec.tolerations)
+    return ["node(s) were unschedulable"] if cordoned else ()
 
 
-def _ready(_pod: Pod, node: Node, _load: Load) -> str:
-    return "" if node.ready else "node(s) were not ready"
+def _named(asked: Question, node: Node) -> Sequence[str]:
+    return () if asked.pod.spec.node_name in ("", node.name) else ["node(s) didn't match the requested node name"]
 
 
-def _room(_pod: Pod, node: Node, load: Load) -> str:
-    text = node.status.allocatable.get("pods") or node.status.capacity.get("pods") or ""
-    return "Too many pods" if text.isdecimal() and load.on_node(node.name) >= int(text) else ""
+def _tolerated(asked: Question, node: Node) -> Sequence[str]:
+    taint = untolerated(asked.pod.spec.tolerations, node.spec.taints, ("NoSchedule", "NoExecute"))
+    return [f"node(s) had untolerated taint {{{taint.key}: {taint.value}}}"] if taint is not None else ()
 
 
-def _host_ports(pod: Pod, node: Node, load: Load) -> str:
-    taken = load.host_ports(node.name)
-    return "node(s) didn't have free ports for the requested pod ports" if any(port in taken for port in host_ports(pod)) else ""
+def _selected(asked: Question, node: Node) -> Sequence[str]:
+    return () if selects(asked.pod.spec, node) else ["node(s) didn't match Pod's node affinity/selector"]
 
 
-# In this order: what the Pod asks for comes before what the nodes happen to have.
-JUDGES: tuple[Judge, ...] = (_named, _schedulable, _selected, _tolerated, _ready, _host_ports, _room)
+def _ready(asked: Question, node: Node) -> Sequence[str]:
+    """A node that is not ready is about to be tainted so; who bears that for ever, as Pods of a DaemonSet, is not kept away."""
+    bears = any(tolerates(one, _NOT_READY) and one.toleration_seconds is None for one in asked.pod.spec.tolerations)
+    return () if node.ready or bears else ["node(s) were not ready"]
 
 
-def feasible(pod: Pod, nodes: Iterable[Node], load: Load) -> tuple[list[Node], Counter[str]]:
+def _host_ports(asked: Question, node: Node) -> Sequence[str]:
+    taken = asked.load.host_ports(node.name)
+    return ["node(s) didn't have free ports for the requested pod ports"] if any(port in taken for port in asked.ports) else ()
+
+
+def _room(asked: Question, node: Node) -> Sequence[str]:
+    load = asked.load
+    return resources.lacking(asked.requested, resources.allocatable(node), load.requests(node.name), load.on_node(node.name))
+
+
+def _spread(asked: Question, node: Node) -> Sequence[str]:
+    reason = asked.spread.judge(node)
+    return [reason] if reason else ()
+
+
+def _company(asked: Question, node: Node) -> Sequence[str]:
+    reason = asked.company.judge(node)
+    return [reason] if reason else ()
+
+
+# In the order in which the scheduler of Kubernetes asks: it decides which reason is told of a node that has several.
+JUDGES: tuple[Judge, ...] = (_schedulable, _named, _tolerated, _selected, _ready, _host_ports, _room, _spread, _company)
+
+
+def feasible(asked: Question, nodes: Sequence[Node]) -> tuple[list[Node], Counter[str]]:
     """Give the nodes that may run the Pod, and how many were refused for which reason."""
     fitting: list[Node] = []
     refused: Counter[str] = Counter()
     for node in nodes:
-        reason = next(filter(None, (judge(pod, node, load) for judge in JUDGES)), "")
-        if reason:
-            refused[reason] += 1
+        reasons = next(filter(None, (judge(asked, node) for judge in JUDGES)), ())
+        if reasons:
+            refused.update(reasons)
         else:
             fitting.append(node)
     return fitting, refused

@@ -1,17 +1,26 @@
-"""How many Pods run where: what a choice of node is made from.
+"""Which Pods run where: what a choice of node is made from.
 
 Pure. Kept step by step as Pods come and go, and equal to what a count of all Pods would give (a test says so), so that
-scheduling one Pod costs the same in a cluster of ten Pods and of ten thousand.
+scheduling one Pod costs the same in a cluster of ten Pods and of ten thousand. A question about Pods of certain labels is counted
+when it is first asked and kept from then on.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Collection, Iterable
-from typing import Self
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Self, TypeVar
 
 from podwire.objects.core import Pod
 from podwire.workloads.kinds import controller_of
+from podwire.workloads.scheduler import terms
+from podwire.workloads.scheduler.resources import Amounts, requested
+from podwire.workloads.scheduler.terms import Namespaces, Term
+
+K = TypeVar("K")
+
+QUESTIONS = 128  # that are kept
 
 
 def group_of(pod: Pod) -> str:
@@ -37,11 +46,30 @@ def host_ports(pod: Pod) -> list[tuple[str, int]]:
     ]
 
 
+@dataclass
+class _Held:
+    """What one node has."""
+
+    pods: dict[str, Pod] = field(default_factory=dict)
+    groups: Counter[str] = field(default_factory=Counter)
+    ports: Counter[tuple[str, int]] = field(default_factory=Counter)
+    requests: Counter[str] = field(default_factory=Counter)
+
+
+_NOTHING = _Held()
+
+
+@dataclass
+class _Question:
+    term: Term  # of settled namespaces
+    on: Counter[str] = field(default_factory=Counter)
+
+
 class Load:
     def __init__(self) -> None:
-        self._nodes: Counter[str] = Counter()
-        self._groups: Counter[tuple[str, str]] = Counter()
-        self._ports: dict[str, Counter[tuple[str, int]]] = {}
+        self._nodes: dict[str, _Held] = {}
+        self._standing: dict[tuple[int, Term], Counter[str]] = {}  # terms of Pods that are there: weight (0: refuses), where
+        self._questions: OrderedDict[tuple[str, frozenset[str]], _Question] = OrderedDict()
 
     @classmethod
     def of(cls, pods: Iterable[Pod]) -> Self:
@@ -58,30 +86,81 @@ class Load:
 
     def add(self, pod: Pod, node: str, step: int = 1) -> None:
         """Count a Pod on a node (or, with -1, no longer)."""
-        self._nodes[node] += step
-        self._groups[node, group_of(pod)] += step
-        if not self._groups[node, group_of(pod)]:
-            del self._groups[node, group_of(pod)]
-        for protocol, number in host_ports(pod):
-            ports = self._ports.setdefault(node, Counter())
-            ports[protocol, number] += step
-            if not ports[protocol, number]:
-                del ports[protocol, number]
-            if not ports:
-                del self._ports[node]
+        held = self._nodes.setdefault(node, _Held())
+        if step > 0:
+            held.pods[pod.metadata.uid or pod.key] = pod
+        else:
+            held.pods.pop(pod.metadata.uid or pod.key, None)
+        _count(held.groups, group_of(pod), step)
+        for port in host_ports(pod):
+            _count(held.ports, port, step)
+        for name, amount in requested(pod).items():
+            _count(held.requests, name, step * amount)
+        if not held.pods:
+            del self._nodes[node]
+        for standing in _standing(pod):
+            where = self._standing.setdefault(standing, Counter())
+            _count(where, node, step)
+            if not where:
+                del self._standing[standing]
+        for question in self._questions.values():
+            if question.term.matches(pod, {}):
+                _count(question.on, node, step)
 
     def on_node(self, node: str) -> int:
-        return self._nodes[node]
+        return len(self._nodes.get(node, _NOTHING).pods)
 
     def of_group(self, node: str, group: str) -> int:
-        return self._groups[node, group]
+        return self._nodes.get(node, _NOTHING).groups[group]
 
     def host_ports(self, node: str) -> Collection[tuple[str, int]]:
-        return self._ports.get(node, ())
+        return self._nodes.get(node, _NOTHING).ports
+
+    def requests(self, node: str) -> Amounts:
+        return self._nodes.get(node, _NOTHING).requests
+
+    def matching(self, term: Term, known: Namespaces) -> Mapping[str, int]:
+        """Give how many Pods that the term looks at are on each node."""
+        scope = term.scope(known)
+        key = (term.key.partition("|")[2], scope)
+        question = self._questions.get(key)
+        if question is None:
+            settled = Term(term.key, term.topology, scope, None, term.labels)
+            question = self._questions[key] = _Question(settled)
+            for node, held in self._nodes.items():
+                if found := sum(settled.matches(pod, {}) for pod in held.pods.values()):
+                    question.on[node] = found
+            if len(self._questions) > QUESTIONS:
+                self._questions.popitem(last=False)
+        self._questions.move_to_end(key)
+        return question.on
+
+    def refusing(self) -> Iterator[tuple[Term, Mapping[str, int]]]:
+        """Give the terms by which Pods that are there refuse others, and on which nodes those Pods are."""
+        return ((term, where) for (weight, term), where in self._standing.items() if not weight)
+
+    def liking(self) -> Iterator[tuple[int, Term, Mapping[str, int]]]:
+        """Give what Pods that are there would like, with weights, and on which nodes those Pods are."""
+        return ((weight, term, where) for (weight, term), where in self._standing.items() if weight)
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Load):
             return NotImplemented
-        return +self._nodes == +other._nodes and self._groups == other._groups and self._ports == other._ports
+        return self._counted() == other._counted() and self._standing == other._standing
+
+    def _counted(self) -> dict[str, tuple[object, ...]]:
+        return {name: (held.pods.keys(), held.groups, held.ports, held.requests) for name, held in self._nodes.items()}
 
     __hash__ = None  # type: ignore[assignment]
+
+
+def _count(counter: Counter[K], key: K, step: int) -> None:
+    counter[key] += step
+    if not counter[key]:
+        del counter[key]
+
+
+def _standing(pod: Pod) -> list[tuple[int, Term]]:
+    if pod.spec.affinity is None:
+        return []
+    return [*((0, one) for one in terms.anti(pod)), *((weight, one) for weight, one in terms.preferred(pod) if weight)]
