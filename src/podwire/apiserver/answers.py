@@ -41,12 +41,19 @@ class Stream:
     content_type: bytes = b"application/json"
 
 
+class TooDeep(ValueError):
+    """A tree with more levels than can be written."""
+
+
 def encode(tree: Any) -> bytes:
-    """Give the canonical bytes: equal trees have equal bytes.
+    """Give the canonical bytes: equal trees have equal bytes. Raises TooDeep.
 
     The copy costs little and saves much: what orjson gives is cut from a larger piece of memory, whose rest is lost while the bytes live.
     """
-    return bytes(memoryview(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)))
+    try:
+        return bytes(memoryview(orjson.dumps(tree, option=orjson.OPT_SORT_KEYS)))
+    except TypeError as error:  # values come from JSON: nothing else can be wrong with them
+        raise TooDeep(str(error)) from None
 
 
 def decode(value: bytes) -> Tree:

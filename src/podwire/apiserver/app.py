@@ -19,7 +19,7 @@ from typing import Any
 import orjson
 
 from podwire.apiserver import authentication, authorization, discovery, openapi, requests, status, verbs
-from podwire.apiserver.answers import Answer, Stream, answer
+from podwire.apiserver.answers import Answer, Stream, TooDeep, answer
 from podwire.apiserver.api import Api
 from podwire.apiserver.authentication import ANONYMOUS, Tokens, User
 from podwire.apiserver.bodies import LIMIT
@@ -79,6 +79,8 @@ class Application:
         except Unwritable as error:
             _LOG.error("%s %s: %s", scope["method"], scope["path"], error)
             found = _refusal(status.internal(str(error)))
+        except (TooDeep, RecursionError):
+            found = _refusal(status.bad_request("the object is nested too deeply"))
         except _Gone:
             return
         except Exception as error:

@@ -9,6 +9,7 @@ Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from itertools import islice
 from typing import Any
@@ -21,7 +22,7 @@ from podwire.apiserver.answers import Answer, Tree, decode, encode
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.ownership import LAST_APPLIED, Owner
-from podwire.apiserver.requests import YAML, Request
+from podwire.apiserver.requests import JSON, YAML, Request
 from podwire.apiserver.schema import prune_and_check
 from podwire.apiserver.validation import Path, required
 
@@ -74,13 +75,12 @@ def _check_options(request: Request) -> None:
 
 def _read(request: Request) -> Tree:
     """Read a configuration, which is YAML or, as most clients have it, JSON. Raises Failure (400)."""
-    body = request.body
-    if body.lstrip().startswith(b"{"):
-        try:
-            return decode(body)
-        except orjson.JSONDecodeError:
-            pass
-    found = bodies.READERS[YAML](body)
+    found: Any = None
+    if request.body.lstrip().startswith(b"{"):
+        with contextlib.suppress(status.Failure):  # YAML may look like it
+            found = bodies.READERS[JSON](request.body)
+    if found is None:
+        found = bodies.READERS[YAML](request.body)
     if not isinstance(found, dict):
         raise status.bad_request("error decoding YAML: the configuration is no object")
     return found
@@ -122,7 +122,7 @@ def _check_fit(request: Request, kind: Kind, config: Tree) -> None:
 
 def _shaped(request: Request, kind: Kind, config: Tree) -> Tree:
     """Bring a configuration into its kind's shape, with the nulls and empty objects that it says: they are fields. Raises Failure (400)."""
-    shaped: Tree = orjson.loads(orjson.dumps(config))
+    shaped = decode(encode(config))
     bodies.check_schema(request, kind, shaped)
     _put_back(config, shaped)
     return shaped

@@ -19,14 +19,21 @@ from podwire.apiserver.schema import Mistyped, prune_and_check, strict_message
 
 LIMIT = 3 * 1024 * 1024  # bytes: as upstream, so that what fits here fits there
 _FIELD_VALIDATION = ("", "Ignore", "Warn", "Strict")
+_WRITABLE_LEVELS = 250
 _WARNINGS = 50  # headers have an end
 
 
 def _json(body: bytes) -> Any:
     try:
-        return orjson.loads(body)
+        found = orjson.loads(body)
+        # More can be read than can be written again.
+        if body.count(b"{") + body.count(b"[") > _WRITABLE_LEVELS:
+            orjson.dumps(found)
     except orjson.JSONDecodeError as error:
         raise status.bad_request(f"the object provided is unrecognized (must be of type JSON): {error}") from None
+    except TypeError:
+        raise status.bad_request("the object provided is nested too deeply") from None
+    return found
 
 
 def _yaml(body: bytes) -> Any:

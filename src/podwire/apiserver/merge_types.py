@@ -76,8 +76,18 @@ class Type:
 
 
 LEAF = Type("leaf")
-UNTYPED = Type("map")  # an object of which nothing is known: its keys are owned one by one
-UNTYPED.element = UNTYPED
+_UNTYPED_LEVELS = 30  # what lies deeper is one value
+
+
+def _untyped() -> Type:
+    """An object of which nothing is known: its keys are owned one by one."""
+    found = LEAF
+    for _ in range(_UNTYPED_LEVELS):
+        found = Type("map", found)
+    return found
+
+
+UNTYPED = _untyped()
 
 
 def _fields_of(struct: Type) -> dict[str, Type]:

@@ -36,8 +36,11 @@ class PatchError(Exception):
 
 
 def copied(tree: Any) -> Any:
-    """Copy a plain tree; by way of bytes, which is faster than by way of its nodes."""
-    return orjson.loads(orjson.dumps(tree))
+    """Copy a plain tree; by way of bytes, which is faster than by way of its nodes. Raises PatchError."""
+    try:
+        return orjson.loads(orjson.dumps(tree))
+    except TypeError:
+        raise PatchError("the object is nested too deeply", 400) from None
 
 
 def strategic_merge_patch(kind: Kind, tree: Tree, patch: Any) -> Tree:

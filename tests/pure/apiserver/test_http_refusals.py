@@ -204,3 +204,23 @@ def test_who_may_can_be_taken_for_another(call: Any) -> None:
     assert refused.tree["message"].startswith(
         'users "ann" is forbidden: User "system:podwire:controllers" cannot impersonate resource "users"'
     )
+
+
+@pytest.mark.parametrize("depth", [200, 300, 900, 5000])
+@pytest.mark.parametrize("where", ["data", "metadata", "deep"])
+def test_objects_that_are_nested_deeply(call: Any, namespace: str, depth: int, where: str) -> None:
+    """Told to be wrong or too deep, by every way of writing; never an error of the server's own."""
+    path = f"/api/v1/namespaces/{namespace}/configmaps"
+    nested = b'{"a":' * depth + b"1" + b"}" * depth
+    body = b'{"apiVersion":"v1","kind":"ConfigMap","metadata":{"name":"a"},"%b":%b}' % (where.encode(), nested)
+    made = b'{"apiVersion":"apiextensions.k8s.io/v1","kind":"CustomResourceDefinition","metadata":{"name":"a.b"},"spec":%b}' % nested
+    for method, target, sent, media in (
+        ("POST", path, body, "application/json"),
+        ("PATCH", path + "/a?fieldManager=m", body, "application/apply-patch+yaml"),
+        ("PATCH", path + "/kube-root-ca.crt", body, "application/merge-patch+json"),
+        ("PATCH", path + "/kube-root-ca.crt", body, "application/strategic-merge-patch+json"),
+        ("POST", "/apis/apiextensions.k8s.io/v1/customresourcedefinitions", made, "application/json"),
+    ):
+        got = call(method, target, sent, content_type=media)
+        assert got.status < 500 or "field not declared in schema" in got.tree["message"], got
+        call("DELETE", path + "/a")
