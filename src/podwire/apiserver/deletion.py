@@ -47,7 +47,11 @@ class Options:
 
 def options(request: Request) -> Options:
     """Read the options from the body, else from the query. Raises Failure (400, 415)."""
-    tree: Tree = bodies.tree(request) if request.body.strip() else {}
+    return read_options(request, bodies.tree(request) if request.body.strip() else {})
+
+
+def read_options(request: Request, tree: Tree) -> Options:
+    """Read the options from a DeleteOptions object; what it leaves out, from the query. Raises Failure (400)."""
     grace: Any = tree.get("gracePeriodSeconds")
     if grace is None and "gracePeriodSeconds" in request.query:
         grace = request.number("gracePeriodSeconds")
@@ -82,7 +86,7 @@ async def delete(api: Api, request: Request, kind: Kind) -> Answer:
     tree = latest_tree(api, kind, target.namespace, target.name)
     if tree is None:
         raise status.not_found(kind, target.name)
-    _check(kind, tree, wanted)
+    check(kind, tree, wanted)
     marked = mark(api, kind, tree, wanted)
     gone = is_finished(kind, tree)
     if not wanted.dry_run:
@@ -110,7 +114,7 @@ async def delete_collection(api: Api, request: Request, kind: Kind) -> Answer:
             if latest is None:
                 continue
             tree = decode(latest.value)
-            _check(kind, tree, wanted)
+            check(kind, tree, wanted)
             if (mark(api, kind, tree, wanted) or is_finished(kind, tree)) and not wanted.dry_run:
                 _take(transaction, kind, tree)
             deleted.append(tree)
@@ -127,7 +131,7 @@ def _take(transaction: Transaction, kind: Kind, tree: Tree) -> None:
         put(transaction, kind, tree)
 
 
-def _check(kind: Kind, tree: Tree, wanted: Options) -> None:
+def check(kind: Kind, tree: Tree, wanted: Options) -> None:
     """Refuse what was asked for another object or another state, or may not be. Raises Failure (403, 409)."""
     metadata = tree["metadata"]
     name = metadata["name"]

@@ -1,4 +1,6 @@
-"""Subresources with a body of their own: scale, binding, finalize. (``status`` is a write of the object itself: ``writing.py``.)
+"""Subresources with a body of their own: scale, binding, finalize, and where eviction (``eviction.py``) is found.
+
+``status`` is a write of the object itself: ``writing.py``.
 
 Source: https://kubernetes.io/docs/reference/kubernetes-api/
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
-from podwire.apiserver import applying, bodies, keys, status, writing
+from podwire.apiserver import applying, bodies, eviction, keys, status, writing
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.kind import Kind
@@ -173,5 +175,6 @@ HANDLERS: dict[tuple[str, str, str], Handler] = {
     ("scale", "update", ""): update_scale,
     ("scale", "patch", ""): patch_scale,
     ("binding", "create", "pods"): bind,
+    ("eviction", "create", "pods"): eviction.evict,
     ("finalize", "update", "namespaces"): finalize,
 }

@@ -11,6 +11,7 @@ from podwire.daemon.context import Context
 from podwire.workloads.accounts.controller import Accounts
 from podwire.workloads.daemonsets.controller import DaemonSets
 from podwire.workloads.deployments.controller import Deployments
+from podwire.workloads.disruption.controller import DisruptionBudgets
 from podwire.workloads.endpoints.controller import EndpointControllers
 from podwire.workloads.garbage.controller import Garbage
 from podwire.workloads.namespaces.controller import Namespaces
@@ -28,6 +29,7 @@ CONTROLLERS = (
     StatefulSets,
     Scheduler,
     EndpointControllers,
+    DisruptionBudgets,
     Nodes,
     Namespaces,
     Garbage,

@@ -1,4 +1,4 @@
-"""DaemonSets, StatefulSets and ReplicationControllers against a real API server, with nodes that only say that their Pods run."""
+"""DaemonSets, StatefulSets, ReplicationControllers and budgets against a real API server, with nodes that only say that their Pods run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 import running_apiserver
 from podwire.client.api import Client
+from podwire.client.errors import ApiError
 from podwire.client.informer import Informer
 from podwire.objects.core import Pod
 from podwire.objects.resources import (
@@ -19,6 +20,7 @@ from podwire.objects.resources import (
     DAEMON_SETS,
     EVENTS,
     NODES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     REPLICATION_CONTROLLERS,
     STATEFUL_SETS,
@@ -159,3 +161,30 @@ async def test_a_replication_controller_has_its_pods(server: running_apiserver.A
         await until(lambda: at(1))
         owners = {(one.api_version, one.kind) for pod in await client.list(PODS, where) for one in pod.metadata.owner_references}
         assert owners == {("v1", "ReplicationController")}
+
+
+async def test_a_budget_lets_one_go_at_a_time(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, kubelet):
+        where = await namespace(client, "budgets")
+        await client.create(STATEFUL_SETS, workload(replicas=3, serviceName="web", podManagementPolicy="Parallel"), where)
+        spec = {"maxUnavailable": 1, "selector": {"matchLabels": {"app": "web"}}}
+        await client.create(POD_DISRUPTION_BUDGETS, {"metadata": {"name": "web"}, "spec": spec}, where)
+
+        async def allows(number: int) -> bool:
+            state = (await client.get(POD_DISRUPTION_BUDGETS, "web", where)).status
+            return (state.expected_pods, state.disruptions_allowed) == (3, number)
+
+        await until(lambda: allows(1))
+        kubelet.silent = {"n1", "n2", "n3"}
+        eviction = {"apiVersion": "policy/v1", "kind": "Eviction", "metadata": {"name": "web-0", "namespace": where}}
+        await client.create_subresource(PODS, "web-0", where, "eviction", eviction)
+        with pytest.raises(ApiError) as refused:
+            await client.create_subresource(PODS, "web-1", where, "eviction", {**eviction, "metadata": {"name": "web-1"}})
+        assert refused.value.status == 429
+        assert refused.value.message == "Cannot evict pod as it would violate the pod's disruption budget."
+        assert "needs 2 healthy pods and has" in str(refused.value.body)
+        await until(lambda: allows(0))
+        kubelet.silent = set()
+        for pod in await client.list(PODS, where):
+            await client.patch(PODS, pod.name, where, {"metadata": {"labels": {"seen": "yes"}}})
+        await until(lambda: allows(1))

@@ -1,0 +1,1 @@
+"""PodDisruptionBudgets: how many Pods may go at the same time."""
