@@ -83,7 +83,7 @@ def config_map(name: str, stamp: str = "") -> bytes:
 
 def service(name: str) -> bytes:
     """A Service with the annotations that people put on theirs, filled up to 2.5 KB stored."""
-    notes = {f"shop.example/note-{number}": "who looks after it, and where to read more about it: " + "x" * 180 for number in range(4)}
+    notes = {f"shop.example/note-{number}": "who looks after it, and where to read more about it: " + "x" * 180 for number in range(5)}
     ports = [{"name": f"p{port}", "port": port} for port in (80, 443)]
     return orjson.dumps(
         {

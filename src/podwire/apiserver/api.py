@@ -6,7 +6,6 @@ Here: the parts and the few steps that all verbs share. Not here: any verb, HTTP
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -81,7 +80,8 @@ class Api:
 
 def fresh_uid() -> str:
     """Make a UUID of version 4. It has to be unique, not unguessable, and the system's own random bytes cost more than all else here."""
-    return str(uuid.UUID(int=random.getrandbits(128), version=4))
+    digits = f"{random.getrandbits(128):032x}"
+    return f"{digits[:8]}-{digits[8:12]}-4{digits[13:16]}-{'89ab'[int(digits[16], 16) & 3]}{digits[17:20]}-{digits[20:]}"
 
 
 def generated_name(prefix: str) -> str:

@@ -267,7 +267,7 @@ async def _store(api: Api, request: Request, kind: Kind, tree: Tree, grant: Gran
     except BaseException:
         grant.abandon()
         raise
-    await asyncio.shield(written)
+    await written
     return shapes.one(api, request, kind, value, code)
 
 

@@ -7,7 +7,10 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/p
 
 from __future__ import annotations
 
+import functools
 from typing import Any
+
+import orjson
 
 from podwire.apiserver import quantity
 from podwire.apiserver.kind import Tree
@@ -141,9 +144,14 @@ def qos_class(spec: Tree) -> str:
 
     Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/
     """
+    containers = [*spec.get("initContainers", ()), *spec.get("containers", ())]
+    return _class_of(orjson.dumps([container.get("resources", {}) for container in containers]))
+
+
+@functools.lru_cache(maxsize=512)  # Pods of one template ask for the same
+def _class_of(wanted: bytes) -> str:
     guaranteed, any_set = True, False
-    for container in [*spec.get("initContainers", ()), *spec.get("containers", ())]:
-        resources = container.get("resources", {})
+    for resources in orjson.loads(wanted):
         requests, limits = _compute(resources.get("requests")), _compute(resources.get("limits"))
         any_set = any_set or bool(requests) or bool(limits)
         if set(limits) != {"cpu", "memory"} or any(requests.get(key, limits[key]) != limits[key] for key in limits):
