@@ -51,7 +51,10 @@ async def apply_scale(api: Api, request: Request, kind: Kind) -> Answer:
     _check_options(request)
     scale = _read(request)
     _check_head(request, scale, "Scale", "autoscaling/v1", request.target.name)
-    replicas = (scale.get("spec") or {}).get("replicas")
+    spec = scale.get("spec") or {}
+    if not isinstance(spec, dict) or type(spec.get("replicas", 0)) is not int:
+        raise status.bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas is not a whole number')
+    replicas = spec.get("replicas", 0)
     config = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": _names(scale), "spec": {"replicas": replicas}}
     config = _shaped(request, kind, config)
     old = latest_tree(api, kind, request.target.namespace, request.target.name)

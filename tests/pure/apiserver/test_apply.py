@@ -10,7 +10,7 @@ from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
 from podwire.apiserver import managed_fields, ownership
-from podwire.apiserver.apply import Comparison, compare, faults, fields_of, merge, without
+from podwire.apiserver.apply import Comparison, compare, faults, fields_of, merge, with_parents, without
 from podwire.apiserver.managed_fields import Fields, canonical, difference, intersection, paths, union
 from podwire.apiserver.merge_types import of_kind
 from podwire.apiserver.ownership import Conflicts, Owner
@@ -358,3 +358,20 @@ def test_nothing_is_changed_in_place(live: Tree, config: Tree) -> None:
     applied(tree, entries, config, force=True)
     ownership.updated(DEPLOYMENT, entries, tree, config, ANN)
     assert (repr((live, config)), repr((tree, entries))) == (said, noted)
+
+
+@given(_configs, _configs)
+@settings(max_examples=200)
+def test_what_is_forced_stands_and_all_else_is_left_alone(live: Tree, config: Tree) -> None:
+    tree, entries = applied({}, [], live, BOB)
+    more, both = applied(tree, entries, config, force=True)
+    stands = compare(DEPLOYMENT, config, more)
+    assert (stands.removed, stands.modified) == ({}, {})
+    touched = compare(DEPLOYMENT, tree, more)
+    assert set(text(touched.changed)) <= set(text(with_parents(DEPLOYMENT, fields_of(DEPLOYMENT, config))))
+    assert touched.removed == {}
+    # Each field is somebody's, and what changed is no longer the other's.
+    everybody = union(*(entry["fieldsV1"] for entry in both)) if len(both) == 2 else both[0]["fieldsV1"] if both else {}
+    assert set(text(fields_of(DEPLOYMENT, more))) <= set(text(everybody))
+    others = next((entry["fieldsV1"] for entry in both if entry["manager"] == "bob"), {})
+    assert intersection(others, touched.changed) == {}

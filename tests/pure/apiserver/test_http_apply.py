@@ -142,6 +142,9 @@ def test_status_and_scale_are_subresources(apply: Any, call: Any, namespace: str
     assert 'conflict with "hpa" with subresource "scale" using apps/v1: .spec.replicas' in refused.tree["message"]
     assert apply(where + "/scale", scale, "kit").tree["spec"]["replicas"] == 5
     assert owners(call("GET", where).tree)[("kit", "Apply", "scale")] == [".spec.replicas"]
+    for wrong in ({"spec": 5}, {"spec": {"replicas": "x"}}, {"spec": {"replicas": True}}, {"kind": "Deployment"}, {"metadata": {"uid": 5}}):
+        assert apply(where + "/scale", scale | wrong, "kit").status == 400
+    assert apply(where + "/scale", scale | {"spec": {"replicas": -1}}, "kit", "&force=1").status == 422
     # The status is no part of the object's own configuration.
     assert apply(where, deployment() | {"status": {"replicas": 7}}).tree["status"]["replicas"] == 2
 
@@ -234,10 +237,18 @@ def test_more_that_is_refused(apply: Any, call: Any, namespace: str) -> None:
     assert "fieldManager: Too long" in call("POST", config_maps(namespace) + "?fieldManager=" + "m" * 129, config_map("d")).tree["message"]
 
 
-def test_who_may_not_create_may_not_apply_into_being(call: Any, apply: Any) -> None:
+def test_a_user_who_may_not_patch_may_not_apply(call: Any) -> None:
     node = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "p"}, "status": {"phase": "Running"}}
-    got = call("PATCH", "/api/v1/namespaces/default/pods/p/status?fieldManager=m", node, content_type=APPLY, identity=NODE)
-    assert got.status == 403
+    for path in ("/api/v1/namespaces/default/pods/p/status", "/api/v1/namespaces/default/pods/p"):
+        assert call("PATCH", path + "?fieldManager=m", node, content_type=APPLY, identity=NODE).status == 403
+
+
+@pytest.mark.parametrize(
+    "body", [b"", b"null", b"7", b'"x"', b"[]", b"{}", b'{"apiVersion":[]}', b"{1: 2}", b"\xff\xfe", b"a: &a [*a]", b"{a: 1"]
+)
+def test_bodies_that_are_nothing(call: Any, namespace: str, body: bytes) -> None:
+    got = call("PATCH", config_maps(namespace, "c") + "?fieldManager=m", body, content_type=APPLY)
+    assert (got.status, got.tree["kind"]) == (400, "Status")
 
 
 def test_the_manager_is_named_by_the_client(call: Any, namespace: str) -> None:
