@@ -14,6 +14,7 @@ from podwire.workloads.deployments.controller import Deployments
 from podwire.workloads.disruption.controller import DisruptionBudgets
 from podwire.workloads.endpoints.controller import EndpointControllers
 from podwire.workloads.garbage.controller import Garbage
+from podwire.workloads.mirroring.controller import Mirroring
 from podwire.workloads.namespaces.controller import Namespaces
 from podwire.workloads.nodes.controller import Nodes
 from podwire.workloads.replicasets.controller import ReplicaSets, ReplicationControllers
@@ -29,6 +30,7 @@ CONTROLLERS = (
     StatefulSets,
     Scheduler,
     EndpointControllers,
+    Mirroring,
     DisruptionBudgets,
     Nodes,
     Namespaces,

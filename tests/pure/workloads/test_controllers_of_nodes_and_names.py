@@ -18,11 +18,14 @@ from podwire.objects.core import Pod
 from podwire.objects.resources import (
     CONTROLLER_REVISIONS,
     DAEMON_SETS,
+    ENDPOINT_SLICES,
+    ENDPOINTS,
     EVENTS,
     NODES,
     POD_DISRUPTION_BUDGETS,
     PODS,
     REPLICATION_CONTROLLERS,
+    SERVICES,
     STATEFUL_SETS,
 )
 from running_controllers import cluster, namespace, until
@@ -188,3 +191,29 @@ async def test_a_budget_lets_one_go_at_a_time(server: running_apiserver.ApiServe
         for pod in await client.list(PODS, where):
             await client.patch(PODS, pod.name, where, {"metadata": {"labels": {"seen": "yes"}}})
         await until(lambda: allows(1))
+
+
+async def test_endpoints_that_somebody_writes_are_mirrored(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where = await namespace(client, "mirrored")
+        await client.create(SERVICES, {"metadata": {"name": "outside"}, "spec": {"ports": [{"port": 80}]}}, where)
+        subset = {"addresses": [{"ip": "192.0.2.7"}], "ports": [{"port": 8080}]}
+        await client.create(ENDPOINTS, {"metadata": {"name": "outside"}, "subsets": [subset]}, where)
+
+        async def mirrored() -> list[str]:
+            found = await client.list(ENDPOINT_SLICES, where)
+            return [address for one in found for endpoint in one.endpoints for address in endpoint.addresses]
+
+        assert await until(mirrored) == ["192.0.2.7"]
+        await client.patch(ENDPOINTS, "outside", where, {"subsets": [subset | {"addresses": [{"ip": "192.0.2.8"}]}]})
+
+        async def followed() -> bool:
+            return await mirrored() == ["192.0.2.8"]
+
+        await until(followed)
+        await client.delete(ENDPOINTS, "outside", where)
+
+        async def gone() -> bool:
+            return not await client.list(ENDPOINT_SLICES, where)
+
+        await until(gone)

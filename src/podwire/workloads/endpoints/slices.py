@@ -7,7 +7,7 @@ so nothing is written that did not change.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -33,6 +33,16 @@ class Plan:
     delete: tuple[EndpointSlice, ...] = ()
 
 
+@dataclass(frozen=True)
+class Source:
+    """What slices are made from: a Service, or an Endpoints object. ``owner``: its reference."""
+
+    name: str
+    namespace: str
+    labels: dict[str, str]
+    owner: Tree
+
+
 def decide(service: Service, wanted: Iterable[Member], have: Iterable[EndpointSlice], trigger: str) -> Plan:
     """``have`` are the slices that this controller made for the Service; ``trigger`` goes into an annotation of what is written."""
     by_group: dict[Group, list[Endpoint]] = {(family, ()): [] for family in service.spec.ip_families or ("IPv4",)}
@@ -41,23 +51,29 @@ def decide(service: Service, wanted: Iterable[Member], have: Iterable[EndpointSl
     for family in service.spec.ip_families or ("IPv4",):
         if any(group[0] == family and endpoints for group, endpoints in by_group.items()) and not by_group[family, ()]:
             del by_group[family, ()]  # no placeholder where there are endpoints
+    source = Source(service.name, service.namespace, _labels(service), owned_by(SERVICES, service.metadata))
+    return deal_out(source, by_group, have, trigger)
+
+
+def deal_out(source: Source, by_group: Mapping[Group, Sequence[Endpoint]], have: Iterable[EndpointSlice], trigger: str) -> Plan:
+    """Deal endpoints out to slices; a group without endpoints keeps or gets one empty slice."""
     slices: dict[Group, list[EndpointSlice]] = {}
     for one in sorted(have, key=lambda value: value.name):
         slices.setdefault((one.address_type, one.ports), []).append(one)
     create: list[EndpointSlice] = []
     update: list[EndpointSlice] = []
     delete = [one for group, ones in slices.items() if group not in by_group for one in ones]
-    meta = _labels(service)
+    labels = source.labels
     for group, endpoints in by_group.items():
         made, changed, gone = _deal(endpoints, slices.get(group, []), keep_one=not endpoints)
-        create += [_new(service, group, content, meta, trigger) for content in made]
-        update += [_renewed(one, content, meta, trigger) for one, content in changed]
+        create += [_new(source, group, content, trigger) for content in made]
+        update += [_renewed(one, content, labels, trigger) for one, content in changed]
         delete += gone
         touched = {one.name for one, _ in changed} | {one.name for one in gone}
         update += [
-            _renewed(one, one.endpoints, meta, "")
+            _renewed(one, one.endpoints, labels, "")
             for one in slices.get(group, [])
-            if one.name not in touched and one.metadata.labels != meta
+            if one.name not in touched and one.metadata.labels != labels
         ]
     return Plan(tuple(create), tuple(update), tuple(delete))
 
@@ -101,14 +117,13 @@ def _labels(service: Service) -> dict[str, str]:
     return labels
 
 
-def _new(service: Service, group: Group, endpoints: Sequence[Endpoint], labels: dict[str, str], trigger: str) -> EndpointSlice:
-    owner = owned_by(SERVICES, service.metadata)
+def _new(source: Source, group: Group, endpoints: Sequence[Endpoint], trigger: str) -> EndpointSlice:
     meta = {
-        "generateName": f"{service.name}-",
-        "namespace": service.namespace,
-        "labels": labels,
+        "generateName": f"{source.name}-",
+        "namespace": source.namespace,
+        "labels": source.labels,
         "annotations": {TRIGGER: trigger} if trigger else {},
-        "ownerReferences": [owner],
+        "ownerReferences": [source.owner],
     }
     bare = codec.convert(EndpointSlice, {"metadata": meta, "addressType": group[0]})
     return msgspec.structs.replace(bare, ports=group[1], endpoints=tuple(endpoints))

@@ -1,0 +1,1 @@
+"""Endpoints that people write, mirrored to EndpointSlices."""
