@@ -12,6 +12,7 @@ from typing import Any
 
 from podwire.apiserver import quantity
 from podwire.apiserver.kind import Tree
+from podwire.apiserver.kinds.volume_source_validation import relative_path_errors
 from podwire.apiserver.validation import FieldError, Path, data_key, duplicate, forbidden, invalid, not_found, required
 from podwire.apiserver.validation_values import (
     amount_errors,
@@ -23,6 +24,7 @@ from podwire.apiserver.validation_values import (
     port_or_name_errors,
 )
 
+_MOST_ID = 2**31 - 1
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _is_variable = re.compile(r"[ -<>-~]+").fullmatch
 _VARIABLE_TEXT = "a valid environment variable name must consist only of printable ASCII characters other than '='"
@@ -45,6 +47,8 @@ def container_errors(container: Tree, volumes: set[str], names: set[str], path: 
     errors += _ports(container.get("ports", ()), path / "ports") + _environment(container, path)
     errors += _mounts(container.get("volumeMounts", ()), volumes, path / "volumeMounts")
     errors += _resources(container.get("resources", {}), path / "resources")
+    if "securityContext" in container:
+        errors += _security(container["securityContext"], path / "securityContext")
     for key in ("livenessProbe", "readinessProbe", "startupProbe"):
         if key in container:
             errors += _probe(container[key], path / key, once=key != "readinessProbe")
@@ -126,6 +130,22 @@ def _mounts(mounts: Any, volumes: set[str], path: Path) -> list[FieldError]:
         elif place in places:
             errors.append(invalid(where / "mountPath", place, "must be unique"))
         places.add(place)
+        for key in ("subPath", "subPathExpr"):
+            errors += relative_path_errors(mount.get(key, ""), where / key)
+        if mount.get("subPath") and mount.get("subPathExpr"):
+            errors.append(invalid(where / "subPathExpr", mount["subPathExpr"], "subPathExpr and subPath are mutually exclusive"))
+    return errors
+
+
+def _security(context: Tree, path: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for key in ("runAsUser", "runAsGroup"):
+        number = context.get(key)
+        if number is not None and not 0 <= number <= _MOST_ID:
+            errors.append(invalid(path / key, number, f"must be between 0 and {_MOST_ID}, inclusive"))
+    if context.get("allowPrivilegeEscalation") is False and context.get("privileged"):
+        text = "cannot set `allowPrivilegeEscalation` to false and `privileged` to true"
+        errors.append(invalid(path / "allowPrivilegeEscalation", False, text))
     return errors
 
 

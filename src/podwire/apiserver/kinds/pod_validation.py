@@ -10,7 +10,9 @@ from __future__ import annotations
 import orjson
 
 from podwire.apiserver.kind import Tree
+from podwire.apiserver.kinds.affinity_validation import affinity_errors
 from podwire.apiserver.kinds.container_validation import container_errors
+from podwire.apiserver.kinds.volume_source_validation import source_errors
 from podwire.apiserver.validation import (
     FieldError,
     Path,
@@ -39,6 +41,8 @@ def validate_pod(tree: Tree, old: Tree | None) -> list[FieldError]:
     """Give every error of a Pod."""
     spec = tree.get("spec", {})
     if old is None:
+        if "ephemeralContainers" in spec:
+            return [*spec_errors(spec, _SPEC), forbidden(_SPEC / "ephemeralContainers", "cannot be set on create")]
         value = orjson.dumps(spec)
         if value in _right:
             return []
@@ -56,7 +60,11 @@ def template_errors(template: Tree, path: Path) -> list[FieldError]:
     metadata = template.get("metadata", {})
     errors = label_errors(metadata.get("labels", {}), path / "metadata" / "labels")
     errors += annotation_errors(metadata.get("annotations", {}), path / "metadata" / "annotations")
-    return errors + spec_errors(template.get("spec", {}), path / "spec")
+    spec = template.get("spec", {})
+    errors += spec_errors(spec, path / "spec")
+    if "ephemeralContainers" in spec:
+        errors.append(forbidden(path / "spec" / "ephemeralContainers", "ephemeral containers not allowed in pod template"))
+    return errors
 
 
 def spec_errors(spec: Tree, path: Path) -> list[FieldError]:
@@ -68,6 +76,8 @@ def spec_errors(spec: Tree, path: Path) -> list[FieldError]:
     for key in ("initContainers", "containers", "ephemeralContainers"):
         for index, container in enumerate(spec.get(key, ())):
             errors += container_errors(container, volumes, names, path / key @ index)
+            if key == "initContainers" and container.get("restartPolicy") != "Always":
+                errors += _not_before_others(container, path / key @ index)
     errors += one_of(spec.get("restartPolicy", ""), ("Always", "Never", "OnFailure"), path / "restartPolicy")
     errors += one_of(spec.get("dnsPolicy", ""), _DNS, path / "dnsPolicy")
     errors += label_errors(spec.get("nodeSelector", {}), path / "nodeSelector")
@@ -84,6 +94,12 @@ def spec_errors(spec: Tree, path: Path) -> list[FieldError]:
     return errors + _network(spec, path) + _tolerations(spec, path / "tolerations") + _scheduling(spec, path)
 
 
+def _not_before_others(container: Tree, path: Path) -> list[FieldError]:
+    """What a container may not have that ends before the others begin."""
+    keys = ("lifecycle", "livenessProbe", "readinessProbe", "startupProbe")
+    return [forbidden(path / key, "may not be set for init containers without restartPolicy=Always") for key in keys if key in container]
+
+
 def _volumes(spec: Tree, path: Path) -> tuple[set[str], list[FieldError]]:
     names: set[str] = set()
     errors: list[FieldError] = []
@@ -97,6 +113,7 @@ def _volumes(spec: Tree, path: Path) -> tuple[set[str], list[FieldError]]:
         if not kinds:
             errors.append(required(where, "must specify a volume type"))
         errors += [forbidden(where / key, "may not specify more than 1 volume type") for key in kinds[1:]]
+        errors += source_errors(volume, where)
     return names, errors
 
 
@@ -145,7 +162,7 @@ def _tolerations(spec: Tree, path: Path) -> list[FieldError]:
 
 
 def _scheduling(spec: Tree, path: Path) -> list[FieldError]:
-    errors: list[FieldError] = []
+    errors = affinity_errors(spec["affinity"], path / "affinity") if "affinity" in spec else []
     for index, spread in enumerate(spec.get("topologySpreadConstraints", ())):
         where = path / "topologySpreadConstraints" @ index
         if spread.get("maxSkew", 0) <= 0:
