@@ -3,7 +3,7 @@ SHELL := /bin/bash
 PYTHON ?= $(shell for p in /usr/bin/python3 python3; do command -v $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: help setup demo test lint bench clean
+.PHONY: help setup demo test controls lint bench clean
 help:
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -15,6 +15,9 @@ lint: setup   ## ruff, format, mypy --strict, import contracts
 
 test: setup   ## all tests
 	@$(BIN)/pytest --durations=20
+
+controls: setup  ## the packet tests of Services with the tables under test taken away: each must fail
+	@PODWIRE_CONTROLS=1 $(BIN)/pytest -q tests/kernel/services
 
 demo: setup   ## the main job: a cluster, the page's example, packets (DOWN=1 removes everything afterwards)
 	@tools/demo

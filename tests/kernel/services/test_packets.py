@@ -6,7 +6,7 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from kernel.services.wires import Wires, ask, spread
+from kernel.services.wires import CONTROLS, Wires, ask, spread
 from podwire import nft
 from podwire.daemon.config import AgentConfig
 from podwire.linux import namespaces
@@ -14,13 +14,16 @@ from podwire.linux.network import Network
 from podwire.nft.datatypes import HOST
 from podwire.services import desired, routes
 from podwire.services.agent import masquerade_pods
-from podwire.services.layout import IPV4
+from podwire.services.layout import IPV4, Family
 from podwire.services.tables import Tables
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
 from podwire.views.topology import Place
 
 CONFIG = AgentConfig(
-    pod_ranges=("10.4.0.0/14",), service_ranges=("10.8.0.0/20",), node_ranges=("10.128.0.0/20",), control_range="10.127.0.0/28"
+    pod_ranges=("10.4.0.0/14", "fd00:10:4::/56"),
+    service_ranges=("10.8.0.0/20", "fd00:10:8::/108"),
+    node_ranges=("10.128.0.0/20", "fd00:10:128::/64"),
+    control_range="10.127.0.0/28",
 )
 IP, PORT, NODE_PORT, VIP = "10.8.0.20", 80, 30080, "203.0.113.7"
 ENDPOINTS = (("10.4.1.2", 1), ("10.4.1.3", 1), ("10.4.2.2", 2))
@@ -37,8 +40,8 @@ def service(
 class Proxies:
     """The tables of both nodes, without an API: what the agent calls."""
 
-    def __init__(self, wires: Wires, *services: ServiceFrontends) -> None:
-        self.wires = wires
+    def __init__(self, wires: Wires, *services: ServiceFrontends, family: Family = IPV4, node_port_ranges: tuple[str, ...] = ()) -> None:
+        self.wires, self.family, self.node_port_ranges = wires, family, node_port_ranges
         self.tables = {which: self._tables(which) for which in wires.nodes}
         for tables in self.tables.values():
             for _ in tables.start({}):
@@ -46,11 +49,16 @@ class Proxies:
         self.put(*services)
 
     def _tables(self, which: int) -> Tables:
-        return Tables(IPV4, f"node-{which}", CONFIG.pod_ranges, CONFIG.service_ranges, self.wires.nodes[which].fd)
+        ranges, node = (CONFIG.pod_ranges, CONFIG.service_ranges), f"node-{which}"
+        return Tables(self.family, node, *ranges, self.wires.nodes[which].fd, node_port_ranges=self.node_port_ranges)
 
     def put(self, *services: ServiceFrontends, gone: tuple[str, ...] = ()) -> None:
         for which, tables in self.tables.items():
-            changes: dict[str, desired.ServiceProgram | None] = {s.key: desired.program(s, Place(f"node-{which}")) for s in services}
+            place = Place(f"node-{which}", f"zone-{which}")
+            changes: dict[str, desired.ServiceProgram | None] = {s.key: desired.program(s, place, self.family.number) for s in services}
+            if CONTROLS:
+                tables.remove()
+                continue
             tables.update(changes | dict.fromkeys(gone))
             tables.expire(tables.round)
 
@@ -313,7 +321,8 @@ def test_pods_leave_the_cluster_with_the_address_of_their_node() -> None:
     wires.servers.open(wires.internet, 7000)
     before = ask(pods["10.4.1.9"], "198.51.100.10", 7000)
     assert before == "internet 10.4.1.9"
-    masquerade_pods(CONFIG, wires.nodes[1].fd)
+    if not CONTROLS:
+        masquerade_pods(CONFIG, wires.nodes[1].fd)
     assert ask(pods["10.4.1.9"], "198.51.100.10", 7000) == "internet 10.128.0.2"
     assert ask(pods["10.4.1.9"], "10.4.2.2", 8080) == "10.4.2.2 10.4.1.9"
     with nft_of(wires) as kernel:

@@ -1,0 +1,218 @@
+"""What a Service's manifest asks for, from the API's objects to packets: the rows that test_packets.py does not show."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kernel.services.test_packets import ENDPOINTS, IP, NODE_PORT, PORT, VIP, Proxies, service, world
+from kernel.services.wires import Wires, ask, spread
+from podwire.objects.codec import convert
+from podwire.objects.core import Service
+from podwire.objects.discovery import EndpointSlice
+from podwire.services.layout import IPV6
+from podwire.views.frontends import ServiceFrontends, join
+
+HTTP = {"name": "http", "port": PORT, "targetPort": "http"}
+
+
+def manifest(
+    spec: dict[str, Any], *pieces: EndpointSlice, labels: dict[str, str] | None = None, vip_mode: str = ""
+) -> ServiceFrontends | None:
+    """The Service ``shop/users`` and its slices, as a node sees them."""
+    tree = {
+        "metadata": {"name": "users", "namespace": "shop", "labels": labels or {}},
+        "spec": {"clusterIP": IP, "ports": [HTTP]} | spec,
+        "status": {"loadBalancer": {"ingress": [{"ip": VIP, "ipMode": vip_mode}]} if vip_mode else {}},
+    }
+    return join(convert(Service, tree), pieces)
+
+
+def piece(*endpoints: dict[str, Any], name: str = "users-x", ports: dict[str, int] | None = None) -> EndpointSlice:
+    tree = {
+        "metadata": {"name": name, "namespace": "shop", "labels": {"kubernetes.io/service-name": "users"}},
+        "addressType": "IPv4",
+        "ports": [{"name": port, "port": number} for port, number in (ports or {"http": 8080}).items()],
+        "endpoints": list(endpoints),
+    }
+    return convert(EndpointSlice, tree)
+
+
+def endpoint(address: str, **more: Any) -> dict[str, Any]:
+    return {"addresses": [address], "nodeName": f"node-{address.split('.')[2]}"} | more
+
+
+ALL = piece(*(endpoint(address) for address, _ in ENDPOINTS))
+
+
+def used(view: ServiceFrontends | None) -> ServiceFrontends:
+    assert view is not None
+    return view
+
+
+def servers(place: Any, address: str = IP, port: int = PORT, count: int = 30) -> set[str]:
+    return set(spread(place, address, port, count))
+
+
+def test_a_load_balancer_in_mode_proxy_is_none_of_the_nodes_business() -> None:
+    exposed = {"type": "LoadBalancer"}
+    wires, proxies, _ = world(used(manifest(exposed, ALL, vip_mode="VIP")), vips=(VIP,))
+    assert ask(wires.internet, VIP, PORT).split()[0] in dict(ENDPOINTS)
+    proxies.put(used(manifest(exposed, ALL, vip_mode="Proxy")))
+    assert ask(wires.internet, VIP, PORT, limit_s=0.2) in ("no answer", "unreachable")
+
+
+@pytest.mark.parametrize(
+    ("spec", "labels"),
+    [
+        ({"clusterIP": "None"}, {}),
+        ({"type": "ExternalName", "externalName": "example.com"}, {}),
+        ({}, {"service.kubernetes.io/service-proxy-name": "another"}),
+    ],
+)
+def test_services_that_are_left_alone(spec: dict[str, Any], labels: dict[str, str]) -> None:
+    _, proxies, pods = world(used(manifest({}, ALL)))
+    assert servers(pods["10.4.1.9"]) == set(dict(ENDPOINTS))
+    assert manifest(spec, ALL, labels=labels) is None
+    proxies.put(gone=("shop/users",))
+    assert ask(pods["10.4.1.9"], IP, PORT, limit_s=0.2) == "no answer"
+
+
+def test_node_ports_on_chosen_addresses_alone() -> None:
+    wires = Wires()
+    pod = wires.pod(1, "10.4.1.2")
+    wires.servers.open(pod, 8080)
+    proxies = Proxies(wires, service(("10.4.1.2", 1), node_port=NODE_PORT), node_port_ranges=("10.128.0.2/32", "192.0.2.0/24"))
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT).startswith("10.4.1.2")
+    assert ask(wires.internet, "10.128.0.3", NODE_PORT) == "refused"  # nobody listens there
+    assert ask(pod, "10.4.1.1", NODE_PORT) == "refused"
+    proxies.put(service(node_port=NODE_PORT))
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT) == "refused"
+
+
+def test_affinity_is_of_the_client_whatever_port_and_address_it_uses() -> None:
+    everywhere = {"type": "LoadBalancer", "sessionAffinity": "ClientIP", "externalIPs": ["192.0.2.80"]}
+    everywhere["ports"] = [HTTP | {"nodePort": NODE_PORT}]
+    _, proxies, pods = world(used(manifest(everywhere, ALL, vip_mode="VIP")), vips=(VIP, "192.0.2.80"))
+    client = pods["10.4.1.9"]
+    [first] = servers(client)
+    for address, port in ((VIP, PORT), ("192.0.2.80", PORT), ("10.128.0.2", NODE_PORT)):
+        assert servers(client, address, port, 10) == {first}
+    assert {ask(client, IP, PORT, source=20_000 + number).split()[0] for number in range(10)} == {first}
+    proxies.put(used(manifest(everywhere | {"sessionAffinity": "None"}, ALL, vip_mode="VIP")))
+    assert servers(client, count=40) == set(dict(ENDPOINTS))
+
+
+def test_affinity_ends_after_its_timeout() -> None:
+    kept = {"sessionAffinity": "ClientIP", "sessionAffinityConfig": {"clientIP": {"timeoutSeconds": 1}}}
+    _, _, pods = world(used(manifest(kept, ALL)))
+    client = pods["10.4.1.9"]
+    [first] = servers(client)
+    found = {first}
+    for _ in range(12):  # a client that stays away for longer chooses anew: in twelve choices, most likely another one
+        if found == {first}:
+            assert ask(client, "10.8.0.99", PORT, limit_s=1.1) == "no answer"  # a second and more pass
+            found |= servers(client, count=1)
+    assert len(found) > 1
+
+
+def test_terminating_endpoints_serve_where_none_is_ready_and_each_policy_decides_for_itself() -> None:
+    leaving = {"conditions": {"ready": False, "serving": True, "terminating": True}}
+    dead = {"conditions": {"ready": False, "serving": False, "terminating": True}}
+    both = {"type": "NodePort", "externalTrafficPolicy": "Local", "ports": [HTTP | {"nodePort": NODE_PORT}]}
+    mixed = piece(endpoint("10.4.1.2", **leaving), endpoint("10.4.1.3", **dead), endpoint("10.4.2.2"))
+    wires, proxies, pods = world(used(manifest(both, mixed)))
+    assert servers(pods["10.4.1.9"]) == {"10.4.2.2"}  # cluster: the ready one
+    assert servers(wires.internet, "10.128.0.2", NODE_PORT, 10) == {"10.4.1.2"}  # here: none is ready, one serves
+    proxies.put(used(manifest(both, piece(endpoint("10.4.1.2", **leaving), endpoint("10.4.1.3", **dead)))))
+    assert servers(pods["10.4.1.9"], count=10) == {"10.4.1.2"}
+    proxies.put(used(manifest(both, piece(endpoint("10.4.1.3", **dead)))))
+    assert ask(pods["10.4.1.9"], IP, PORT) == "refused"
+
+
+def test_endpoints_that_are_published_though_not_ready_count_as_ready() -> None:
+    # The slice controller marks them ready: publishNotReadyAddresses is its affair; a node looks at nothing else.
+    published = piece(endpoint("10.4.1.2", conditions={"ready": True, "serving": False}), endpoint("10.4.1.3", conditions={"ready": False}))
+    _, _, pods = world(used(manifest({"publishNotReadyAddresses": True}, published)))
+    assert servers(pods["10.4.1.9"], count=12) == {"10.4.1.2"}
+
+
+def hinted(address: str, *, zone: str = "", node: str = "") -> dict[str, Any]:
+    hints = {"forZones": [{"name": zone}]} if zone else {}
+    hints |= {"forNodes": [{"name": node}]} if node else {}
+    return endpoint(address, hints=hints) if hints else endpoint(address)
+
+
+def test_hints_keep_traffic_near_if_every_endpoint_has_one() -> None:
+    zoned = [hinted("10.4.1.2", zone="zone-1"), hinted("10.4.1.3", zone="zone-1"), hinted("10.4.2.2", zone="zone-2")]
+    _, proxies, pods = world(used(manifest({"trafficDistribution": "PreferClose"}, piece(*zoned))))
+    assert servers(pods["10.4.1.9"]) == {"10.4.1.2", "10.4.1.3"}
+    assert servers(pods["10.4.2.9"]) == {"10.4.2.2"}
+    noded = [
+        hinted("10.4.1.2", zone="zone-1", node="node-1"),
+        hinted("10.4.1.3", zone="zone-1", node="node-3"),
+        hinted("10.4.2.2", zone="zone-2", node="node-2"),
+    ]
+    proxies.put(used(manifest({"trafficDistribution": "PreferSameNode"}, piece(*noded))))
+    assert servers(pods["10.4.1.9"]) == {"10.4.1.2"}
+    proxies.put(used(manifest({}, piece(*zoned[:2], hinted("10.4.2.2")))))
+    assert servers(pods["10.4.2.9"]) == set(dict(ENDPOINTS))
+    proxies.put(used(manifest({}, piece(*(hinted(address, zone="zone-9") for address, _ in ENDPOINTS)))))
+    assert servers(pods["10.4.1.9"]) == set(dict(ENDPOINTS))
+
+
+def test_ports_by_name_differ_by_endpoint_and_slices_are_merged() -> None:
+    wires, proxies, pods = world()
+    wires.servers.open(pods["10.4.1.3"], 9090)
+    wires.servers.open(pods["10.4.2.2"], 9191)
+    spec = {"ports": [HTTP, {"name": "admin", "port": 81, "targetPort": "admin"}]}
+    first = piece(endpoint("10.4.1.2"), name="users-a", ports={"http": 8080})
+    second = piece(endpoint("10.4.1.3"), name="users-b", ports={"http": 9090, "admin": 8080})
+    third = piece(endpoint("10.4.2.2"), name="users-c", ports={"http": 9191, "admin": 8080})
+    twice = piece(endpoint("10.4.1.2"), name="users-d", ports={"http": 8080})
+    proxies.put(used(manifest(spec, first, second, third, twice)))
+    found = spread(pods["10.4.1.9"], IP, PORT, 90)
+    assert set(found) == set(dict(ENDPOINTS))
+    assert found["10.4.1.2"] < 60  # an endpoint that two slices name is one
+    assert servers(pods["10.4.1.9"], port=81) == {"10.4.1.3", "10.4.2.2"}
+    assert ask(pods["10.4.1.9"], IP, 82) == "refused"
+
+
+def test_one_port_number_on_two_protocols() -> None:
+    spec = {"ports": [{"name": "dns", "port": 53, "protocol": "UDP"}, {"name": "dns-tcp", "port": 53, "protocol": "TCP"}]}
+    tree = {
+        "metadata": {"name": "users-x", "namespace": "shop", "labels": {"kubernetes.io/service-name": "users"}},
+        "ports": [{"name": "dns", "port": 8080, "protocol": "UDP"}, {"name": "dns-tcp", "port": 8080, "protocol": "TCP"}],
+        "endpoints": [endpoint("10.4.1.2")],
+    }
+    _, _, pods = world(used(manifest(spec, convert(EndpointSlice, tree))))
+    for udp in (True, False):
+        assert ask(pods["10.4.1.9"], IP, 53, udp=udp).startswith("10.4.1.2")
+
+
+def test_the_second_family() -> None:
+    wires = Wires()
+    ip, here, there = "fd00:10:8::20", "fd00:10:4:1::2", "fd00:10:4:1::9"
+    server, client = wires.pod6(1, 2), wires.pod6(1, 9)
+    for udp in (False, True):
+        wires.servers.open(server, 8080, udp=udp)
+        wires.servers.open(client, 8080, udp=udp)
+    tcp = service((here, 1), (there, 1), ip=ip)
+    proxies = Proxies(
+        wires,
+        tcp,
+        service((here, 1), key="shop/u", ip="fd00:10:8::21", protocol="UDP"),
+        service(key="shop/e", ip="fd00:10:8::22"),
+        family=IPV6,
+    )
+    assert set(spread(client, ip, PORT, 30)) == {here, there}
+    to_itself = {answer for answer in (ask(server, ip, PORT) for _ in range(20)) if answer.startswith(f"{here} ")}
+    assert to_itself
+    assert f"{here} {here}" not in to_itself  # masqueraded, or the answer would never leave the Pod
+    assert ask(client, "fd00:10:8::21", PORT, udp=True) == f"{here} {there}"
+    assert ask(client, ip, 81) == "refused"
+    assert ask(client, "fd00:10:8::22", PORT) == "refused"
+    assert ask(client, "fd00:10:8::99", PORT, limit_s=0.3) == "no answer"
+    proxies.put(service((here, 1), ip=ip, affinity_s=600))
+    assert set(spread(client, ip, PORT, 10)) == {here}
