@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pty
 import subprocess
 
 import pytest
@@ -41,3 +44,48 @@ def test_output_that_nobody_takes_fails_in_words(cluster: Cluster) -> None:
     for words in ("--help", f"status --name {cluster.name}"):
         refused = cluster.user.run(["sh", "-c", f"{installation()}/.venv/bin/podwire {words} > /dev/full"], status=1)
         assert refused.stderr == "podwire: No space left on device\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("a: [1\nb", "<stdin>:3: not YAML"),
+        ("- 1", "<stdin>:1: expected an object with apiVersion and kind"),
+        ("{apiVersion: v1, kind: List, items: [7]}", "<stdin>:1: expected an object with apiVersion and kind"),
+        ("{apiVersion: v1, kind: ConfigMap, metadata: 7}", "<stdin>:1: ConfigMap: expected metadata.name"),
+        ("{apiVersion: v1, kind: ConfigMap, metadata: {name: x, annotations: [1]}}", "metadata.annotations: expected a mapping"),
+        ("{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: .nan}}", "nan is no number that JSON has"),
+        ("{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: &a [*a]}", "an alias inside of what it stands for"),
+        ("{apiVersion: v1, kind: Unicorn, metadata: {name: x}}", '<stdin>:1: no matches for kind "Unicorn"'),
+        ("{apiVersion: v1, kind: Service, metadata: {name: x}, spec: {ports: [{port: eighty}]}}", "spec.ports.port"),
+        ("a: !!python/object:os.system x", "<stdin>:1: not YAML"),
+        ("", "no objects found"),
+    ],
+)
+def test_a_wrong_manifest_is_refused_in_words(cluster: Cluster, text: str, words: str) -> None:
+    refused = cluster.podwire("apply", "-f", "-", stdin=text, status=1)
+    assert words in refused.stderr
+    assert "Traceback" not in refused.stderr
+
+
+def test_dates_and_bytes_are_the_texts_that_they_are(cluster: Cluster) -> None:
+    cluster.podwire(
+        "apply", "-f", "-", stdin="{apiVersion: v1, kind: ConfigMap, metadata: {name: texts}, data: {a: 2020-01-01, b: !!binary aGk=}}"
+    )
+    assert cluster.get("configmap", "texts")["data"] == {"a": "2020-01-01", "b": "aGk="}
+    cluster.kubectl("delete", "configmap", "texts")
+
+
+def test_progress_on_a_terminal_without_a_size(user: User) -> None:
+    master, slave = pty.openpty()
+    with user.start(["podwire", "up", "--name", "shown", "--zones", "1"], stderr=slave, stdout=subprocess.DEVNULL) as running:
+        os.close(slave)
+        shown = b""
+        with contextlib.suppress(OSError):  # a terminal tells its end by EIO
+            while piece := os.read(master, 65536):
+                shown += piece
+        assert running.wait(60) == 0
+    os.close(master)
+    assert b"waiting: " in shown
+    assert shown.endswith(b"\r\x1b[K")
+    user.podwire("down", "--name", "shown")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from typing import Any
@@ -75,7 +76,11 @@ def _parse(file: str, text: bytes) -> list[tuple[str, dict[str, Any]]]:
     import yaml
 
     found: list[tuple[str, dict[str, Any]]] = []
-    loader = yaml.CSafeLoader(text)
+    # JSON, which the API speaks, has neither dates nor bytes: kubectl leaves both the texts that they are.
+    constructors: dict[str, Any] = dict(yaml.CSafeLoader.yaml_constructors)
+    for word in ("timestamp", "binary"):
+        constructors[f"tag:yaml.org,2002:{word}"] = yaml.CSafeLoader.construct_yaml_str
+    loader = type("Loader", (yaml.CSafeLoader,), {"yaml_constructors": constructors})(text)
     try:
         while loader.check_node():
             node = loader.get_node()
@@ -83,15 +88,44 @@ def _parse(file: str, text: bytes) -> list[tuple[str, dict[str, Any]]]:
             if node is None or tree is None:
                 continue
             where = f"{file}:{node.start_mark.line + 1}"
-            if not isinstance(tree, dict) or not tree.get("kind") or not tree.get("apiVersion"):
-                raise click.ClickException(f"{where}: expected an object with apiVersion and kind")
-            items = tree.get("items") if str(tree["kind"]).endswith("List") else None
-            found += [(where, item) for item in items] if isinstance(items, list) else [(where, tree)]
+            tree = _plain(tree, where)
+            items = tree.get("items") if isinstance(tree, dict) and str(tree.get("kind")).endswith("List") else None
+            found += [(where, _object(item, where)) for item in (items if isinstance(items, list) else [tree])]
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise click.ClickException(f"{file}:{line}: not YAML: {error.problem or error.context}") from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError:
+        raise click.ClickException(f"{file}: not YAML that can be read: too deep, or an alias inside of what it stands for") from None
+    except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise click.ClickException(f"{file}: not YAML: {error}") from None
     finally:
         loader.dispose()
     return found
+
+
+def _plain(tree: Any, where: str) -> Any:
+    """Give the tree as JSON has it: texts as keys, a number where there is one."""
+    if isinstance(tree, dict):
+        for key in tree:
+            if not isinstance(key, (str, int, float, bool)):
+                raise click.ClickException(f"{where}: {key!r} cannot be the name of a field")
+        words = {True: "true", False: "false"}
+        return {words[key] if isinstance(key, bool) else str(key): _plain(value, where) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_plain(item, where) for item in tree]
+    if isinstance(tree, float) and not math.isfinite(tree):
+        raise click.ClickException(f"{where}: {tree} is no number that JSON has; put it in quotes")
+    return tree
+
+
+def _object(tree: Any, where: str) -> dict[str, Any]:
+    if not isinstance(tree, dict) or not isinstance(tree.get("kind"), str) or not isinstance(tree.get("apiVersion"), str):
+        raise click.ClickException(f"{where}: expected an object with apiVersion and kind")
+    metadata = tree.get("metadata")
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("name"), str) or not metadata["name"]:
+        raise click.ClickException(f"{where}: {tree['kind']}: expected metadata.name, the name of the object")
+    for field, kind in (("namespace", str), ("annotations", dict)):
+        if not isinstance(metadata.get(field) or kind(), kind):
+            expected = "a text" if kind is str else "a mapping"
+            raise click.ClickException(f"{where}: {tree['kind']} {metadata['name']}: metadata.{field}: expected {expected}")
+    return tree

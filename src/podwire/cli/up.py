@@ -87,7 +87,7 @@ class Progress:
         total = 2 * len(report["processes"])
         head = style(f"[{max(0, total - len(waiting))}/{total}]", "cyan", stream=sys.stderr)
         text = f"{head} waiting: {waiting[0]}" if waiting else head
-        width = os.get_terminal_size(2).columns if os.isatty(2) else 80
+        width = os.get_terminal_size(2).columns or 80  # 0 where nobody has told the terminal
         sys.stderr.write("\r\x1b[K" + text[: width - 1 + len(text) - len(click.unstyle(text))])
         sys.stderr.flush()
 
