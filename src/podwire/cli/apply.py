@@ -77,7 +77,7 @@ def _parse(file: str, text: bytes) -> list[tuple[str, dict[str, Any]]]:
 
     found: list[tuple[str, dict[str, Any]]] = []
     # JSON, which the API speaks, has neither dates nor bytes: kubectl leaves both the texts that they are.
-    constructors: dict[str, Any] = dict(yaml.CSafeLoader.yaml_constructors)
+    constructors: dict[str | None, Any] = dict(yaml.CSafeLoader.yaml_constructors)
     for word in ("timestamp", "binary"):
         constructors[f"tag:yaml.org,2002:{word}"] = yaml.CSafeLoader.construct_yaml_str
     loader = type("Loader", (yaml.CSafeLoader,), {"yaml_constructors": constructors})(text)
