@@ -29,7 +29,7 @@ class StatefulSets:
             failed="{action} Pod {pod} in StatefulSet {owner} failed error: {error}",
         )
         self._records = RevisionRecords(context, TREE_STATEFUL_SETS)
-        self._warned: dict[str, str] = {}  # uid -> what was said of its volumeClaimTemplates
+        self._warned: dict[str, str] = {}  # key -> what was said of its volumeClaimTemplates
         self._work = work.reconciler(context, "statefulsets", self._operate)
         self._owned.follow(self._work.mark)
 
@@ -41,6 +41,7 @@ class StatefulSets:
         stateful_set = self._owned.owners.table.get(key)
         if stateful_set is None:
             self._owned.expectations.forget(key)
+            self._warned.pop(key, None)
             return None
         update = await self._records.update(stateful_set)
         if update is None:
@@ -78,6 +79,6 @@ class StatefulSets:
 
     def _warn(self, stateful_set: StatefulSet) -> None:
         text = desired.claims_warning(stateful_set)
-        if text and self._warned.get(stateful_set.metadata.uid) != text:
-            self._warned[stateful_set.metadata.uid] = text
+        if text and self._warned.get(stateful_set.key) != text:
+            self._warned[stateful_set.key] = text
             self._events.event(stateful_set, "Warning", "VolumeClaimsUnsupported", text)
