@@ -362,8 +362,10 @@ class Program:
         self._ceiling = present.get("sizes", {}).get(_CEILING)
         for field in _FIELDS:
             there, wanted = present.get(set_name(field), {}), self.wanted(field)
-            notes: Notes = {key: (there.get(key), element) for key, element in wanted.items() if there.get(key) != element}
-            notes |= {key: (element, None) for key, element in there.items() if key not in wanted}
+            notes: Notes = {}
+            if there != wanted:  # a start over its own tables finds them equal, and so many times sooner
+                notes = {key: (there.get(key), element) for key, element in wanted.items() if there.get(key) != element}
+                notes |= {key: (element, None) for key, element in there.items() if key not in wanted}
             if notes:
                 self._noted[field] = notes
             else:
