@@ -148,8 +148,8 @@ class _No(Exception):
 class _Table:
     """A table in a transaction.
 
-    ``gone`` counts, by set, the elements that the transaction has taken out: the kernel frees their room only when it is over. ``sizes`` are
-    those that sets are to have from then on.
+    ``gone`` counts, by set, the elements that the transaction has taken out: the kernel frees their room only when it is over. ``sizes``
+    are those that sets are to have from then on.
     """
 
     name: TableName
