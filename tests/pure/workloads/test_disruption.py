@@ -23,9 +23,16 @@ def budget(disrupted: dict[str, str] | None = None, **spec: Any) -> PodDisruptio
     return codec.convert(PodDisruptionBudget, {"metadata": meta, "spec": body, "status": {"disruptedPods": disrupted or {}}})
 
 
-def pod(name: str, *, ready: bool = True, owner: str = "rs", ending: bool = False) -> Pod:
+def pod(name: str, *, ready: bool = True, owner: str = "rs", ending: bool = False, made: str = "2026-01-01T00:00:00Z") -> Pod:
     owners = [{"kind": "ReplicaSet", "name": owner, "uid": owner, "controller": True}] if owner else []
-    meta = {"name": name, "namespace": "default", "uid": name, "labels": {"app": "web"}, "ownerReferences": owners}
+    meta = {
+        "name": name,
+        "namespace": "default",
+        "uid": name,
+        "labels": {"app": "web"},
+        "ownerReferences": owners,
+        "creationTimestamp": made,
+    }
     if ending:
         meta["deletionTimestamp"] = "2026-01-01T00:00:50Z"
     state = {"phase": "Running", "conditions": [{"type": "Ready", "status": "True" if ready else "False"}]}
@@ -61,6 +68,9 @@ def test_granted_evictions_count_until_they_are_seen_or_come_to_nothing() -> Non
     young = {"a": "2026-01-01T00:00:30Z", "gone": "2026-01-01T00:00:30Z"}
     wanted, again_s = desired.status(budget(young, minAvailable=1), THREE, sizes(3), NOW)
     assert (wanted["currentHealthy"], wanted["disruptedPods"], again_s) == (2, {"a": "2026-01-01T00:00:30Z"}, 90.0)
+    following = [pod("a", made="2026-01-01T00:00:31Z"), *THREE[1:]]
+    wanted, _ = desired.status(budget(young, minAvailable=1), following, sizes(3), NOW)
+    assert (wanted["currentHealthy"], wanted["disruptedPods"]) == (3, {}), "the next Pod of that name was not evicted"
     old = {"a": "2025-12-31T00:00:00Z"}
     wanted, _ = desired.status(budget(old, minAvailable=1), THREE, sizes(3), NOW)
     assert (wanted["currentHealthy"], wanted["disruptedPods"]) == (3, {})

@@ -71,7 +71,7 @@ def status(budget: PodDisruptionBudget, pods: Sequence[Pod], sizes: Sizes, now: 
     left = {
         name: seconds_left(since, DISRUPTED_S, now)
         for name, since in budget.status.disrupted_pods.items()
-        if name in there and (there[name].metadata.creation_timestamp or "") <= since  # not the next one of that name
+        if name in there and (there[name].metadata.creation_timestamp or "") <= since  # a later one is the next of that name
     }
     disrupted = {name: budget.status.disrupted_pods[name] for name, rest in left.items() if rest > 0}
     healthy = sum(pod.ready for name, pod in there.items() if name not in disrupted)
