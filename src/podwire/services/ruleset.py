@@ -34,6 +34,7 @@ LATE = ("backends", "handles", "keep_source", "own_endpoints", "short_circuit", 
 INTERVALS = ("source_ranges",)
 SIZED = ("backends", "handles", "short_circuit", "sizes", "frontends", "node_ports")
 BATCH = 180_000  # bytes: under the 212,992 that an ordinary user's socket takes
+LARGEST = BATCH
 PIECE = 256  # elements in one change
 
 _FIELDS = Elements._fields
@@ -247,9 +248,16 @@ class Program:
         plans = {field: self._plan(field, taking[field]) for field in _FIELDS if field in taking}
         batches.rules(self._new_chains(plans))
         for field, plan in plans.items():
-            if field in INTERVALS:  # the kernel refuses a range that meets one that is there
+            if (
+                field in INTERVALS
+            ):  # the kernel refuses a range that meets one that is there: what goes, goes first, and its guard before it
+                guards = plans["guarded"].removed if "guarded" in plans else []
+                batches.together(_size(guards) + _size(plan.removed) + _size([*plan.written(), *(old for old, _ in plan.replaced)]))
+                batches.delete(self._sets["guarded"], guards)
+                guards.clear()
                 batches.delete(self._sets[field], plan.removed)
             batches.put(self._sets[field], plan.replaced, plan.added)
+            batches.together(0)
         for field, plan in reversed(plans.items()):
             if plan.removed and field not in INTERVALS:
                 batches.delete(self._sets[field], plan.removed)
@@ -442,6 +450,14 @@ class _Batches:
         self._batches: Batches = []
         self._current: list[nft.Change] = []
         self._room = BATCH
+        self._together = False
+
+    def together(self, size: int) -> None:
+        """Do not cut in what follows, so many bytes, if one batch can hold it. 0 ends it."""
+        self._together = False
+        if 0 < size <= LARGEST:
+            self._reserve(size)
+            self._together = True
 
     def rules(self, changes: Sequence[nft.Change]) -> None:
         for change in changes:
@@ -473,6 +489,8 @@ class _Batches:
         return self._batches
 
     def _reserve(self, size: int) -> None:
+        if self._together:
+            return
         if size > self._room and self._current:
             self.done()
         if not self._current:
