@@ -131,11 +131,11 @@ class PodWorker:
 
     async def _run_containers(self) -> None:
         async with asyncio.TaskGroup() as group:
-            helpers = [group.create_task(self._follow_ports())]
+            beside = [group.create_task(self._follow_ports())]
             self._status.changed()
             for container in self.pod.spec.init_containers:
                 if is_sidecar(container):
-                    helpers.append(group.create_task(self._contain(container, "Always")))
+                    beside.append(group.create_task(self._contain(container, "Always")))
                     await self._until_done(container)
                 elif not await self._initialize(container):
                     break
@@ -144,8 +144,8 @@ class PodWorker:
                 policy = self.pod.spec.restart_policy
                 tasks = [group.create_task(self._contain(container, policy)) for container in self.pod.spec.containers]
                 await asyncio.wait(tasks)
-            for helper in helpers:
-                helper.cancel()
+            for task in beside:
+                task.cancel()
 
     async def _initialize(self, container: Container) -> bool:
         """Run an init container to its end, again if it may be. A stand-in succeeds at once."""
