@@ -14,7 +14,7 @@ Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -281,13 +281,10 @@ def stamped(owned: Owned, now: str) -> list[Entry]:
     return entries
 
 
-_order: Callable[[Entry], tuple[str, ...]] = lambda entry: (  # noqa: E731 (a key)
-    entry["operation"],
-    entry.get("time", ""),
-    entry.get("manager", ""),
-    entry.get("apiVersion", ""),
-    entry.get("subresource", ""),
-)
+def _order(entry: Entry) -> tuple[str, ...]:
+    """Give the key by which entries are sorted, as upstream sorts them."""
+    rest = (entry.get(name, "") for name in ("time", "manager", "apiVersion", "subresource"))
+    return (entry["operation"], *rest)
 
 
 def _capped(entries: list[Entry]) -> list[Entry]:
