@@ -11,6 +11,7 @@ BENCHMARKS = {
     "api-durability": "bench.api_durability",
     "cluster-up": "bench.cluster_up",
     "pod-network": "bench.pod_network",
+    "pods-ready": "bench.pods_ready",
     "rolling": "bench.rolling",
     "service-path": "bench.service_path",
     "service-propagation": "bench.service_propagation",
