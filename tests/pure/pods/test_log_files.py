@@ -67,25 +67,38 @@ async def test_rotation_keeps_the_newest_files(tmp_path: Path) -> None:
     assert [file.name for file in newest.parent.iterdir()] == ["5.log"]
 
 
-async def collect(pieces: AsyncIterator[bytes], into: list[bytes]) -> None:
-    async for piece in pieces:
-        into.append(piece)
+class Seen:
+    """What was shown so far."""
+
+    def __init__(self) -> None:
+        self.text = b""
+        self._more = asyncio.Event()
+
+    async def collect(self, pieces: AsyncIterator[bytes]) -> None:
+        async for piece in pieces:
+            self.text += piece
+            self._more.set()
+
+    async def until(self, text: bytes) -> None:
+        async with asyncio.timeout(LIMIT_S):
+            while self.text != text:
+                self._more.clear()
+                await self._more.wait()
 
 
 async def test_following_shows_what_comes_also_over_a_rotation_and_ends(tmp_path: Path) -> None:
-    path, watches, ended, seen = path_of(tmp_path, "uid", "server", 0), FolderWatches(), asyncio.Event(), list[bytes]()
-    following = asyncio.create_task(collect(follow(path, Selection(), watches, ended), seen))
+    path, watches, ended, seen = path_of(tmp_path, "uid", "server", 0), FolderWatches(), asyncio.Event(), Seen()
+    following = asyncio.create_task(seen.collect(follow(path, Selection(), watches, ended)))
     log = LogFile(path, maximum_size=400)
+    expected = b""
     for number in range(200):
         log.line(f"line {number}")
+        expected += b"line %d\n" % number
         if number % 7 == 0:
-            expected = b"".join(b"line %d\n" % one for one in range(number + 1))
-            async with asyncio.timeout(LIMIT_S):
-                while b"".join(seen) != expected:
-                    await asyncio.sleep(0.001)
+            await seen.until(expected)
     ended.set()
     async with asyncio.timeout(LIMIT_S):
         await following
-    assert b"".join(seen) == b"".join(b"line %d\n" % one for one in range(200))
+    assert seen.text == expected
     log.close()
     watches.close()

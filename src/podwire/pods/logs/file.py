@@ -1,7 +1,7 @@
 """The file that a run of a container logs to: ``FOLDER/UID/CONTAINER/N.log``, N being how many runs came before.
 
-It is rotated by size as the kubelet does it: the full one is renamed to ``N.log.YYYYMMDD-HHMMSS.NANOSECONDS``, of which the newest are kept. Whoever
-writes one uses ``LogFile`` (the writing program, the stand-ins); one writer a file. Blocking, and for any thread.
+It is rotated by size as the kubelet does it: the full one is renamed to ``N.log.YYYYMMDD-HHMMSS.NANOSECONDS``, of which the newest are
+kept. Whoever writes one uses ``LogFile`` (the writing program, the stand-ins); one writer a file. Blocking, and for any thread.
 
 Source: https://kubernetes.io/docs/concepts/cluster-administration/logging/#log-rotation
 """

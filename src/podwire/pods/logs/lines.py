@@ -9,10 +9,9 @@ Source: https://github.com/kubernetes/design-proposals-archive/blob/main/node/ku
 
 from __future__ import annotations
 
-import calendar
 import re
-import time
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Final, Literal
 
 Stream = Literal["stdout", "stderr"]
@@ -35,7 +34,7 @@ class Entry:
 def moment(time_ns: int) -> bytes:
     """A time with all nine digits, as ``kubectl logs --timestamps`` prints it."""
     second, rest = divmod(time_ns, 1_000_000_000)
-    return b"%s.%09dZ" % (time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(second)).encode(), rest)
+    return b"%s.%09dZ" % (datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S").encode(), rest)
 
 
 def encode(entry: Entry) -> bytes:
@@ -59,7 +58,7 @@ def decode(line: bytes) -> Entry | None:
     found = fields(line)
     if found is None or not _TIME.fullmatch(found[0]):
         return None
-    second = calendar.timegm(time.strptime(found[0][:19].decode(), "%Y-%m-%dT%H:%M:%S"))
+    second = int(datetime.fromisoformat(found[0][:19].decode() + "+00:00").timestamp())
     return Entry(second * 1_000_000_000 + int(found[0][20:29]), found[1].decode(), found[2], found[3])
 
 

@@ -94,10 +94,12 @@ class LogWriter:
         self._waiting.clear()
 
     async def _ask(self, message: unix.Message, descriptors: Sequence[int] = ()) -> unix.Message:
+        loop = asyncio.get_running_loop()
         while True:
             connected = await self._connected()
             number = next(self._numbers)
-            future = self._waiting[number] = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[unix.Message] = loop.create_future()
+            self._waiting[number] = future
             try:
                 unix.send(connected, {"id": number, **message}, descriptors)
                 return await future

@@ -86,7 +86,7 @@ async def follow(path: Path, selection: Selection, watches: FolderWatches, ended
     shown = _Shown(selection)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with watches.watch(str(path.parent)) as changed:
-        files = _from(path, selection) if path.exists() else iter(())
+        files = _there(path, selection)
         present: BinaryIO | None = None
         try:
             for file in files:
@@ -167,6 +167,10 @@ def _from(path: Path, selection: Selection) -> Iterator[BinaryIO]:
         if left <= 0:
             break
     yield from found
+
+
+def _there(path: Path, selection: Selection) -> Iterator[BinaryIO]:
+    return _from(path, selection) if path.exists() else iter(())
 
 
 def _seek_back(file: BinaryIO, lines: int) -> int:
