@@ -144,7 +144,7 @@ class PodsAgent:
 
     async def _take_up(self, pods: Informer[Pod]) -> None:
         """Keep what belongs to a Pod that is still the node's, and take the rest away."""
-        wanted = {pod.metadata.uid for pod in pods.table.snapshot()}
+        wanted = {pod.metadata.uid: pod for pod in pods.table.snapshot()}
         for uid in self._left.keys() | self._held.keys():
             if uid not in wanted:
                 await self._take_away(self._left.pop(uid, Record(uid=uid, namespace="", name="")))
@@ -154,7 +154,8 @@ class PodsAgent:
             if uid not in self._held and not record.finished:
                 self._log.info("pod %s/%s: its sandbox is gone and is made anew", record.namespace, record.name)
                 await self._host.programs.end_all(uid)
-                self._left[uid] = runs.lost(record, self._host.now())
+                init = [container.name for container in wanted[uid].spec.init_containers]
+                self._left[uid] = runs.lost(record, init, self._host.now())
         known = [wiring.wires(uid, [ip_address(a) for a in record.addresses]) for uid, record in self._left.items() if record.addresses]
         await asyncio.get_running_loop().run_in_executor(self._host.wiring, self._host.network.strays, known)
         for owner in set(self._host.addresses.owners().values()):

@@ -26,7 +26,8 @@ class Checks:
     """One run of one container.
 
     ``ip``: where its probes go. ``execute``: runs a command in it, None for a stand-in. ``now``: wall-clock seconds, as
-    ``started_at`` is. ``on_started``, ``on_ready``: told when that changes. ``on_failure``: told of each failed probe.
+    ``started_at`` is. ``on_started``, ``on_ready``: told when that changes. ``on_failure``: told of each probe worth an
+    Event, with the Event's reason.
     """
 
     container: Container
@@ -38,7 +39,7 @@ class Checks:
     ready: bool
     on_started: Callable[[], None]
     on_ready: Callable[[bool], None]
-    on_failure: Callable[[str], None]
+    on_failure: Callable[[str, str], None]
 
     async def run(self) -> str:
         """Probe until cancelled, or until the container is to be ended; then gives the word for the probe that asks for it."""
@@ -76,9 +77,9 @@ class Checks:
             await asyncio.sleep(max(0.0, prober.due - self.now()))
             result = await self._once(probe) if prober.last is not None else await self._first(kind, probe, prober)
             former, prober = prober, observe(prober, result.ok, self.now())
-            if result.message or not result.ok:
-                what = "warning" if result.ok else "failed"
-                self.on_failure(f"{kind.value} probe {what}: {result.message}")
+            if result.warning or not result.ok:
+                reason, what = ("ProbeWarning", "warning") if result.ok else ("Unhealthy", "failed")
+                self.on_failure(reason, f"{kind.value} probe {what}: {result.message}")
             if prober.restart:
                 return False
             if kind is ProbeKind.STARTUP and prober.result:

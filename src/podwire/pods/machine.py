@@ -18,7 +18,8 @@ from podwire.client.errors import ApiError, Unreachable
 from podwire.linux.process import Program
 from podwire.objects.core import ConfigMap, Container, Pod, Secret, Service
 from podwire.objects.resources import CONFIG_MAPS, SECRETS, SERVICE_ACCOUNTS
-from podwire.pods import environment
+from podwire.pods import admission, environment
+from podwire.pods.admission import CannotStart
 from podwire.pods.desired import NodeFacts, kernel_hostname
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -31,14 +32,6 @@ _TOKEN_WAITS_S = (0, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 4.0)
 """An account that was just made gets its token a moment later: ask again for some seconds before saying that there is none."""
 NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
 _FILES = {"resolv.conf", "hosts", "hostname", "nsswitch.conf"}
-
-
-class CannotStart(Exception):
-    """A container that cannot be started now. ``reason`` is the word that its status shows."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__(message)
-        self.reason = reason
 
 
 class Machine:
@@ -61,8 +54,9 @@ class Machine:
         self._hidden = tuple(folder for folder in hidden if folder)
         self._seen = {folder: folder for folder in seen if folder.startswith(("/tmp/", "/run/"))}  # noqa: S108  (a container has its own)
 
-    async def program(self, pod: Pod, container: Container, record: Record, namespace: int | str | None) -> Program:
-        """The program of a container. Raises CannotStart."""
+    async def program(self, pod: Pod, container: Container, record: Record, namespace: int | str | None, *, fresh: bool = False) -> Program:
+        """The program of a container. ``fresh``: for a new run, whose termination message is empty. Raises CannotStart."""
+        admission.check_user(pod, container)
         variables = await self._variables(pod, container, record)
         argv = environment.command(container, variables)
         if not argv:
@@ -72,6 +66,11 @@ class Machine:
         token = await self._token(pod)
         if token is not None:
             files[TOKEN_FOLDER] = self._records.write_files(uid, token, "serviceaccount")
+        folders = {}
+        if container.termination_message_path:
+            if fresh:
+                self._records.write_files(uid, {container.name: b""}, "termination")
+            folders[container.termination_message_path] = self._records.termination(uid, container.name)
         log = self._records.path(uid, f"{container.name}.log")
         hostname = kernel_hostname(pod, self._facts)
         program = Program(
@@ -82,6 +81,7 @@ class Machine:
             stdout=log,
             stderr=log,
             files=files,
+            folders=folders,
             hidden=self._hidden,
             own_processes=True,
             hostname=hostname,
