@@ -10,7 +10,7 @@ from e2e.lab import USERS, Cluster, User, a_cluster, a_user
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if {"user", "cluster"} & set(metafunc.fixturenames):
+    if "uid" in metafunc.fixturenames:
         metafunc.parametrize("uid", USERS, ids=lambda uid: "root" if uid == 0 else f"uid-{uid}", scope="session")
 
 

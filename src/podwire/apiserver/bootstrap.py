@@ -52,7 +52,7 @@ def _service_range(api: Api, config: ApiServerConfig) -> Tree:
         "apiVersion": "networking.k8s.io/v1",
         "kind": "ServiceCIDR",
         "metadata": {"name": "kubernetes", "finalizers": ["networking.k8s.io/service-cidr-finalizer"]},
-        "spec": {"cidrs": [config.service_range]},
+        "spec": {"cidrs": list(config.service_ranges)},
         "status": {"conditions": [{**ready, "lastTransitionTime": api.timestamp()}]},
     }
 
@@ -68,7 +68,7 @@ def _kubernetes_service(config: ApiServerConfig) -> list[Tree]:
             "kind": "Service",
             "metadata": {**metadata, "labels": labels},
             "spec": {
-                "clusterIP": str(ip_network(config.service_range)[1]),
+                "clusterIP": str(ip_network(config.service_ranges[0])[1]),
                 "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": port}],
             },
         },

@@ -94,7 +94,7 @@ def open_api(config: ApiServerConfig) -> Api:
     """Open the store and set the allocator up from it. Raises LayoutMismatch, StoreInUse, sqlite3.Error."""
     store = Store.open(config.database)
     external = ip_network(config.external_range)
-    ranges = Ranges((ip_network(config.service_range),), config.node_port_range, (external,), (external[1],))
+    ranges = Ranges(tuple(map(ip_network, config.service_ranges)), config.node_port_range, (external,), (external[1],))
     allocator = Allocator(ranges, random.SystemRandom())
     for kind in REGISTRY:
         if kind.kind in _ALLOCATED:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from podwire.cluster.plan import Plan
+from podwire.cluster.plan import Plan, PlannedNode
 
 Tree = dict[str, Any]
 DNS_REPLICAS = 2
@@ -30,11 +30,16 @@ def _instances(plan: Plan) -> list[Tree]:
             "metadata": {"name": node.name},
             "spec": {
                 "zone": node.zone,
-                "networkInterfaces": [{"networkIP": str(node.address), "aliasIPRanges": [str(node.pod_range)]}],
+                "networkInterfaces": [_interface(node)],
             },
         }
         for node in plan.nodes
     ]
+
+
+def _interface(node: PlannedNode) -> Tree:
+    interface: Tree = {"networkIP": str(node.address), "aliasIPRanges": [str(network) for network in node.pod_ranges]}
+    return interface if node.address_ipv6 is None else interface | {"ipv6Address": str(node.address_ipv6)}
 
 
 def _cluster_dns(plan: Plan, command: Sequence[str]) -> list[Tree]:

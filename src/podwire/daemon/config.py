@@ -32,8 +32,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     nat_address: str = ""
     region: str = ""
     zone: str = ""
-    pod_cidr: str = ""
-    node_ip: str = ""
+    pod_cidrs: tuple[str, ...] = ()
+    node_ips: tuple[str, ...] = ()
     node_labels: dict[str, str] = {}
     max_pods: int = 110
     init_socket: str = ""
@@ -49,8 +49,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     node_grace_s: float = 40.0
 
 
-_RANGES = ("pod_ranges", "service_ranges", "node_ranges", "external_ranges", "control_range", "pod_cidr")
-_ADDRESSES = ("cluster_dns", "nat_address", "node_ip")
+_RANGES = ("pod_ranges", "service_ranges", "node_ranges", "external_ranges", "control_range", "pod_cidrs")
+_ADDRESSES = ("cluster_dns", "nat_address", "node_ips")
 _ENDPOINTS = ("proxy_health_address", "proxy_metrics_address")
 _CHOICES = {"log_level": ("debug", "info", "warning", "error"), "log_format": ("text", "json")}
 

@@ -24,12 +24,12 @@ from podwire.linux.init_client import AsyncInitClient
 from podwire.objects.core import Pod, Service
 from podwire.objects.resources import PODS, SERVICES
 from podwire.pods import runs, wiring
-from podwire.pods.addresses import Addresses
 from podwire.pods.desired import NodeFacts
 from podwire.pods.host import Host
 from podwire.pods.machine import Machine
 from podwire.pods.network import PodNetwork
 from podwire.pods.node import OwnNode
+from podwire.pods.node_addresses import NodeAddresses
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -44,7 +44,7 @@ _INSTALLATION = (sys.prefix, str(Path(__file__).resolve().parents[2]))
 async def run(context: Context) -> None:
     """Run until cancelled. Raises ConfigError when the configuration lacks what a node needs."""
     config = context.config
-    missing = [name for name in ("pod_cidr", "node_ip", "init_socket", "standins_socket", "state_dir") if not getattr(config, name)]
+    missing = [name for name in ("pod_cidrs", "node_ips", "init_socket", "standins_socket", "state_dir") if not getattr(config, name)]
     if missing or not context.node:
         raise ConfigError(f"the agent pods needs {', '.join([*missing, *([] if context.node else ['--node'])])}")
     folder = Path(config.state_dir) / "nodes" / context.node
@@ -58,13 +58,13 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
     config = context.config
     facts = NodeFacts(
         name=context.node,
-        ip=config.node_ip,
+        ips=config.node_ips,
         zone=config.zone,
         cluster_domain=config.cluster_domain,
         cluster_dns=config.cluster_dns,
         resolv_conf="",  # the lab's nodes have no name server but the cluster's own
     )
-    network = ip_network(config.pod_cidr)
+    ranges = [ip_network(text) for text in config.pod_cidrs]
     informer = context.informer(SERVICES, indexes={"namespace": lambda service: [service.namespace]})
 
     def services(namespace: str) -> Iterable[Service]:
@@ -80,8 +80,8 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
         log=log,
         now=lambda: context.now().timestamp(),
         facts=facts,
-        addresses=Addresses(folder / "addresses", network),
-        network=PodNetwork([network]),
+        addresses=NodeAddresses(folder, ranges),
+        network=PodNetwork(ranges),
         wiring=wiring_thread,
         programs=Programs(client),
         machine=Machine(context.client, records, facts, services, hidden=[config.state_dir], seen=_INSTALLATION),
@@ -158,7 +158,7 @@ class PodsAgent:
                 self._left[uid] = runs.lost(record, init, self._host.now())
         known = [wiring.wires(uid, [ip_address(a) for a in record.addresses]) for uid, record in self._left.items() if record.addresses]
         await asyncio.get_running_loop().run_in_executor(self._host.wiring, self._host.network.strays, known)
-        for owner in set(self._host.addresses.owners().values()):
+        for owner in self._host.addresses.owners():
             if owner not in self._left or not self._left[owner].addresses:
                 self._host.addresses.release_owner(owner)
 

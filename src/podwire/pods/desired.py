@@ -23,14 +23,19 @@ HOSTNAME_LIMIT = 63
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What Pods must know of the node that they are on. ``resolv_conf`` is the node's own file."""
+    """What Pods must know of the node that they are on. ``ips``: one for each family; ``resolv_conf`` is the node's own file."""
 
     name: str
-    ip: str = ""
+    ips: tuple[str, ...] = ()
     zone: str = ""
     cluster_domain: str = "cluster.local"
     cluster_dns: tuple[str, ...] = ()
     resolv_conf: str = ""
+
+    @property
+    def ip(self) -> str:
+        """The node's address of the primary family; "" before it has one."""
+        return self.ips[0] if self.ips else ""
 
 
 class Player(enum.Enum):

@@ -89,12 +89,12 @@ class Machine:
         return program.contained()
 
     async def _variables(self, pod: Pod, container: Container, record: Record) -> dict[str, str]:
-        ips = record.addresses or ((self._facts.ip,) if pod.spec.host_network else ())
+        ips = record.addresses or (self._facts.ips if pod.spec.host_network else ())
         fields = {
             "status.podIP": ips[0] if ips else "",
             "status.podIPs": ",".join(ips),
             "status.hostIP": self._facts.ip,
-            "status.hostIPs": self._facts.ip,
+            "status.hostIPs": ",".join(self._facts.ips),
         }
         try:
             sources = await self._sources(pod, container)

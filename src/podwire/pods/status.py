@@ -38,13 +38,13 @@ def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mappi
         "reason": record.reason or None,
         "message": record.message or None,
         "hostIP": facts.ip,
-        "hostIPs": [{"ip": facts.ip}],
+        "hostIPs": [{"ip": ip} for ip in facts.ips],
         "startTime": timestamp(record.start_time),
         "qosClass": qos_class(pod),
         "conditions": _with_times(_conditions(pod, record, initialized, phase), pod, former, now),
         "containerStatuses": [_container(c, record.runs.get(c.name, first_run(pod))) for c in pod.spec.containers],
     }
-    ips = (facts.ip,) if pod.spec.host_network else record.addresses
+    ips = facts.ips if pod.spec.host_network else record.addresses
     if ips:
         tree |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
     if pod.spec.init_containers:

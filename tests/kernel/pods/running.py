@@ -55,8 +55,8 @@ class Node:
             json.dumps(
                 {
                     "cluster_dns": ["10.8.0.10"],
-                    "pod_cidr": "10.4.0.0/24",
-                    "node_ip": NODE_IP,
+                    "pod_cidrs": ["10.4.0.0/24"],
+                    "node_ips": [NODE_IP],
                     "zone": "us-central1-a",
                     "region": "us-central1",
                     "node_labels": {"cloud.google.com/gke-nodepool": "default-pool"},

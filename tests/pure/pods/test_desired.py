@@ -26,7 +26,7 @@ from podwire.pods.desired import NodeFacts, Player
 from podwire.pods.standins.messages import Port
 
 FACTS = NodeFacts(
-    name="node-1", ip="10.128.0.2", zone="z", cluster_dns=("10.8.0.10",), resolv_conf="nameserver 1.1.1.1\nsearch corp\noptions rotate"
+    name="node-1", ips=("10.128.0.2",), zone="z", cluster_dns=("10.8.0.10",), resolv_conf="nameserver 1.1.1.1\nsearch corp\noptions rotate"
 )
 
 

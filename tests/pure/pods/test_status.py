@@ -14,7 +14,7 @@ from podwire.pods.desired import NodeFacts
 from podwire.pods.runs import Record, Run, State
 from podwire.pods.status import qos_class, status
 
-FACTS = NodeFacts(name="n", ip="10.128.0.2")
+FACTS = NodeFacts(name="n", ips=("10.128.0.2",))
 NOW = 1_000_000.0
 
 
