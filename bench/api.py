@@ -98,6 +98,10 @@ def token(server: ApiServer) -> str:
         "type": "kubernetes.io/service-account-token",
         "data": {"token": base64.b64encode(b"bench-token").decode()},
     }
+    subject = {"kind": "ServiceAccount", "name": "bench", "namespace": "kube-system"}
+    role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
+    binding = {"metadata": {"name": "bench"}, "roleRef": role, "subjects": [subject]}
+    call(server, "POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", orjson.dumps(binding), 201)
     for plural, tree in (("serviceaccounts", account), ("secrets", secret)):
         call(server, "POST", f"/api/v1/namespaces/kube-system/{plural}", orjson.dumps(tree), 201)
     return "bench-token"

@@ -24,12 +24,12 @@ from ipaddress import ip_network
 import uvicorn
 import uvloop
 
-from podwire.apiserver import bootstrap, companions, expiry, keys
+from podwire.apiserver import aggregating, bootstrap, companions, expiry, keys
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.answers import decode
 from podwire.apiserver.api import Api
 from podwire.apiserver.app import Application
-from podwire.apiserver.authentication import Tokens
+from podwire.apiserver.auth.jwt import Key
 from podwire.apiserver.config import ApiServerConfig, InvalidConfig, read
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.protocol import Protocol
@@ -102,7 +102,7 @@ def open_api(config: ApiServerConfig) -> Api:
                 for problem in allocator.load(kind, decode(record.value)):
                     _LOG.error("%s", problem)
             store.observe(kind.resource, partial(_release, allocator, kind))
-    return Api(store, allocator)
+    return Api(store, allocator, token_key=Key.read(config.service_account_key) if config.service_account_key else Key.fresh())
 
 
 def _release(allocator: Allocator, kind: Kind, change: Change) -> None:
@@ -116,7 +116,8 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
     api = open_api(config)
     try:
         await bootstrap.ensure(api, config)
-        application = Application(api, Tokens(api.store), config.version)
+        await bootstrap.ensure_policy(api)
+        application = Application(api, config.version, f"https://{config.control_address}:{config.control_port}")
         settings = uvicorn.Config(
             application,
             http=Protocol,
@@ -138,7 +139,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         gc.freeze()  # what was read stays: the collector need not walk it
         tasks = [
             asyncio.create_task(task)
-            for task in (Watchdog(_LOG).run(), bootstrap.keep(api, config), companions.keep(api), expiry.keep(api))
+            for task in (Watchdog(_LOG).run(), bootstrap.keep(api, config), companions.keep(api), expiry.keep(api), aggregating.keep(api))
         ]
         try:
             await _Server(settings, api, notifier).serve(list(sockets))

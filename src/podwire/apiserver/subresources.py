@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from podwire.apiserver import applying, bodies, eviction, keys, status, writing
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
+from podwire.apiserver.auth import token_request
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.requests import APPLY_PATCH, Request
 from podwire.apiserver.validation import Path, invalid
@@ -177,4 +178,5 @@ HANDLERS: dict[tuple[str, str, str], Handler] = {
     ("binding", "create", "pods"): bind,
     ("eviction", "create", "pods"): eviction.evict,
     ("finalize", "update", "namespaces"): finalize,
+    ("token", "create", "serviceaccounts"): token_request.create,
 }

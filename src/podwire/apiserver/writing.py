@@ -19,6 +19,7 @@ from typing import Any
 from podwire.apiserver import bodies, keys, merge_types, ownership, shapes, status
 from podwire.apiserver.answers import Answer, Tree, decode, encode
 from podwire.apiserver.api import Api, Grant, fresh_uid, generated_name, latest_tree, put, remove
+from podwire.apiserver.auth import guards
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.ownership import Owned, Owner
 from podwire.apiserver.patch import PatchError, json_patch, merge_patch
@@ -47,6 +48,7 @@ async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree, owned:
     if generated:
         metadata["name"] = _free_name(api, kind, metadata)
     name, namespace = metadata.get("name", ""), metadata.get("namespace", "")
+    guards.check_write(api, request.user, kind, tree, None, "")
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
         metadata.pop(field, None)
     metadata["uid"] = fresh_uid()
@@ -86,6 +88,7 @@ async def update_tree(
     _check_versions(kind, tree["metadata"], old["metadata"])
     sent = tree["metadata"].pop("managedFields", None)
     kind.for_update(tree, old, subresource)
+    guards.check_write(api, request.user, kind, tree, old, subresource)
     if owned is None:
         entries = ownership.basis(sent, old["metadata"].get("managedFields", ()), request.target.subresource)
         owned = ownership.updated(merge_types.of_kind(kind.definition), entries, old, tree, _owner(request, kind))

@@ -358,6 +358,7 @@ def _files(
             "certificate": f"{paths.pki}/apiserver.crt",
             "key": f"{paths.pki}/apiserver.key",
             "clientCA": f"{paths.pki}/ca.crt",
+            "serviceAccountKey": f"{paths.pki}/sa.key",
             "serviceRanges": list(_texts(ranges.services, ranges.services_ipv6)),
             "controlAddress": str(api),
             "controlPort": API_PORT,

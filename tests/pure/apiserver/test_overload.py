@@ -10,14 +10,13 @@ from typing import Any
 from podwire.apiserver import app
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.api import Api
-from podwire.apiserver.authentication import Tokens
 from podwire.store import Store
 
 
 async def test_too_many_requests_are_asked_to_come_again(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(app, "IN_FLIGHT", 1)
     api = Api(Store.open(tmp_path / "db"), Allocator(Ranges(), random.Random(0)))
-    application = app.Application(api, Tokens(api.store), "v1.37.0")
+    application = app.Application(api, "v1.37.0")
     scope = {"type": "http", "method": "GET", "path": "/readyz", "query_string": b"", "headers": []}
     inner: list[dict[str, Any]] = []
     outer: list[dict[str, Any]] = []
@@ -35,7 +34,8 @@ async def test_too_many_requests_are_asked_to_come_again(tmp_path: Path, monkeyp
         outer.append(message)
 
     path = "/api/v1/namespaces/default/configmaps"
-    first = {**scope, "method": "POST", "path": path, "extensions": {app.EXTENSION: {"user": app.User("ann", ("system:masters",))}}}
+    scope["extensions"] = {app.EXTENSION: {"user": app.User("ann", ("system:masters",))}}
+    first = {**scope, "method": "POST", "path": path}
     await application(first, receive, send)
     assert outer[0]["status"] == 400
     assert inner[0]["status"] == 429
