@@ -136,13 +136,13 @@ class Application:
             return answer(self._api.tokens.discovery(self._url))
         if path == "/openapi/v3":
             # Worked out once, beside the event loop: it reads all schemas.
-            return Answer(200, await asyncio.to_thread(openapi.index))
+            return Answer(200, await asyncio.to_thread(openapi.index, self._api.registry))
         if path == "/openapi/v2":
             body, content_type = openapi.version_2(headers.get(b"accept", b"").decode("latin-1"))
             return Answer(200, body, content_type=content_type.encode())
         if path.startswith("/openapi/v3/"):
             return await self._document(path.removeprefix("/openapi/v3/"))
-        return discovery.respond(path, headers.get(b"accept", b""))
+        return discovery.respond(self._api.registry, path, headers.get(b"accept", b""))
 
     async def _document(self, place: str) -> Answer | None:
         match place.split("/"):
@@ -153,7 +153,7 @@ class Application:
             case _:
                 return None
         try:
-            return Answer(200, await asyncio.to_thread(openapi.openapi, group, version))
+            return Answer(200, await asyncio.to_thread(openapi.openapi, self._api.registry, group, version))
         except KeyError:
             return None
 

@@ -156,6 +156,7 @@ def mark(api: Api, kind: Kind, tree: Tree, wanted: Options) -> bool:
     if not metadata.get("deletionTimestamp"):
         metadata["deletionTimestamp"] = api.timestamp(grace_s)
         metadata["deletionGracePeriodSeconds"] = grace_s
+        kind.mark(tree)
         if kind.generations and metadata.get("generation"):
             metadata["generation"] += 1
     elif grace_s < metadata.get("deletionGracePeriodSeconds", 0):

@@ -94,6 +94,29 @@ class Conversion:
     words: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class ScalePaths:
+    """Where an object says what its Scale shows: paths of fields, ``selector`` empty for none."""
+
+    wanted: tuple[str, ...]
+    found: tuple[str, ...]
+    selector: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Custom:
+    """What a CustomResourceDefinition says of its kind, where other kinds have a packaged schema.
+
+    ``shape`` is asked instead of the schema: it drops what the kind does not know and names it. ``merging`` is the type by which
+    configurations merge (``merge_types.Type``), ``openapi`` the schema of the OpenAPI document.
+    """
+
+    shape: Callable[[Tree], list[str]]
+    merging: Any
+    openapi: Mapping[str, Any]
+    scale: ScalePaths | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Kind:
     """One kind in one version.
@@ -142,6 +165,10 @@ class Kind:
     """Cluster-scoped objects that are there exactly as long as this one says so, and are written together with it."""
     deprecation: str = ""
     """A warning for whoever uses this version."""
+    mark: Callable[[Tree], None] = _nothing
+    """What is written into an object when it is marked as being deleted."""
+    custom: Custom | None = None
+    """It was defined through the API (``extension/``)."""
 
     def __post_init__(self) -> None:
         if not self.singular:

@@ -31,9 +31,10 @@ from podwire.apiserver.api import Api
 from podwire.apiserver.app import Application
 from podwire.apiserver.auth.jwt import Key
 from podwire.apiserver.config import ApiServerConfig, InvalidConfig, read
+from podwire.apiserver.extension.serving import Definitions
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.protocol import Protocol
-from podwire.apiserver.registry import REGISTRY
+from podwire.apiserver.registry import REGISTRY, Registry
 from podwire.daemon.notify import Notifier
 from podwire.daemon.watchdog import Watchdog
 from podwire.store import Change, LayoutMismatch, Store, StoreInUse
@@ -102,7 +103,8 @@ def open_api(config: ApiServerConfig) -> Api:
                 for problem in allocator.load(kind, decode(record.value)):
                     _LOG.error("%s", problem)
             store.observe(kind.resource, partial(_release, allocator, kind))
-    return Api(store, allocator, token_key=Key.read(config.service_account_key) if config.service_account_key else Key.fresh())
+    key = Key.read(config.service_account_key) if config.service_account_key else Key.fresh()
+    return Api(store, allocator, Registry(REGISTRY), token_key=key)
 
 
 def _release(allocator: Allocator, kind: Kind, change: Change) -> None:
@@ -117,6 +119,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
     try:
         await bootstrap.ensure(api, config)
         await bootstrap.ensure_policy(api)
+        definitions = Definitions(api)
         application = Application(api, config.version, f"https://{config.control_address}:{config.control_port}")
         settings = uvicorn.Config(
             application,
@@ -139,7 +142,14 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         gc.freeze()  # what was read stays: the collector need not walk it
         tasks = [
             asyncio.create_task(task)
-            for task in (Watchdog(_LOG).run(), bootstrap.keep(api, config), companions.keep(api), expiry.keep(api), aggregating.keep(api))
+            for task in (
+                Watchdog(_LOG).run(),
+                bootstrap.keep(api, config),
+                companions.keep(api),
+                expiry.keep(api),
+                aggregating.keep(api),
+                definitions.run(),
+            )
         ]
         try:
             await _Server(settings, api, notifier).serve(list(sockets))
