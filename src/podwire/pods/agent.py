@@ -26,6 +26,7 @@ from podwire.objects.resources import PODS, SERVICES
 from podwire.pods import runs, wiring
 from podwire.pods.desired import NodeFacts
 from podwire.pods.host import Host
+from podwire.pods.logs.link import LogWriter
 from podwire.pods.machine import Machine
 from podwire.pods.network import PodNetwork
 from podwire.pods.node import OwnNode
@@ -33,6 +34,7 @@ from podwire.pods.node_addresses import NodeAddresses
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
+from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
 from podwire.pods.worker import PodWorker
 
@@ -74,6 +76,8 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
 
     log = context.log.getChild("pods")
     records = Records(folder / "pods", log)
+    programs = Programs(client)
+    logs = LogWriter(client, config.init_socket, folder / "pods", log)
     return Host(
         client=context.client,
         events=context.recorder("kubelet"),
@@ -83,7 +87,8 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
         addresses=NodeAddresses(folder, ranges),
         network=PodNetwork(ranges),
         wiring=wiring_thread,
-        programs=Programs(client),
+        programs=programs,
+        streams=StandardStreams(programs, logs, records),
         machine=Machine(context.client, records, facts, services, hidden=[config.state_dir], seen=_INSTALLATION),
         standins=StandinsLink(config.standins_socket, log),
         records=records,
@@ -111,6 +116,7 @@ class PodsAgent:
         node = OwnNode(context)
         await asyncio.get_running_loop().run_in_executor(host.wiring, host.network.set_up)
         await host.programs.follow()
+        await host.streams.logs.adopt()
         await self._recall()
         await node.register()
         await asyncio.gather(pods.synced.wait(), services.synced.wait())
@@ -129,6 +135,7 @@ class PodsAgent:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             host.network.close()
+            host.streams.logs.close()
 
     async def _lost_init(self) -> None:
         """Without the node's first process there is no node: end, and let the supervisor begin anew."""

@@ -97,6 +97,7 @@ class ContainerLife:
                 if self._pod.ending.is_set() or not await self._start(policy):
                     continue
             status = await self._until_ended()
+            await self._host.streams.ended(self.run.program)
             self._note_end(*((status, 0) if status >= 0 else (128 - status, -status)))
             if run.program:
                 await self._host.programs.forget(run.program)
@@ -105,7 +106,7 @@ class ContainerLife:
         uid, run = self._pod.record.uid, self.run
         message = ""
         if run.program:
-            log = self._host.records.path(uid, f"{self._name}.log")
+            log = self._host.streams.log_of(run.program)
             message = termination.message(self.definition, exit_code, self._host.records.termination(uid, self._name), log)
         self._pod.put(self._name, runs.ended(run, self._host.now(), exit_code=exit_code, signal=signal, message=message))
 
@@ -174,7 +175,7 @@ class ContainerLife:
                 await host.programs.forget(name)
             self._event("Normal", "Created", "Container created")
             try:
-                await host.programs.start(name, program)
+                await host.streams.start(name, container, program)
             except (KernelRefused, ValueError) as refused:
                 if isinstance(refused, ProgramNotStarted):
                     raise

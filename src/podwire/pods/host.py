@@ -33,6 +33,7 @@ from podwire.pods.node_addresses import NodeAddresses
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
+from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
 
 P = ParamSpec("P")
@@ -56,6 +57,7 @@ class Host:
     network: PodNetwork
     wiring: Executor
     programs: Programs
+    streams: StandardStreams
     machine: Machine
     standins: StandinsLink
     records: Records

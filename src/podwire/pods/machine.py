@@ -1,8 +1,8 @@
 """Containers that are programs of the machine: what is started for a container of the image ``podwire.dev/machine``.
 
 The program sees the machine's file system read-only, with its own /tmp, /run, /dev and /proc, its Pod's resolv.conf, hosts and
-nsswitch.conf, and its ServiceAccount's token; it has no new privileges and is the first of its own processes. Its output is
-appended to a file of the Pod.
+nsswitch.conf, and its ServiceAccount's token; it has no new privileges and is the first of its own processes. Where its output
+goes is for ``standard_streams``.
 
 Source: https://kubernetes.io/docs/reference/node/; https://kubernetes.io/docs/concepts/security/service-accounts/
 """
@@ -71,15 +71,12 @@ class Machine:
             if fresh:
                 self._records.write_files(uid, {container.name: b""}, "termination")
             folders[container.termination_message_path] = self._records.termination(uid, container.name)
-        log = self._records.path(uid, f"{container.name}.log")
         hostname = kernel_hostname(pod, self._facts)
         program = Program(
             argv=tuple(argv),
             env={"HOSTNAME": hostname, "HOME": "/root", **variables},
             cwd=container.working_dir or "/",
             namespace=namespace,
-            stdout=log,
-            stderr=log,
             files=files,
             folders=folders,
             hidden=self._hidden,

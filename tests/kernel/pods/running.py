@@ -22,6 +22,7 @@ import running_apiserver
 from kernel.linux.starting import start_first
 from podwire.linux import init, unix
 from podwire.linux.network import Network
+from podwire.pods.logs.lines import decode
 from podwire.wire.rtnetlink import Address, Link, add, change
 
 NODE, NODE_IP = "node-1", "10.128.0.2"
@@ -173,6 +174,14 @@ class Node:
     def events(self, name: str) -> list[str]:
         items = self.call("GET", "/api/v1/namespaces/default/events")["items"]
         return [f"{event['reason']}: {event['message']}" for event in items if event["involvedObject"]["name"] == name]
+
+    def said(self, pod: Tree, container: str = "main", run: int = 0) -> str:
+        """What a run of a container has logged so far."""
+        path = self.folder / "state/nodes" / NODE / "pods" / pod["metadata"]["uid"] / container / f"{run}.log"
+        if not path.exists():
+            return ""
+        entries = [decode(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        return b"".join(entry.text + b"\n" * entry.whole for entry in entries if entry is not None).decode()
 
     def service_account(self) -> None:
         """What the controllers make of a namespace: its account and that account's token."""

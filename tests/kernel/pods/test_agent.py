@@ -106,8 +106,7 @@ def test_a_program_of_the_machine_lives_in_its_pod() -> None:
         node.service_account()
         pod = node.pod("tool", machine(script, env=env))
         status = node.ready("tool")["status"]
-        log = node.folder / "state/nodes" / NODE / "pods" / pod["metadata"]["uid"] / "main.log"
-        text = eventually(lambda: log.exists() and "tmp is mine\n" in log.read_text() and log.read_text(), log.read_text)
+        text = eventually(lambda: "tmp is mine\n" in node.said(pod) and node.said(pod), lambda: node.said(pod))
         assert "nameserver 10.8.0.10\n" in text
         assert "search default.svc.cluster.local svc.cluster.local cluster.local\n" in text
         assert f"{status['podIP']}\ttool" in text
