@@ -16,10 +16,11 @@ import urllib.parse
 from collections.abc import Iterable
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from podwire.apiserver.app import EXTENSION
 from podwire.apiserver.authentication import certificate_user
+from podwire.daemon.http_server import UpgradableProtocol
 
 _WITHOUT_BODY = (204, 304)
 _COPIED = 64 * 1024  # a piece of more bytes is not copied for what stands around it to share its TLS record
@@ -79,8 +80,8 @@ class Exchange(RequestResponseCycle):
         return b"".join(parts)
 
 
-class Protocol(HttpToolsProtocol):
-    """``scope["extensions"]["podwire"]`` holds ``user`` (a User or None) and ``abort`` (ends the connection at once)."""
+class Protocol(UpgradableProtocol):
+    """``scope["extensions"]["podwire"]`` holds ``user`` (a User or None), ``abort`` (ends the connection at once), ``take_over``."""
 
     cycle: Exchange
 
@@ -106,6 +107,8 @@ class Protocol(HttpToolsProtocol):
         scope["path"] = urllib.parse.unquote(text) if "%" in text else text
         scope["raw_path"], scope["query_string"] = path, query
         scope["extensions"] = self._extensions
+        if parser.should_upgrade():
+            scope["extensions"] = {EXTENSION: {**self._extensions[EXTENSION], **self.taking_over()}}
         before = self.cycle
         self.cycle = Exchange(
             scope=scope,
@@ -117,7 +120,7 @@ class Protocol(HttpToolsProtocol):
             default_headers=[],
             message_event=asyncio.Event(),
             expect_100_continue=self.expect_100_continue,
-            keep_alive=version != "1.0" and parser.should_keep_alive(),
+            keep_alive=version != "1.0" and parser.should_keep_alive() and not parser.should_upgrade(),
             on_response=self.on_response_complete,
         )
         if before is None or before.response_complete:
