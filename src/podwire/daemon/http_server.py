@@ -1,6 +1,6 @@
 """uvicorn's protocol of one connection, for applications that take a connection over (``Connection: Upgrade``).
 
-``taking_over`` is what the scope of such a request says of it: ``take_over`` gives the connection as a ``Duplex``, with whatever has arrived
+``taking_over`` is what the scope of such a request says of it: ``take_over`` gives the connection as a ``Duplex``, with what has arrived
 after the request. Nothing of an answer may have been sent before, and nothing is afterwards: the application writes it itself. An answer to
 such a request without taking over is its connection's last.
 """

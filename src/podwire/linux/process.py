@@ -49,9 +49,10 @@ _NAMESPACES: Final = {
 class Program:
     """A program to start.
 
-    ``namespace``: a descriptor of a network namespace, or the name under which the first process holds one; None: where it is
-    started. ``join``: a pidfd, or the name of a program of the first process, whose namespaces of the kinds ``joins`` it enters; with
-    ``mnt`` it has that program's view, and ends, with ``pid``, at the latest when that program does. ``stdin``, ``stdout``, ``stderr``: a descriptor, a path (the outputs are appended to it), or None for /dev/null.
+    ``namespace``: a descriptor of a network namespace, or the name under which the first process holds one; None: where it is started.
+    ``join``: a pidfd, or the name of a program of the first process, whose namespaces of the kinds ``joins`` it enters; with ``mnt`` it has
+    that program's view, with ``pid`` it ends at the latest when that program does.
+    ``stdin``, ``stdout``, ``stderr``: a descriptor, a path (the outputs are appended to it), or None for /dev/null.
     ``descriptors``: become 3, 4, ... ``files``, ``folders``, ``hidden``, ``read_only``: see ``view.View``. ``session``: of its own.
     ``terminal``: stdin is a terminal and becomes the session's. ``capabilities``: what may ever be had, by number; None takes
     none away. ``no_new_privileges``: nothing that it executes gains rights. ``own_processes``: it is the first process of a PID

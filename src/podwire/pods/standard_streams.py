@@ -24,7 +24,7 @@ from podwire.pods.programs import Programs
 from podwire.pods.records import Records
 
 _DRAIN_S = 5.0
-"""How long the end of a run waits for its last words to be written. Longer takes only a disk that is stuck, or who attached and does not read."""
+"""How long the end of a run waits for its last words to be written: longer where a disk is stuck, or who attached does not read."""
 
 
 class StartedWith(msgspec.Struct, frozen=True):

@@ -72,17 +72,20 @@ def _tables(byte: int) -> bytes:
     return bytes(value ^ byte for value in range(256))
 
 
+def head(length: int, opcode: int = BINARY, *, masked: bool = False, last: bool = True) -> bytes:
+    """What comes before a payload of that length (and, masked, before the mask)."""
+    first, mask_bit = 0x80 * last | opcode, 0x80 * masked
+    if length < 126:
+        return bytes((first, mask_bit | length))
+    if length < 65_536:
+        return struct.pack(">BBH", first, mask_bit | 126, length)
+    return struct.pack(">BBQ", first, mask_bit | 127, length)
+
+
 def frame(payload: bytes, opcode: int = BINARY, *, mask: bytes = b"", last: bool = True) -> bytes:
     """A frame. A client's has a mask of four bytes."""
-    length, masked = len(payload), 0x80 * bool(mask)
-    first = 0x80 * last | opcode
-    if length < 126:
-        head = bytes((first, masked | length))
-    elif length < 65_536:
-        head = struct.pack(">BBH", first, masked | 126, length)
-    else:
-        head = struct.pack(">BBQ", first, masked | 127, length)
-    return head + mask + xor(payload, mask) if mask else head + payload
+    begun = head(len(payload), opcode, masked=bool(mask), last=last)
+    return begun + mask + xor(payload, mask) if mask else begun + payload
 
 
 def close(code: int = NORMAL, reason: str = "", *, mask: bytes = b"") -> bytes:

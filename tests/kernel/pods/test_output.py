@@ -1,4 +1,4 @@
-"""What containers write: no line is lost when the agent is killed, none is refused when the writing program is, and each run has its log."""
+"""What containers write: no line is lost when the agent is killed, a killed writing program breaks no pipe, each run has its log."""
 
 from __future__ import annotations
 
