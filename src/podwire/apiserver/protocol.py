@@ -108,7 +108,8 @@ class Protocol(UpgradableProtocol):
         scope["raw_path"], scope["query_string"] = path, query
         scope["extensions"] = self._extensions
         if parser.should_upgrade():
-            scope["extensions"] = {EXTENSION: {**self._extensions[EXTENSION], **self.taking_over()}}
+            extension: dict[str, Any] = self._extensions[EXTENSION]
+            scope["extensions"] = {EXTENSION: extension | self.taking_over()}  # type: ignore[dict-item]
         before = self.cycle
         self.cycle = Exchange(
             scope=scope,
