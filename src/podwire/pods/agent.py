@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+from podwire.client.api import Client
 from podwire.client.informer import Informer
 from podwire.daemon.config import ConfigError
 from podwire.daemon.context import Context
@@ -29,13 +30,15 @@ from podwire.pods.host import Host
 from podwire.pods.logs.link import LogWriter
 from podwire.pods.machine import Machine
 from podwire.pods.network import PodNetwork
-from podwire.pods.node import OwnNode
+from podwire.pods.node import OwnNode, read_facts
 from podwire.pods.node_addresses import NodeAddresses
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
 from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
+from podwire.pods.volumes.pod_volumes import VolumePlace
+from podwire.pods.volumes.sources import Sources
 from podwire.pods.worker import PodWorker
 
 _WORKER_RETRY_S = 5.0
@@ -89,10 +92,19 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
         wiring=wiring_thread,
         programs=programs,
         streams=StandardStreams(programs, logs, records),
-        machine=Machine(context.client, records, facts, services, hidden=[config.state_dir], seen=_INSTALLATION),
+        machine=Machine(records, facts, services, hidden=[config.state_dir], seen=_INSTALLATION),
         standins=StandinsLink(config.standins_socket, log),
         records=records,
         services=services,
+        volumes=VolumePlace(
+            client=context.client,
+            followed=Sources(Client(context.client.configuration, user_agent="podwire", connections=0), log),
+            disk=folder / "pods",
+            memory=Path(config.init_socket).parent / "volumes",
+            authority=context.client.configuration.authority,
+            now=lambda: context.now().timestamp(),
+            allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
+        ),
     )
 
 
@@ -136,6 +148,7 @@ class PodsAgent:
             await asyncio.gather(*tasks, return_exceptions=True)
             host.network.close()
             host.streams.logs.close()
+            await host.volumes.followed.close()
 
     async def _lost_init(self) -> None:
         """Without the node's first process there is no node: end, and let the supervisor begin anew."""
@@ -172,6 +185,7 @@ class PodsAgent:
     async def _take_away(self, record: Record) -> None:
         self._log.info("pod %s/%s (%s) is no longer this node's: removed", record.namespace, record.name, record.uid)
         await self._host.remove_sandbox(record)
+        self._host.volumes.remove(record.uid)
         self._host.records.remove(record.uid)
 
     # What changes ----------------------------------------------------------------------------------------------------------

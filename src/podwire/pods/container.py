@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import msgspec
 
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
+from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod
 from podwire.pods import hooks, runs, termination
 from podwire.pods.admission import CannotStart
@@ -27,6 +28,7 @@ from podwire.pods.host import Host
 from podwire.pods.programs import program_name
 from podwire.pods.runs import Record, Run, State
 from podwire.pods.status import first_run
+from podwire.pods.volumes.pod_volumes import PodVolumes
 
 LEAST_GRACE_S = 2.0
 """What a container has left to end by itself, however long its preStop hook took."""
@@ -41,6 +43,7 @@ class Surroundings(Protocol):
     pod: Pod
     record: Record
     ending: asyncio.Event
+    volumes: PodVolumes
 
     @property
     def namespace(self) -> int | None: ...
@@ -48,7 +51,6 @@ class Surroundings(Protocol):
     def ip(self) -> str: ...
     def put(self, container: str, run: Run) -> None: ...
     def event(self, kind: str, reason: str, message: str, field_path: str = "") -> None: ...
-    async def sources_changed(self) -> None: ...
 
 
 class ContainerLife:
@@ -131,7 +133,7 @@ class ContainerLife:
             waits = runs.waiting(self.run, refused.reason, str(refused))
             self._pod.put(self._name, waits)
             self._event("Warning", "Failed", f"Error: {refused}")
-            await self._wait_at_most(_NOT_CONFIGURED_S, self._pod.sources_changed())
+            await self._wait_at_most(_NOT_CONFIGURED_S, self._pod.volumes.changed())
             return False
         except ProgramNotStarted as refused:
             await self._not_started(refused, policy)
@@ -166,7 +168,7 @@ class ContainerLife:
         if player(container) is Player.MACHINE:
             number = runs.next_number(self.run)
             name = program_name(uid, container.name, number)
-            program = await host.machine.program(self._pod.pod, container, self._pod.record, self._pod.namespace, fresh=True)
+            program = await self._program(fresh=True)
             self._event(
                 "Normal", "Pulled", f'Container image "{container.image}" already present on machine and can be accessed by the pod'
             )
@@ -188,6 +190,10 @@ class ContainerLife:
         started = container.startup_probe is None and hook is None
         ready = started and container.readiness_probe is None
         self._pod.put(self._name, msgspec.structs.replace(began, started=started, ready=ready))
+
+    async def _program(self, *, fresh: bool = False) -> Program:
+        pod = self._pod
+        return await self._host.machine.program(pod.pod, self.definition, pod.record, pod.namespace, pod.volumes, fresh=fresh)
 
     def _container_id(self) -> str:
         return f"podwire://{self._pod.record.uid}/{self._name}/{runs.next_number(self.run)}"
@@ -260,7 +266,7 @@ class ContainerLife:
             return None
 
         async def execute(command: Sequence[str]) -> tuple[int, bytes]:
-            program = await self._host.machine.program(self._pod.pod, self.definition, self._pod.record, self._pod.namespace)
+            program = await self._program()
             return await self._host.programs.output(name, program, command)
 
         return execute

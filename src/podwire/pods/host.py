@@ -35,6 +35,7 @@ from podwire.pods.records import Records
 from podwire.pods.runs import Record
 from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
+from podwire.pods.volumes.pod_volumes import VolumePlace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -62,6 +63,7 @@ class Host:
     standins: StandinsLink
     records: Records
     services: Callable[[str], Iterable[Service]]
+    volumes: VolumePlace
 
     async def _wired(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.wiring, functools.partial(call, *arguments, **named))

@@ -35,8 +35,8 @@ def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mappi
     tree: Tree = {
         "observedGeneration": pod.metadata.generation,
         "phase": phase,
-        "reason": record.reason or None,
-        "message": record.message or None,
+        "reason": (record.finished and record.reason) or None,
+        "message": (record.finished and record.message) or None,
         "hostIP": facts.ip,
         "hostIPs": [{"ip": ip} for ip in facts.ips],
         "startTime": timestamp(record.start_time),
@@ -93,9 +93,11 @@ def is_over(pod: Pod, record: Record) -> bool:
 
 def phase_of(pod: Pod, record: Record) -> str:
     """Pending until all containers have been started once; then Running until all have ended for good."""
-    if record.reason or init_failed(pod, record):
+    if init_failed(pod, record):
         return "Failed"
     if record.finished:
+        if record.reason:
+            return "Failed"
         endings = [record.runs.get(container.name, _NEW).ending for container in pod.spec.containers]
         return "Succeeded" if all(ending is not None and ending.exit_code == 0 for ending in endings) else "Failed"
     runs = [record.runs.get(container.name, _NEW) for container in pod.spec.containers]

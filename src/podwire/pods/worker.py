@@ -27,6 +27,7 @@ from podwire.pods.standins.client import StandinsRefused
 from podwire.pods.standins.messages import Port
 from podwire.pods.status import first_run, init_done, is_initialized
 from podwire.pods.status_writer import StatusWriter
+from podwire.pods.volumes.pod_volumes import PodVolumes
 
 _SANDBOX_RETRY_S = (1.0, 30.0)
 _VANISHED_GRACE_S = 2.0
@@ -52,6 +53,7 @@ class PodWorker:
         self._ports_may_differ = asyncio.Event()
         self._status = StatusWriter(host, self)
         self._news = asyncio.Event()
+        self.volumes = PodVolumes(host.volumes, pod, self.event)
         self._told = asyncio.Event()
         if namespace is not None and is_initialized(pod, self.record):
             role = desired.role(pod, host.facts, self.ip)
@@ -77,6 +79,7 @@ class PodWorker:
         gates = former.status.conditions != pod.status.conditions and pod.spec.readiness_gates
         if gates or (former.metadata.generation != pod.metadata.generation and not pod.terminating):
             self._status.changed()
+        self.volumes.update(pod)
         if former.metadata.labels != pod.metadata.labels:
             self._ports_may_differ.set()
         self._told.set()
@@ -99,14 +102,15 @@ class PodWorker:
         writer = asyncio.create_task(self._status.run())
         live = asyncio.create_task(self._live())
         deletion = asyncio.create_task(self._deletion.wait())
-        deadline = asyncio.create_task(self._deadline())
+        doom = asyncio.create_task(self._doom())
         try:
             if self.record.reason and not self.record.finished:  # an agent before this one was about to
                 await self._fail(live)
-            await asyncio.wait({live, deletion, deadline}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({live, deletion, doom}, return_when=asyncio.FIRST_COMPLETED)
             if not live.done() and not deletion.done():
-                self.event("Normal", "DeadlineExceeded", _DEADLINE)
-                self._write(reason="DeadlineExceeded", message=_DEADLINE)
+                kind, reason, message = doom.result()
+                self.event(kind, reason, message)
+                self._write(reason=reason, message=message)
                 await self._fail(live)
             elif live.done():
                 live.result()
@@ -116,7 +120,8 @@ class PodWorker:
             await self._status.finish(vanished=self.vanished)
             self._host.records.remove(self.record.uid)
         finally:
-            await cancelled(live, deletion, writer, deadline)
+            await cancelled(live, deletion, writer, doom)
+            self.volumes.close()
             self._let_go()
 
     def _let_go(self) -> None:
@@ -140,6 +145,8 @@ class PodWorker:
             self.event("Warning", refusal.reason, refusal.message)
             return
         if self.namespace is None:
+            self._status.changed()
+            await self.volumes.prepare()
             await self._make_sandbox()
         await self._run_containers()
         if not self.ending.is_set():
@@ -147,7 +154,7 @@ class PodWorker:
 
     async def _run_containers(self) -> None:
         async with asyncio.TaskGroup() as group:
-            follower = group.create_task(self._follow_ports())
+            followers = [group.create_task(self._follow_ports()), group.create_task(self.volumes.follow())]
             self._status.changed()
             sidecars = []
             for container in self.pod.spec.init_containers:
@@ -167,7 +174,8 @@ class PodWorker:
                 await self._stop_sidecars(float(self.pod.spec.termination_grace_period_seconds))
                 for task in sidecars:
                     task.cancel()
-            follower.cancel()
+            for follower in followers:
+                follower.cancel()
 
     async def _initialize(self, container: Container) -> bool:
         """Run an init container to its end, again if it may be. A stand-in succeeds at once."""
@@ -191,6 +199,7 @@ class PodWorker:
     async def _finish(self) -> None:
         """Every container has ended for good: the Pod gives back its network and waits to be deleted."""
         await self._host.remove_sandbox(self.record)
+        self._host.volumes.remove(self.record.uid)
         self._let_go()
         self._write(finished=True)
 
@@ -258,11 +267,6 @@ class PodWorker:
         """Report something that has happened to the Pod."""
         self._host.events.event(self.pod, kind, reason, message, field_path)
 
-    async def sources_changed(self) -> None:
-        """Wait until something has changed that a container's environment may be taken from."""
-        await self._told.wait()
-        self._told.clear()
-
     def _run(self, container: Container) -> Run:
         return self.record.runs.get(container.name, first_run(self.pod))
 
@@ -279,6 +283,16 @@ class PodWorker:
             self._status.changed()
 
     # End --------------------------------------------------------------------------------------------------------------------
+
+    async def _doom(self) -> tuple[str, str, str]:
+        """Wait for what may not go on; gives the Event's type, and reason and message of the Pod's failure."""
+        deadline = asyncio.create_task(self._deadline())
+        exceeded = asyncio.create_task(self.volumes.exceeded())
+        try:
+            await asyncio.wait({deadline, exceeded}, return_when=asyncio.FIRST_COMPLETED)
+            return ("Normal", "DeadlineExceeded", _DEADLINE) if deadline.done() else ("Warning", "Evicted", exceeded.result())
+        finally:
+            await cancelled(deadline, exceeded)
 
     async def _deadline(self) -> None:
         """Return when the Pod has been active for as long as it may be."""

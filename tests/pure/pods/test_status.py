@@ -216,6 +216,8 @@ def test_a_pod_that_stays_initialized_when_its_sidecar_fails() -> None:
 
 def test_a_pod_that_has_failed_as_a_whole() -> None:
     failed = msgspec.structs.replace(record(main=running()), reason="DeadlineExceeded", message="too long")
+    assert status(pod(), failed, FACTS, NOW)["phase"] == "Running"  # as long as its containers have not ended
+    failed = msgspec.structs.replace(failed, finished=True)
     tree = status(pod(), failed, FACTS, NOW)
     assert (tree["phase"], tree["reason"], tree["message"]) == ("Failed", "DeadlineExceeded", "too long")
     assert conditions(tree)["Ready"] == "False"
