@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import json
@@ -184,14 +183,8 @@ class Node:
         return b"".join(entry.text + b"\n" * entry.whole for entry in entries if entry is not None).decode()
 
     def service_account(self) -> None:
-        """What the controllers make of a namespace: its account and that account's token."""
-        path = "/api/v1/namespaces/default/"
-        account = self.call("POST", path + "serviceaccounts", {"metadata": {"name": "default"}})
-        annotations = {"kubernetes.io/service-account.name": "default", "kubernetes.io/service-account.uid": account["metadata"]["uid"]}
-        values = {"token": b"secret-token", "namespace": b"default", "ca.crt": b"PEM"}
-        data = {key: base64.b64encode(value).decode() for key, value in values.items()}
-        metadata = {"name": "default-token", "annotations": annotations}
-        self.create(path + "secrets", {"metadata": metadata, "type": "kubernetes.io/service-account-token", "data": data})
+        """What the controllers make of a namespace: its account."""
+        self.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
 
 
 def condition(status: Tree, kind: str) -> str:
