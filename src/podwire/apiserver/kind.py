@@ -16,6 +16,7 @@ https://github.com/kubernetes/community/blob/master/contributors/devel/sig-archi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -174,7 +175,7 @@ class Kind:
         if not self.singular:
             object.__setattr__(self, "singular", self.kind.lower())
 
-    @property
+    @functools.cached_property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
@@ -182,7 +183,7 @@ class Kind:
     def list_kind(self) -> str:
         return self.kind + "List"
 
-    @property
+    @functools.cached_property
     def stored(self) -> Kind:
         """The version in which objects are stored."""
         return self if self.conversion is None else self.conversion.stored
@@ -192,7 +193,7 @@ class Kind:
         """Whether there are objects of it to list. What is only asked has none."""
         return "list" in self.verbs
 
-    @property
+    @functools.cached_property
     def resource(self) -> str:
         """``deployments.apps``, or ``pods`` in the core group: as messages name it."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -200,7 +201,7 @@ class Kind:
     def subresource(self, name: str) -> Subresource | None:
         return next((part for part in self.subresources if part.name == name), None)
 
-    @property
+    @functools.cached_property
     def has_status(self) -> bool:
         return STATUS in self.subresources
 

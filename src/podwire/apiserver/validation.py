@@ -338,7 +338,23 @@ def metadata_errors(
     return errors + _common_errors(metadata, path)
 
 
+_COMMON = ("labels", "annotations", "ownerReferences", "finalizers")
+_REMEMBERED_SIZE = 4096  # bytes
+_right = Remembered()
+
+
 def _common_errors(metadata: dict[str, Any], path: Path) -> list[FieldError]:
+    """Give the errors of what does not name an object: objects of one template have it alike."""
+    text = orjson.dumps([metadata.get(key) for key in _COMMON])
+    if text in _right:
+        return []
+    errors = _found_errors(metadata, path)
+    if not errors and len(text) <= _REMEMBERED_SIZE:
+        _right.add(text)
+    return errors
+
+
+def _found_errors(metadata: dict[str, Any], path: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     if labels := metadata.get("labels"):
         errors += label_errors(labels, path / "labels")
