@@ -329,6 +329,7 @@ def _files(
     common = AgentConfig(
         cluster_name=spec.name,
         cluster_domain=CLUSTER_DOMAIN,
+        proxy_mode=spec.proxy_mode,
         cluster_dns=(str(dns),),
         node_ranges=_texts(ranges.nodes, ranges.nodes_ipv6),
         pod_ranges=_texts(ranges.pods, ranges.pods_ipv6),

@@ -62,6 +62,7 @@ class ClusterSpec:
     region: str
     node_pools: tuple[NodePool, ...]
     ranges: Ranges
+    proxy_mode: str = "nftables"
 
     @property
     def dual_stack(self) -> bool:
@@ -103,6 +104,7 @@ class _Ranges(_Form, frozen=True):
 class _Spec(_Form, frozen=True):
     region: str = "us-central1"
     stack_type: Literal["IPV4", "IPV4_IPV6"] = "IPV4"
+    proxy_mode: Literal["nftables", "iptables"] = "nftables"
     node_pools: tuple[_NodePool, ...] = (_NodePool(),)
     ranges: _Ranges = _Ranges()
 
@@ -152,7 +154,7 @@ def parse(
     if not paths.is_name(chosen):
         where = "metadata.name" if name is None else "--name"
         raise fault(where, f"{chosen!r} is no cluster name: {paths.NAME_RULE}")
-    cluster = ClusterSpec(chosen, spec.region, pools, ranges)
+    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode)
     _has_room(cluster, fault)
     return cluster
 
@@ -168,6 +170,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
         "spec": {
             "region": spec.region,
             "stackType": "IPV4_IPV6" if spec.dual_stack else "IPV4",
+            "proxyMode": spec.proxy_mode,
             "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),

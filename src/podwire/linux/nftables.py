@@ -150,6 +150,10 @@ class Nftables:
                 continue
         raise KernelRefused(errno.EINTR, "list ruleset", "it kept changing")
 
+    def names(self) -> list[TableName]:
+        """Give the tables that there are, of all families, whoever made them. Raises KernelRefused."""
+        return [dump.table_of(payload) for payload in self._ask(nfnetlink.GETTABLE, what="list tables")]
+
     def _dump(self, wanted: list[TableName] | None) -> Ruleset:
         payloads = self._ask(nfnetlink.GETTABLE, what="list tables")
         comments = {dump.table_of(payload): dump.table_comment(payload) for payload in payloads}

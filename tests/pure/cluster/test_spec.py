@@ -56,7 +56,8 @@ def test_the_command_line_overrides_the_file() -> None:
         ),
         (
             "spec:\n  stackType: IPV4_IPV6\n  ranges: {podsIPv6: 10.4.0.0/14}",
-            "c.yaml:5: spec.ranges.podsIPv6: expected an IPv6 range such as fd20:0:4::/64, got '10.4.0.0/14'",
+            "c.yaml:5: spec.ranges.podsIPv6: expected an IPv6 range such as fd20:0:4::/64, got '10.4.0.0/14' "
+            "(At least 3 parts expected in '10.4.0.0')",
         ),
         (
             "spec: {stackType: IPV4_IPV6, ranges: {podsIPv6: 'fd20:0:80::/56'}}",
@@ -66,6 +67,7 @@ def test_the_command_line_overrides_the_file() -> None:
             "spec: {stackType: IPV4_IPV6, ranges: {podsIPv6: 'fd00::/111'}}",
             "c.yaml:3: spec.ranges.podsIPv6: fd00::/111 has room for 2 nodes of a /112 each, 3 are asked for",
         ),
+        ("spec: {proxyMode: ipvs}", "c.yaml:3: spec.proxyMode: invalid enum value 'ipvs'"),
         ("spec: {stackType: IPV6}", "c.yaml:3: spec.stackType: invalid enum value 'IPV6'"),
         ("spec: {ranges: {pods: 10.128.0.0/16}}", "c.yaml:3: spec.ranges.pods: 10.128.0.0/16 overlaps spec.ranges.nodes (10.128.0.0/20)"),
         (
