@@ -15,11 +15,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from podwire.apiserver.definitions import META, PREFIX
-from podwire.apiserver.extension import merging, paths, printing, shape, values
+from podwire.apiserver.extension import merging, paths, printing, rules, shape, values
 from podwire.apiserver.kind import ALL_VERBS, SCALE, STATUS, Conversion, Custom, Kind, ScalePaths, Tree
-from podwire.apiserver.validation import FieldError
+from podwire.apiserver.validation import INVALID, FieldError
 
 _VERSION = re.compile(r"v([1-9]\d*)(?:(alpha|beta)([1-9]\d*))?")
+_UNCHECKED = "some validation rules were not checked because the object was invalid; correct the existing errors to complete validation"
 _HEAD = {
     "apiVersion": {"type": "string", "description": "The version of the schema that the object is written in: GROUP/VERSION."},
     "kind": {"type": "string", "description": "The kind of the object."},
@@ -48,7 +49,7 @@ def stored_version(definition: Tree) -> str:
 
 
 def of_definition(definition: Tree) -> list[Kind]:
-    """Give the rows of a definition, the preferred version first. Raises ValueError for what cannot be served."""
+    """Give the rows of a definition, the preferred version first. Raises ValueError, Rejected for what cannot be served."""
     spec = definition["spec"]
     versions = sorted((one for one in spec["versions"] if one.get("served")), key=lambda one: priority(one["name"]))
     storage = next(one for one in spec["versions"] if one["name"] == stored_version(definition))
@@ -131,12 +132,16 @@ class _Version:
         return found
 
     def _validator(self) -> Callable[[Tree, Tree | None], list[FieldError]]:
-        check = values.checker(self._schema)
+        check, ruled = values.checker(self._schema), rules.of_schema(self._schema)
 
         def validate(tree: Tree, old: Tree | None) -> list[FieldError]:
             errors: list[FieldError] = []
             check(tree, values.ABSENT if old is None else old, None, errors)
-            return errors
+            if ruled is None:
+                return errors
+            if any(error.reason in values.BLOCKING for error in errors):
+                return [*errors, FieldError(INVALID, "<nil>", "null", _UNCHECKED)]
+            return errors + ruled(tree, old)
 
         return validate
 

@@ -15,6 +15,7 @@ from typing import Any
 from podwire.apiserver import deletion, keys
 from podwire.apiserver.answers import Tree, decode, encode
 from podwire.apiserver.api import Api, put, remove
+from podwire.apiserver.cel.check import Rejected
 from podwire.apiserver.extension import kinds, names
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds.custom import CLEANUP, CUSTOM_RESOURCE_DEFINITION
@@ -68,7 +69,7 @@ class Definitions:
             return
         try:
             self._rows[key] = kinds.of_definition(tree)
-        except (ValueError, KeyError, StopIteration) as error:
+        except (ValueError, KeyError, StopIteration, Rejected) as error:
             _LOG.error("%s cannot be served: %s", key, error)
             self._rows.pop(key, None)
             return

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from podwire.apiserver.cells import UNKNOWN
-from podwire.apiserver.extension import paths, structural
+from podwire.apiserver.extension import paths, rules, structural
 from podwire.apiserver.kind import NAME, STATUS, Column, Kind, Tree
 from podwire.apiserver.kinds.webhook_client import client_errors, default_client
 from podwire.apiserver.validation import (
@@ -151,7 +151,7 @@ def _said(versions: list[Tree], word: str, shared: str) -> Iterator[tuple[Path, 
 
 
 def _schema_errors(schema: Tree, path: Path) -> list[FieldError]:
-    return structural.errors(schema, path)
+    return structural.errors(schema, path) or rules.errors(schema, path)
 
 
 def _scale_errors(scale: Tree, path: Path) -> list[FieldError]:
