@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from podwire.apiserver import authentication, discovery, openapi, requests, status, verbs
+from podwire.apiserver import authentication, bodies, discovery, openapi, requests, status, verbs
 from podwire.apiserver.answers import Answer, Stream, TooDeep, answer
 from podwire.apiserver.api import Api
 from podwire.apiserver.auth import impersonation
@@ -34,6 +34,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 EXTENSION = "podwire"
+BODY_S = 60.0  # how long a client may take to send a body
 IN_FLIGHT = 400  # requests worked on at once, watches apart; more are asked to come again
 
 _LOG = logging.getLogger("podwire.apiserver")
@@ -52,6 +53,7 @@ class Application:
         self._url = url
         self._version = _version(version)
         self._in_flight = 0
+        self._reading = asyncio.Semaphore(1)  # one at a time: threads share the interpreter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -74,10 +76,16 @@ class Application:
                 request = Request(scope["method"], path, target, requests.query(scope["query_string"]), headers, user)
                 verb = verbs.authorize(self._api, request)
                 if request.method not in ("GET", "HEAD"):
-                    request.body = await _body(headers, receive)
+                    async with asyncio.timeout(BODY_S):
+                        request.body = await _body(headers, receive)
+                    if bodies.takes_long(request):
+                        async with self._reading:
+                            request.body = await asyncio.to_thread(bodies.yaml_as_json, request.body)
                 found = await verbs.handle(self._api, request, verb)
         except status.Failure as failure:
             found = _refusal(failure)
+        except TimeoutError:
+            found = _refusal(status.timeout())
         except Unwritable as error:
             _LOG.error("%s %s: %s", scope["method"], scope["path"], error)
             found = _refusal(status.internal(str(error)))
