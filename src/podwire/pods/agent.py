@@ -37,6 +37,7 @@ from podwire.pods.records import Records
 from podwire.pods.runs import Record
 from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
+from podwire.pods.standins.messages import Ended
 from podwire.pods.volumes.pod_volumes import VolumePlace
 from podwire.pods.volumes.sources import Sources
 from podwire.pods.worker import PodWorker
@@ -63,6 +64,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
     config = context.config
     facts = NodeFacts(
         name=context.node,
+        cluster=config.cluster_name,
         ips=config.node_ips,
         zone=config.zone,
         cluster_domain=config.cluster_domain,
@@ -126,6 +128,7 @@ class PodsAgent:
         pods = context.informer(PODS, fields=f"spec.nodeName={context.node}")
         services = context.informer(SERVICES)
         node = OwnNode(context)
+        host.standins.ended = self._on_standin_ended
         await asyncio.get_running_loop().run_in_executor(host.wiring, host.network.set_up)
         await host.programs.follow()
         await host.streams.logs.adopt()
@@ -203,6 +206,11 @@ class PodsAgent:
         else:
             worker = self._workers[uid] = PodWorker(self._host, new, self._left.pop(uid, None), self._held.pop(uid, None))
             self._tasks[uid] = asyncio.create_task(self._work(worker), name=f"pod {new.namespace}/{new.name}")
+
+    def _on_standin_ended(self, ended: Ended) -> None:
+        worker = self._workers.get(ended.uid)
+        if worker is not None:
+            worker.standin_ended(ended.container, ended.exit_code)
 
     def _on_service(self, old: Service | None, new: Service | None) -> None:
         service = new or old

@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from podwire import probes
 from podwire.objects.core import Container, HTTPGetAction, Probe
 from podwire.pods.desired import resolve_port
+from podwire.pods.standins.directions import PREFIX
 from podwire.probes.prober import ProbeKind, Prober, begin, observe
 from podwire.probes.result import ProbeResult, join_host_port
 
@@ -27,7 +28,7 @@ class Checks:
 
     ``ip``: where its probes go. ``execute``: runs a command in it, None for a stand-in. ``now``: wall-clock seconds, as
     ``started_at`` is. ``on_started``, ``on_ready``: told when that changes. ``on_failure``: told of each probe worth an
-    Event, with the Event's reason.
+    Event, with the Event's reason. ``told_to_fail``: says whether an annotation lets the startup or liveness probe fail.
     """
 
     container: Container
@@ -40,6 +41,7 @@ class Checks:
     on_started: Callable[[], None]
     on_ready: Callable[[bool], None]
     on_failure: Callable[[str, str], None]
+    told_to_fail: Callable[[str], bool] = lambda _probe: False
 
     async def run(self) -> str:
         """Probe until cancelled, or until the container is to be ended; then gives the word for the probe that asks for it."""
@@ -76,6 +78,8 @@ class Checks:
         while True:
             await asyncio.sleep(max(0.0, prober.due - self.now()))
             result = await self._once(probe) if prober.last is not None else await self._first(kind, probe, prober)
+            if kind is not ProbeKind.READINESS and self.told_to_fail(kind.value.lower()):
+                result = ProbeResult(False, f"annotation {PREFIX}fail-{kind.value.lower()} says so")
             former, prober = prober, observe(prober, result.ok, self.now())
             if result.warning or not result.ok:
                 reason, what = ("ProbeWarning", "warning") if result.ok else ("Unhealthy", "failed")

@@ -20,13 +20,15 @@ import msgspec
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod
-from podwire.pods import hooks, runs, termination
+from podwire.pods import desired, hooks, runs, termination
 from podwire.pods.admission import CannotStart
 from podwire.pods.checks import Checks, Execute
 from podwire.pods.desired import Player, player
 from podwire.pods.host import Host
 from podwire.pods.programs import program_name
 from podwire.pods.runs import Record, Run, State
+from podwire.pods.standins import personalities
+from podwire.pods.standins.directions import PREFIX, Directions
 from podwire.pods.status import first_run
 from podwire.pods.volumes.pod_volumes import PodVolumes
 
@@ -44,6 +46,7 @@ class Surroundings(Protocol):
     record: Record
     ending: asyncio.Event
     volumes: PodVolumes
+    directions: Directions
 
     @property
     def namespace(self) -> int | None: ...
@@ -63,6 +66,8 @@ class ContainerLife:
         self._grace_s = 0.0
         self._over = False
         self._redefined = asyncio.Event()
+        self._redirected = asyncio.Event()
+        self._probed = False  # what readiness says without what annotations say
 
     @property
     def definition(self) -> Container:
@@ -82,6 +87,29 @@ class ContainerLife:
     def redefine(self) -> None:
         """The image is another one now: a container that runs is begun anew."""
         self._redefined.set()
+
+    # Told by annotations --------------------------------------------------------------------------------------------------
+
+    def redirect(self) -> None:
+        """The annotations tell something else now."""
+        self._redirected.set()
+        if self.run.state is State.RUNNING and not self.run.program:
+            ready = self._probed and not self._told_to_fail("readiness")
+            if self.run.ready and not ready:
+                self._event("Warning", "Unhealthy", f"Readiness probe failed: annotation {PREFIX}fail-readiness says so")
+            self._change(ready=ready)
+
+    def _told_to_fail(self, probe: str) -> bool:
+        return player(self.definition) is Player.STAND_IN and self._pod.directions.fails(probe, self._name)
+
+    def _heard_ready(self, ready: bool) -> None:
+        self._probed = ready
+        self._change(ready=ready and not self._told_to_fail("readiness"))
+
+    def stand_in_ended(self, exit_code: int) -> None:
+        """The stand-in that plays now was asked to end, over the network."""
+        if self._stood is not None and not self._stood.done() and self.run.state is State.RUNNING:
+            self._stood.set_result(exit_code)
 
     # Running --------------------------------------------------------------------------------------------------------------
 
@@ -183,12 +211,15 @@ class ContainerLife:
                     raise
                 raise CannotStart("CreateContainerError", str(refused)) from refused
         else:
-            self._event("Normal", "Pulled", f'Container image "{container.image}" is not run: a stand-in plays the container')
+            kind = personalities.kind_of(container.image)
+            player_words = f"a stand-in that behaves as {kind} plays" if kind else "a stand-in plays"
+            self._event("Normal", "Pulled", f'Container image "{container.image}" is not run: {player_words} the container')
             self._event("Normal", "Created", "Container created")
         hook = container.lifecycle.post_start if container.lifecycle is not None else None
         began = runs.began(self.run, host.now(), program=name, container_id=self._container_id(), starting=hook is not None)
         started = container.startup_probe is None and hook is None
-        ready = started and container.readiness_probe is None
+        self._probed = started and container.readiness_probe is None
+        ready = self._probed and not self._told_to_fail("readiness")
         self._pod.put(self._name, msgspec.structs.replace(began, started=started, ready=ready))
 
     async def _program(self, *, fresh: bool = False) -> Program:
@@ -246,6 +277,7 @@ class ContainerLife:
 
     def _checks(self) -> Checks:
         run = self.run
+        self._probed = self._probed or run.ready
         return Checks(
             container=self.definition,
             ip=self._pod.ip,
@@ -253,9 +285,10 @@ class ContainerLife:
             now=self._host.now,
             started_at=run.started_at,
             started=run.started,
-            ready=run.ready,
+            ready=self._probed,
             on_started=lambda: self._change(started=True),
-            on_ready=lambda ready: self._change(ready=ready),
+            on_ready=self._heard_ready,
+            told_to_fail=self._told_to_fail,
             on_failure=lambda reason, words: self._event("Warning", reason, words),
         )
 
@@ -277,9 +310,26 @@ class ContainerLife:
             return await self._host.programs.wait(name) if self._host.programs.knows(name) else _UNKNOWN_STATUS
         if self._stood is None:
             self._stood = asyncio.get_running_loop().create_future()
-        status = await asyncio.shield(self._stood)
+        status = await self._until_stood(self._stood)
         self._stood = None
         return status
+
+    async def _until_stood(self, stood: asyncio.Future[int]) -> int:
+        """Wait until a stand-in is ended, or ends by itself."""
+        while True:
+            self._redirected.clear()
+            ending = desired.ending(self._pod.pod, self.definition, self._pod.directions)
+            left_s = None if ending is None else max(0.0, self.run.started_at + ending[1] - self._host.now())
+            redirected = asyncio.ensure_future(self._redirected.wait())
+            awaited: set[asyncio.Future[Any]] = {stood, redirected}
+            try:
+                await asyncio.wait(awaited, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                await cancelled(redirected)
+            if stood.done():
+                return stood.result()
+            if ending is not None and not self._redirected.is_set():
+                return ending[0]
 
     # End --------------------------------------------------------------------------------------------------------------------
 

@@ -24,7 +24,8 @@ from podwire.pods.desired import Player, is_sidecar, player
 from podwire.pods.host import Host, SandboxFailed
 from podwire.pods.runs import Record, Run, State, began, ended
 from podwire.pods.standins.client import StandinsRefused
-from podwire.pods.standins.messages import Port
+from podwire.pods.standins.directions import Directions, Fault, accepted
+from podwire.pods.standins.messages import Port, Role
 from podwire.pods.status import first_run, init_done, is_initialized
 from podwire.pods.status_writer import StatusWriter
 from podwire.pods.volumes.pod_volumes import PodVolumes
@@ -48,16 +49,18 @@ class PodWorker:
         self.vanished = False
         self._deletion = asyncio.Event()
         self._host = host
-        self._ports: tuple[Port, ...] | None = None
+        self._played: tuple[Role, tuple[Port, ...]] | None = None
+        self._faults: frozenset[Fault] = frozenset()
+        self.directions = Directions()
         self._lives: dict[str, ContainerLife] = {}
         self._ports_may_differ = asyncio.Event()
         self._status = StatusWriter(host, self)
         self._news = asyncio.Event()
         self.volumes = PodVolumes(host.volumes, pod, self.event)
         self._told = asyncio.Event()
+        self._direct()
         if namespace is not None and is_initialized(pod, self.record):
-            role = desired.role(pod, host.facts, self.ip)
-            host.standins.expect(role, desired.standin_ports(pod, host.services(pod.namespace)), namespace)
+            host.standins.expect(*self._playing(), namespace)
         if pod.terminating:
             self._deletion.set()
         if pod.terminating or self.record.reason:
@@ -82,6 +85,8 @@ class PodWorker:
         self.volumes.update(pod)
         if former.metadata.labels != pod.metadata.labels:
             self._ports_may_differ.set()
+        if former.metadata.annotations != pod.metadata.annotations:
+            self._direct()
         self._told.set()
 
     def vanish(self) -> None:
@@ -181,7 +186,7 @@ class PodWorker:
         """Run an init container to its end, again if it may be. A stand-in succeeds at once."""
         if self.record.initialized or init_done(container, self.record):
             return True
-        if player(container) is Player.STAND_IN:
+        if player(container) is Player.STAND_IN and desired.ending(self.pod, container, self.directions) == (0, 0.0):
             now = self._host.now()
             number = self._run(container).restarts
             identity = f"podwire://{self.record.uid}/{container.name}/{number}"
@@ -225,20 +230,46 @@ class PodWorker:
             else:
                 return
 
+    def _direct(self) -> None:
+        """Follow what the annotations tell the stand-ins now; what is wrong with one is said once."""
+        told, faults = accepted(self.pod.metadata.annotations, [one.name for one in _all(self.pod)], self.directions.told)
+        for fault in faults:
+            if fault not in self._faults:
+                self.event("Warning", "InvalidStandinAnnotation", str(fault))
+        self._faults = frozenset(faults)
+        if told == self.directions.told:
+            return
+        self.directions = Directions.of(told)
+        for life in self._lives.values():
+            life.redirect()
+        self._ports_may_differ.set()
+
+    def standin_ended(self, container: str, exit_code: int) -> None:
+        """A stand-in was asked to end, over the network."""
+        if container in self._lives:
+            self._lives[container].stand_in_ended(exit_code)
+
+    def _playing(self) -> tuple[Role, tuple[Port, ...]]:
+        """What the stand-ins' process is to know of the Pod now. A container that has ended and does not run again listens nowhere."""
+        runs = self.record.runs
+        down = {name for name, run in runs.items() if run.state is not State.RUNNING and (run.ending or run.last) is not None}
+        ports = desired.standin_ports(self.pod, self._host.services(self.pod.namespace), down)
+        restarts = {name: run.restarts for name, run in runs.items()}
+        return desired.role(self.pod, self._host.facts, self.ip, self.directions.told, restarts), ports
+
     async def _play(self) -> None:
-        """Let the stand-ins listen where they should now."""
-        ports = desired.standin_ports(self.pod, self._host.services(self.pod.namespace))
-        if ports == self._ports or self.namespace is None:
+        """Let the stand-ins listen where they should now, and behave as they should."""
+        role, ports = playing = self._playing()
+        if playing == self._played or self.namespace is None:
             return
-        if not ports and self._ports is None:
-            self._ports = ports
+        if not ports and (self._played is None or not self._played[1]):
+            self._played = playing
             return
-        role = desired.role(self.pod, self._host.facts, self.ip)
         try:
             failures = await self._host.standins.play(role, ports, self.namespace)
         except StandinsRefused as refused:
             failures = {"any port": str(refused)}
-        self._ports = ports
+        self._played = playing
         for port, reason in failures.items():
             self.event("Warning", "PortNotServed", f"Stand-in does not listen on {port}: {reason}")
 
@@ -257,8 +288,11 @@ class PodWorker:
 
     def put(self, container: str, run: Run) -> None:
         """Replace what is known of a container."""
-        if run != self.record.runs.get(container):
+        former = self.record.runs.get(container)
+        if run != former:
             self.record = self.record.with_run(container, run)
+            if former is not None and former.state is not run.state:
+                self._ports_may_differ.set()
             self._host.records.write(self.record)
             self._news.set()
             self._status.changed()

@@ -10,7 +10,7 @@ import pytest
 from kernel.pods.running import NODE, NODE_IP, Tree, ask, condition, eventually, running_node
 from podwire.linux.network import Network
 
-WEB = {"name": "server", "image": "nginx", "ports": [{"containerPort": 8080}]}
+WEB = {"name": "server", "image": "shop/server", "ports": [{"containerPort": 8080}]}
 
 
 def machine(script: str, name: str = "main", **more: object) -> dict[str, object]:
@@ -53,7 +53,7 @@ def test_a_pod_of_stand_ins_is_ready_answers_and_goes() -> None:
         assert answer["node"] == NODE
         assert answer["zone"] == "us-central1-a"
         assert answer["caller"]["address"] == "10.4.0.1"
-        eventually(lambda: 'Pulled: Container image "nginx" is not run: a stand-in plays the container' in node.events("web"))
+        eventually(lambda: 'Pulled: Container image "shop/server" is not run: a stand-in plays the container' in node.events("web"))
         node.delete("web")
         node.gone("web")
         with Network() as links:
@@ -73,7 +73,7 @@ def test_a_start_costs_few_writes() -> None:
 
 def test_ports_follow_the_services_that_select_the_pod() -> None:
     with running_node() as node:
-        node.pod("web", {"name": "server", "image": "nginx"}, labels={"app": "web"})
+        node.pod("web", {"name": "server", "image": "shop/server"}, labels={"app": "web"})
         address = node.ready("web")["status"]["podIP"]
         with pytest.raises(ConnectionRefusedError):
             ask(address, 9000)

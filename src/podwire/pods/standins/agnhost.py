@@ -9,6 +9,7 @@ Source: https://github.com/kubernetes/kubernetes/blob/master/test/images/agnhost
 from __future__ import annotations
 
 import asyncio
+import os
 import shlex
 import time
 import zlib
@@ -174,8 +175,7 @@ class Agnhostly(Part):
                 output.setdefault("responses", []).append(said)
             except OSError as error:
                 good = False
-                words = "i/o timeout" if isinstance(error, TimeoutError) else error.strerror or str(error)
-                output.setdefault("errors", []).append(f"dial {protocol} {host}:{port}: {words}")
+                output.setdefault("errors", []).append(f"dial {protocol} {host}:{port}: {_why(error)}")
         return Answer(orjson.dumps(output), 200 if good else 417, "application/json")
 
     async def _dial_once(self, host: str, port: int, protocol: str, what: str) -> str:
@@ -233,8 +233,15 @@ class Agnhostly(Part):
         except Unresolved as error:
             return f"DNS: {error}\n", 1
         except OSError as error:
-            return f"OTHER: {error.strerror or error}\n", 1
+            return f"OTHER: {_why(error)}\n", 1
         return "", 0
+
+
+def _why(error: OSError) -> str:
+    """What an error is in the words that network programs use."""
+    if isinstance(error, TimeoutError):
+        return "i/o timeout"
+    return os.strerror(error.errno).lower() if error.errno else str(error)
 
 
 def _echo(query: dict[str, str]) -> Answer:

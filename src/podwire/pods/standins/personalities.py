@@ -57,8 +57,11 @@ USUAL: Mapping[str, tuple[Listening, ...]] = {
 }
 """Where a personality listens even if nothing names a port. Others listen where their arguments say, or nowhere."""
 
+CALLING = frozenset({"agnhost"})
+"""Personalities that call others, and so must know how names are resolved in their Pod."""
+
 # What keeps a container there without serving anything.
-_WAITING = re.compile(r"(?:^|[\s;&|/])(?:sleep|tail|pause|cat$|top)(?:\s|$)|while (?:true|:|sleep)")
+_WAITING = re.compile(r"(?:^|[\s;&|/])(?:sleep|tail|pause|top)(?:\s|$)|^cat$|while (?:true|:|sleep)")
 _SLEEP = re.compile(r"(?:^|.*/)sleep")
 _NC = re.compile(r"(?:^|[\s;&|/])nc\s([^;&|]*)")
 _HTTPD = re.compile(r"(?:^|[\s;&|/])httpd\s([^;&|]*)")
