@@ -8,9 +8,9 @@ import sys
 
 BENCHMARKS = {
     "api": "bench.api",
-    "api-auth": "bench.api_auth",
     "api-durability": "bench.api_durability",
     "cluster-up": "bench.cluster_up",
+    "cni-add": "bench.cni_add",
     "pod-network": "bench.pod_network",
     "pods-ready": "bench.pods_ready",
     "rolling": "bench.rolling",

@@ -10,7 +10,22 @@ import shutil
 
 import pytest
 
-PACKAGES = {"nft": "nftables", "ip": "iproute2", "tcpdump": "tcpdump", "dig": "bind9-dnsutils", "curl": "curl"}
+PACKAGES = {
+    "/usr/lib/cni/host-local": "containernetworking-plugins",
+    "/usr/lib/cni/bridge": "containernetworking-plugins",
+    "ctr": "containerd",
+    "podman": "podman",
+    "crun": "crun",
+    "conmon": "conmon",
+    "runc": "runc",
+    "containerd": "containerd",
+    "busybox": "busybox-static",
+    "nft": "nftables",
+    "ip": "iproute2",
+    "tcpdump": "tcpdump",
+    "dig": "bind9-dnsutils",
+    "curl": "curl",
+}
 
 
 def program(name: str) -> str:

@@ -10,8 +10,7 @@ from e2e.lab import USERS, Cluster, User, a_cluster, a_user
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    chosen = any(mark.args[0] == "uid" for mark in metafunc.definition.iter_markers("parametrize"))
-    if "uid" in metafunc.fixturenames and not chosen:
+    if {"user", "cluster"} & set(metafunc.fixturenames):
         metafunc.parametrize("uid", USERS, ids=lambda uid: "root" if uid == 0 else f"uid-{uid}", scope="session")
 
 

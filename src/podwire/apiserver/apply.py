@@ -59,9 +59,7 @@ def _fields_of_struct(kind: Type, value: Tree, added: bool) -> dict[str, Any]:
     for key, one in value.items():
         below = types.get(key)
         if below is None:
-            below = kind.below(key) if kind.element is not None else None
-            if below is None:
-                continue
+            continue
         if below.form == "leaf" or one is None:
             made["f:" + key] = EMPTY
             continue

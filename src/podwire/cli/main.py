@@ -34,6 +34,7 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "dump": ("podwire.cli.dump:dump", "Write everything that a report needs into a folder.", False),
     "doctor": ("podwire.cli.doctor:doctor", "Say what this machine and user can and cannot do.", False),
     "version": ("podwire.cli.version:version", "Show the version.", False),
+    "cni": ("podwire.cli.cni:cni", "The CNI plugin, for container runtimes.", False),
     "agent": ("podwire.cli.agent:agent", "Run agents against any Kubernetes API.", False),
     "apiserver": ("podwire.cli.apiserver:apiserver", "Run the lab's Kubernetes API.", True),
     "bootstrap": ("podwire.cli.bootstrap:bootstrap", "Apply the objects that every cluster has.", True),

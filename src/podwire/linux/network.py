@@ -19,9 +19,10 @@ from typing import Final, NoReturn, Self
 from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
 from podwire.wire import netlink
-from podwire.wire.rtnetlink import Address, Link, Neighbour, Request, Route, Rule
+from podwire.wire.rtnetlink import Address, Link, Neighbour, Request, Route, Rule, TokenBucket
 from podwire.wire.rtnetlink import address as address_messages
 from podwire.wire.rtnetlink import link as link_messages
+from podwire.wire.rtnetlink import queue as queue_messages
 from podwire.wire.rtnetlink import route as route_messages
 
 # One flight: small enough for an ordinary user's send buffer and for its acknowledgements in the receive buffer.
@@ -119,6 +120,14 @@ class Network:
             time.sleep(0.001)
         self._indexes[name] = link_messages.identity(found)[0]
 
+    def find(self, name: str) -> Link | None:
+        """One link by name, or None; its master is named by its number alone (``if7``) unless that was asked about before."""
+        try:
+            payload = self._link(name)
+        except LookupError:
+            return None
+        return Link.decode(payload, {number: known for known, number in self._indexes.items()})
+
     def _link(self, name: str) -> bytes:
         """The kernel's description of one link. Raises LookupError."""
         try:
@@ -155,6 +164,12 @@ class Network:
         payloads = self._dump(address_messages.GETNEIGH, address_messages.neighbour_dump(), "ip neighbour show")
         names = self._names()
         return [found for found in (Neighbour.decode(payload, names) for payload in payloads) if found is not None]
+
+    def queues(self) -> list[TokenBucket]:
+        """The token buckets of all links."""
+        payloads = self._dump(queue_messages.GETQDISC, queue_messages.dump(), "tc qdisc show")
+        names = self._names()
+        return [found for found in (TokenBucket.decode(payload, names) for payload in payloads) if found is not None]
 
     def rules(self) -> list[Rule]:
         """The rules that choose a table by a mark, of both families."""

@@ -11,14 +11,17 @@ import functools
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
 from podwire.linux.network import Network
 from podwire.pods import wiring
-from podwire.pods.prepared import PreparedNamespaces
-from podwire.pods.wiring import IPAddress, IPNetwork, Wires
-from podwire.wire.rtnetlink import Link, delete
+from podwire.pods.wiring import IPAddress, IPNetwork, Layout, Routed, Wires
+from podwire.wire.rtnetlink import Address, Link, Request, Route, delete
+
+if TYPE_CHECKING:
+    from podwire.pods.prepared import PreparedNamespaces
 
 
 class NetworkFull(Exception):
@@ -33,37 +36,44 @@ class PodNetwork:
     """The bridge of the node whose namespace the calling process is in (or ``namespace``), and the attachments of its Pods.
 
     ``ranges``: the node's Pod ranges, the primary family's first; the bridge has the first address of each. ``mtu`` 0: the
-    kernel's. It belongs to one thread at a time.
+    kernel's. ``layout``: another way to attach, instead of both. It belongs to one thread at a time.
     """
 
-    def __init__(self, ranges: Sequence[IPNetwork], *, namespace: int | None = None, mtu: int = 0) -> None:
-        self._ranges = tuple(ranges)
+    def __init__(
+        self, ranges: Sequence[IPNetwork] = (), *, namespace: int | None = None, mtu: int = 0, layout: Layout | None = None
+    ) -> None:
+        self.layout: Layout = layout or Routed(tuple(ranges), mtu=mtu)
         self._namespace = namespace
-        self._mtu = mtu
-        self._gateways = {network.version: network[1] for network in ranges}
-        self._bridge_mac = wiring.mac_of(ranges[0][1])
         self._network = Network(namespace)
-        self._prepared = PreparedNamespaces(_prepared)
-        self._bridge_runs = False
+        self._prepared: PreparedNamespaces[Network] | None = None
+        self._bridge_runs = not self.layout.bridge
         self._congestion = wiring.CONGESTION if wiring.CONGESTION in self._available_congestion() else ""
 
     def close(self) -> None:
         """Give up the sockets; what is attached stays."""
         self._network.close()
-        self._prepared.close(Network.close)
+        if self._prepared is not None:
+            self._prepared.close(Network.close)
 
     def set_up(self) -> None:
         """Make the bridge, or put right one that is there. Raises KernelRefused."""
-        self._inside(functools.partial(_write_settings, wiring.NODE_SETTINGS))
-        exists = wiring.BRIDGE in self._network.links()
-        self._network.apply(wiring.bridge(self._ranges, self._mtu, exists=exists))
-        self._inside(functools.partial(_write_settings, _of_interface(wiring.BRIDGE)))
+        self._inside(functools.partial(_write_settings, self.layout.node_settings()))
+        bridge = self.layout.bridge
+        exists = bool(bridge) and bridge in self._network.links()
+        self._network.apply(self.layout.prepared(exists=exists))
+        if bridge:
+            self._inside(functools.partial(_write_settings, _of_interface(bridge)))
 
     def add_new(self, owner: str, addresses: Sequence[IPAddress]) -> int:
         """Make a network namespace and attach it as a Pod; gives its descriptor, which the caller closes. Raises as ``add`` does."""
+        if self._prepared is None:
+            from podwire.pods.prepared import PreparedNamespaces  # a thread, which the CNI plugin has no use for
+
+            self._prepared = PreparedNamespaces(functools.partial(_prepared, self.layout.settings))
         namespace, inside = self._prepared.take()
         try:
-            self._attach(owner, addresses, namespace, inside)
+            with inside:
+                self._attach(wiring.wires(owner, addresses), namespace, inside)
         except BaseException:
             os.close(namespace)
             raise
@@ -76,27 +86,32 @@ class PodNetwork:
             NetworkFull: the bridge has no port left.
             KernelRefused: anything else; nothing of the attachment is left then.
         """
-        return self._attach(owner, addresses, namespace, namespaces.inside(namespace, _prepared))
-
-    def _attach(self, owner: str, addresses: Sequence[IPAddress], namespace: int, inside: Network) -> Wires:
         pod = wiring.wires(owner, addresses)
-        gateways = [self._gateways[address.version] for address in addresses]
+        self.attach(pod, namespace)
+        return pod
+
+    def attach(self, pod: Wires, namespace: int, inside: Network | None = None) -> None:
+        """Attach by these wires. ``inside``: from ``enter``, where the caller has it. Raises as ``add`` does."""
+        if inside is not None:
+            self._attach(pod, namespace, inside)
+            return
+        with enter(namespace, self.layout.settings) as entered:
+            self._attach(pod, namespace, entered)
+
+    def _attach(self, pod: Wires, namespace: int, inside: Network) -> None:
         try:
             self._make_pair(pod, namespace)
-            inside.apply(wiring.up_in_pod())
-            inside.wait_running(wiring.INTERFACE)
-            inside.apply(wiring.in_pod(pod, gateways, self._bridge_mac, self._congestion))
+            inside.apply(wiring.up_in_pod(pod))
+            inside.wait_running(pod.interface)
+            inside.apply(self.layout.in_pod(pod, self._congestion))
             self._network.wait_running(pod.port)
             if not self._bridge_runs:  # it has a carrier as long as a port has
-                self._network.wait_running(wiring.BRIDGE)
+                self._network.wait_running(self.layout.bridge)
                 self._bridge_runs = True
-            self._network.apply(wiring.on_node_after(pod))
+            self._network.apply(self.layout.on_node_after(pod))
         except KernelRefused:
-            self._network.apply(wiring.removal(pod))
+            self._network.apply(wiring.removal(self.layout, pod))
             raise
-        finally:
-            inside.close()
-        return pod
 
     def delete(self, owner: str, addresses: Sequence[IPAddress]) -> None:
         """Remove a Pod's attachment; what is not there is none. Raises KernelRefused.
@@ -104,58 +119,62 @@ class PodNetwork:
         The kernel takes some 15 ms to delete a link, with a lock that all namespaces share. Who lets go of the Pod's whole
         namespace calls ``detach`` instead: the link then ends with it, together with others.
         """
-        self._bridge_runs = False
-        self._network.apply(wiring.removal(wiring.wires(owner, addresses)))
+        self.remove(Wires(wiring.port_of(owner), b"", tuple(addresses)))
+
+    def remove(self, pod: Wires) -> None:
+        """Remove these wires. Raises KernelRefused."""
+        self._bridge_runs = not self.layout.bridge
+        self._network.apply(wiring.removal(self.layout, pod))
 
     def detach(self, addresses: Sequence[IPAddress]) -> None:
         """No packet finds these addresses any more; the link is left to end with the Pod's namespace. Raises KernelRefused."""
-        self._bridge_runs = False
-        self._network.apply(wiring.unrouted(addresses))
+        self._bridge_runs = not self.layout.bridge
+        self._network.apply(self.layout.unrouted(addresses))
 
     def check(self, owner: str, addresses: Sequence[IPAddress], namespace: int) -> None:
         """Compare an attachment with how it was made. Raises AttachmentBroken."""
-        pod = wiring.wires(owner, addresses)
+        self.verify(wiring.wires(owner, addresses), namespace)
+
+    def verify(self, pod: Wires, namespace: int) -> None:
+        """Compare the attachment by these wires with how it was made. Raises AttachmentBroken."""
         port = self._network.links().get(pod.port)
-        if port is None or port.master != wiring.BRIDGE or not port.up:
-            raise AttachmentBroken(f"{pod.port} is not a port of {wiring.BRIDGE} that is up")
+        if port is None or (port.master or "") != self.layout.bridge or not port.up:
+            what = f"a port of {self.layout.bridge}" if self.layout.bridge else "a link"
+            raise AttachmentBroken(f"{pod.port} is not {what} that is up")
         with Network(namespace) as inside:
-            link = inside.links().get(wiring.INTERFACE)
-            has = {found.address.ip for found in inside.addresses() if found.link == wiring.INTERFACE}
-            inner = {(route.destination, route.gateway) for route in inside.routes(254)}
-        if link is None or not link.up or link.mac != pod.mac:
-            raise AttachmentBroken(f"{wiring.INTERFACE} is not there, not up, or has another MAC address than {pod.mac.hex(':')}")
-        outer = {route.destination for route in self._network.routes(254) if route.link == wiring.BRIDGE}
-        for address in addresses:
-            gateway = self._gateways[address.version]
-            if address not in has:
-                raise AttachmentBroken(f"{wiring.INTERFACE} does not have the address {address}")
-            if (wiring.host_network(gateway), None) not in inner or not any(found == gateway for _, found in inner):
-                raise AttachmentBroken(f"the Pod has no route through {gateway}")
-            if wiring.host_network(address) not in outer:
-                raise AttachmentBroken(f"the node has no route to {address} over {wiring.BRIDGE}")
+            link = inside.links().get(pod.interface)
+            if link is None or not link.up or link.mac != pod.mac:
+                raise AttachmentBroken(f"{pod.interface} is not there, not up, or has another MAC address than {pod.mac.hex(':')}")
+            _compare(self.layout.in_pod(pod, ""), inside, f"on {pod.interface}")
+        _compare(self.layout.on_node_after(pod), self._network, "on the node")
+
+    def find(self, name: str) -> Link | None:
+        """A link of the node."""
+        return self._network.find(name)
 
     def strays(self, known: Sequence[Wires]) -> list[IPAddress]:
         """Remove ports and routes on the bridge that belong to none of ``known``; gives the addresses whose routes were."""
         ports = {pod.port for pod in known}
         addresses = {address for pod in known for address in pod.addresses}
-        links = [link for link in self._network.links().values() if link.master == wiring.BRIDGE and link.name not in ports]
-        routes = [route for route in self._network.routes(254) if route.link == wiring.BRIDGE and route.protocol == 4]
+        bridge = self.layout.bridge
+        links = [link for link in self._network.links().values() if link.master == bridge and link.name not in ports]
+        routes = [route for route in self._network.routes(254) if route.link == bridge and route.protocol == 4]
         lost = [route.destination.network_address for route in routes if route.destination.network_address not in addresses]
-        self._network.apply([*wiring.unrouted(lost), *(delete(Link(link.name), missing_ok=True) for link in links)])
+        self._network.apply([*self.layout.unrouted(lost), *(delete(Link(link.name), missing_ok=True) for link in links)])
         return lost
 
     def _make_pair(self, pod: Wires, namespace: int) -> None:
-        requests = wiring.on_node_before(pod, namespace, self._mtu)
+        requests = self.layout.on_node_before(pod, namespace)
         try:
             self._network.apply(requests)
         except KernelRefused as refused:
             if refused.errno == errno.EXFULL:
-                words = f"the bridge {wiring.BRIDGE} has no port left: {wiring.PORTS} Pods are attached to this node"
+                words = f"the bridge {self.layout.bridge} has no port left: {wiring.PORTS} Pods are attached to this node"
                 raise NetworkFull(words) from refused
             if refused.errno != errno.EEXIST:
                 raise
             # The remains of an attempt that was cut off, perhaps to a namespace that is gone.
-            self._network.apply(wiring.removal(pod))
+            self._network.apply(wiring.removal(self.layout, pod))
             self._network.apply(requests)
 
     def _inside(self, action: functools.partial[None]) -> None:
@@ -172,10 +191,27 @@ class PodNetwork:
             return []
 
 
-def _prepared() -> Network:
+def _prepared(settings: Mapping[str, str]) -> Network:
     """Runs inside a Pod's namespace."""
-    _write_settings(wiring.POD_SETTINGS)
+    _write_settings(settings)
     return Network()
+
+
+def enter(namespace: int, settings: Mapping[str, str]) -> Network:
+    """A Pod's namespace, with these settings, as a socket in it; the caller closes it. Raises KernelRefused, NamespaceGone."""
+    return namespaces.inside(namespace, functools.partial(_prepared, settings))
+
+
+def _compare(requests: Sequence[Request], network: Network, where: str) -> None:
+    """Raise AttachmentBroken for the first address or route of the requests that is not there."""
+    addresses = {(found.link, found.address) for found in network.addresses()}
+    routes = {(found.link, found.destination, found.gateway) for found in network.routes(254)}
+    for value in (request.value for request in requests):
+        if isinstance(value, Address) and (value.link, value.address) not in addresses:
+            raise AttachmentBroken(f"there is no address {value.address} {where}")
+        if isinstance(value, Route) and (value.link, value.destination, value.gateway) not in routes:
+            by = f"through {value.gateway}" if value.gateway else f"over {value.link}"
+            raise AttachmentBroken(f"there is no route {by} to {value.destination} {where}")
 
 
 def _of_interface(name: str) -> dict[str, str]:

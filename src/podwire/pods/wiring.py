@@ -16,14 +16,17 @@ not change it otherwise than by its routes.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
+from typing import Protocol
 
 from podwire.wire.rtnetlink import Address, Bridge, BridgeEntry, BridgePort, Link, Neighbour, Request, Route, add, change, delete, replace
 
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
+PodRoute = tuple[IPNetwork, IPAddress | None]
+"""A destination and the gateway that leads there; None: the family's own."""
 
 BRIDGE = "cbr0"
 INTERFACE = "eth0"
@@ -44,6 +47,8 @@ NODE_SETTINGS = {
 }
 """What the node's namespace must say for the wires to carry; those of a feature that the kernel lacks are passed over."""
 
+FORWARD_IPV6 = {"net/ipv6/conf/all/forwarding": "1"}
+
 POD_SETTINGS = {
     "net/ipv4/ip_forward": "0",
     **{f"net/ipv4/conf/{scope}/{name}": "0" for scope in ("all", "default") for name in ("rp_filter", "accept_redirects")},
@@ -63,6 +68,7 @@ class Wires:
     port: str
     mac: bytes
     addresses: tuple[IPAddress, ...]
+    interface: str = INTERFACE
 
 
 def mac_of(address: IPAddress) -> bytes:
@@ -71,9 +77,14 @@ def mac_of(address: IPAddress) -> bytes:
     return b"\x0a\x58" + tail
 
 
+def port_of(owner: str) -> str:
+    """The name of the node's end: it tells Pods apart as long as their uids do (44 bits of a hash)."""
+    return "veth" + hashlib.sha256(owner.encode()).hexdigest()[:11]
+
+
 def wires(owner: str, addresses: Sequence[IPAddress]) -> Wires:
-    """The wires of the Pod with that uid. The port's name tells them apart as long as the uids do (44 bits of a hash)."""
-    return Wires("veth" + hashlib.sha256(owner.encode()).hexdigest()[:11], mac_of(addresses[0]), tuple(addresses))
+    """The wires of the Pod with that uid."""
+    return Wires(port_of(owner), mac_of(addresses[0]), tuple(addresses))
 
 
 def host_network(address: IPAddress) -> IPNetwork:
@@ -81,67 +92,116 @@ def host_network(address: IPAddress) -> IPNetwork:
     return ip_network(address)
 
 
-def bridge(ranges: Sequence[IPNetwork], mtu: int = 0, *, exists: bool = False) -> list[Request]:
-    """The node's bridge with the first address of each range; again on one that ``exists``, it is put right."""
-    link = Link(
-        BRIDGE,
-        "bridge",
-        mac=mac_of(ranges[0][1]),
-        mtu=mtu,
-        up=True,
-        bridge=Bridge(stp=False, mcast_snooping=False, netfilter=False),
-        address_mode="none",
-    )
-    requests = [change(link) if exists else add(link)]
-    for network in ranges:
-        requests.append(replace(Address(BRIDGE, ip_interface(network[1]))))
-        requests.append(replace(Route(network, type="unreachable")))
-    return requests
+@dataclass(frozen=True)
+class Routed:
+    """Every Pod has a /32 behind a bridge of isolated ports, and every packet passes the node's IP layer.
 
+    ``ranges``: the node's Pod ranges, the primary family's first. ``gateways``: the bridge's addresses, one for each range; without, the
+    first address of each. ``mtu`` 0: the kernel's. ``routes``: beside those that every Pod has, each by the gateway that it names or else
+    the family's own. ``settings``: what is written in each Pod's namespace.
+    """
 
-def on_node_before(pod: Wires, namespace: int, mtu: int = 0) -> list[Request]:
-    """First of four steps of an attachment: the pair, its far end made inside the Pod's namespace."""
-    peer = Link(INTERFACE, mac=pod.mac, mtu=mtu, namespace_fd=namespace)
-    port = Link(pod.port, "veth", mtu=mtu, peer=peer, master=BRIDGE, up=True, bridge_port=_PORT_FLAGS, address_mode="none")
-    return [add(port)]
+    ranges: tuple[IPNetwork, ...]
+    gateways: tuple[IPAddress, ...] = ()
+    bridge: str = BRIDGE
+    mtu: int = 0
+    routes: tuple[PodRoute, ...] = ()
+    settings: Mapping[str, str] = field(default_factory=lambda: POD_SETTINGS, hash=False)
 
+    def gateway(self, address: IPAddress) -> IPAddress:
+        """The gateway of an address's family."""
+        gateways = self.gateways or tuple(network[1] for network in self.ranges)
+        return next(gateway for gateway in gateways if gateway.version == address.version)
 
-def up_in_pod() -> list[Request]:
-    """Second step, inside the Pod's namespace: both ends are up now, and get their carriers."""
-    return [change(Link("lo", up=True)), change(Link(INTERFACE, up=True, address_mode="none"))]
+    @property
+    def mac(self) -> bytes:
+        """The bridge's MAC address."""
+        return mac_of(self.gateway(self.ranges[0][1]))
 
+    def node_settings(self) -> Mapping[str, str]:
+        """What must be set on the node before anything is made."""
+        return NODE_SETTINGS | (FORWARD_IPV6 if any(network.version == 6 for network in self.ranges) else {})
 
-def in_pod(pod: Wires, gateways: Sequence[IPAddress], bridge_mac: bytes, congestion: str) -> list[Request]:
-    """Third step, inside the Pod's namespace. A gateway for each family that the Pod has."""
-    requests: list[Request] = []
-    for address, gateway in zip(pod.addresses, gateways, strict=True):
-        everywhere = ip_network("0.0.0.0/0" if address.version == 4 else "::/0")
-        requests += [
-            add(Address(INTERFACE, ip_interface(address))),
-            add(Neighbour(INTERFACE, gateway, bridge_mac)),
-            add(Route(host_network(gateway), link=INTERFACE, source=address, congestion=congestion)),
-            add(Route(everywhere, gateway=gateway, link=INTERFACE, source=address, congestion=congestion)),
+    def prepared(self, *, exists: bool) -> list[Request]:
+        """The bridge with its addresses; on one that ``exists``, it is put right."""
+        options = Bridge(stp=False, mcast_snooping=False, netfilter=False)
+        link = Link(self.bridge, "bridge", mac=self.mac, mtu=self.mtu, up=True, bridge=options, address_mode="none")
+        requests = [change(link) if exists else add(link)]
+        for network in self.ranges:
+            requests.append(replace(Address(self.bridge, ip_interface(self.gateway(network[1])))))
+            requests.append(replace(Route(network, type="unreachable")))
+        return requests
+
+    def on_node_before(self, pod: Wires, namespace: int) -> list[Request]:
+        """First of four steps of an attachment: the pair, its far end made inside the Pod's namespace."""
+        peer = Link(pod.interface, mac=pod.mac, mtu=self.mtu, namespace_fd=namespace)
+        return [
+            add(Link(pod.port, "veth", mtu=self.mtu, peer=peer, master=self.bridge, up=True, bridge_port=_PORT_FLAGS, address_mode="none"))
         ]
-    return requests
+
+    def in_pod(self, pod: Wires, congestion: str) -> list[Request]:
+        """Third step, inside the Pod's namespace, after its end is up (``up_in_pod``)."""
+        requests: list[Request] = []
+        for address in pod.addresses:
+            gateway = self.gateway(address)
+            requests += [add(Address(pod.interface, ip_interface(address))), add(Neighbour(pod.interface, gateway, self.mac))]
+            ways: list[PodRoute] = [(host_network(gateway), None), (everywhere(address), gateway)]
+            ways += [(to, by or gateway) for to, by in self.routes if to.version == address.version and to.prefixlen]
+            requests += [add(way(pod, address, to, by, congestion)) for to, by in ways]
+        return requests
+
+    def on_node_after(self, pod: Wires) -> list[Request]:
+        """Fourth step: from now on packets find the Pod."""
+        requests: list[Request] = [replace(BridgeEntry(pod.port, pod.mac))]
+        for address in pod.addresses:
+            requests += [replace(Neighbour(self.bridge, address, pod.mac)), replace(Route(host_network(address), link=self.bridge))]
+        return requests
+
+    def unrouted(self, addresses: Sequence[IPAddress]) -> list[Request]:
+        """The node no longer knows the way to these addresses."""
+        requests: list[Request] = []
+        for address in addresses:
+            requests.append(delete(Route(host_network(address), link=self.bridge), missing_ok=True))
+            requests.append(delete(Neighbour(self.bridge, address, b""), missing_ok=True))
+        return requests
 
 
-def on_node_after(pod: Wires) -> list[Request]:
-    """Fourth step: from now on packets find the Pod."""
-    requests: list[Request] = [replace(BridgeEntry(pod.port, pod.mac))]
-    for address in pod.addresses:
-        requests += [replace(Neighbour(BRIDGE, address, pod.mac)), replace(Route(host_network(address), link=BRIDGE))]
-    return requests
+class Layout(Protocol):
+    """What ``Routed`` and the other ways to attach a Pod (``cni.layouts``) have in common. ``bridge`` is "" where there is none."""
+
+    @property
+    def bridge(self) -> str: ...
+    @property
+    def settings(self) -> Mapping[str, str]: ...
+    def node_settings(self) -> Mapping[str, str]: ...
+    def prepared(self, *, exists: bool) -> list[Request]: ...
+    def on_node_before(self, pod: Wires, namespace: int) -> list[Request]: ...
+    def in_pod(self, pod: Wires, congestion: str) -> list[Request]: ...
+    def on_node_after(self, pod: Wires) -> list[Request]: ...
+    def unrouted(self, addresses: Sequence[IPAddress]) -> list[Request]: ...
 
 
-def unrouted(addresses: Sequence[IPAddress]) -> list[Request]:
-    """The node no longer knows the way to these addresses."""
-    requests: list[Request] = []
-    for address in addresses:
-        requests.append(delete(Route(host_network(address), link=BRIDGE), missing_ok=True))
-        requests.append(delete(Neighbour(BRIDGE, address, b""), missing_ok=True))
-    return requests
+def metric_of(interface: str) -> int:
+    """A Pod may have several interfaces, each with routes to the same destinations: those of ``eth0`` go first, the others stay apart."""
+    return 0 if interface == INTERFACE else 2048 + int.from_bytes(hashlib.sha256(interface.encode()).digest()[:2], "big")
 
 
-def removal(pod: Wires) -> list[Request]:
+def way(pod: Wires, address: IPAddress, destination: IPNetwork, gateway: IPAddress | None, congestion: str) -> Route:
+    """A route of a Pod's interface; without a gateway, on the link."""
+    metric = metric_of(pod.interface)
+    return Route(destination, gateway=gateway, link=pod.interface, source=address, congestion=congestion, metric=metric)
+
+
+def up_in_pod(pod: Wires) -> list[Request]:
+    """Second step, inside the Pod's namespace: both ends are up now, and get their carriers."""
+    return [change(Link("lo", up=True)), change(Link(pod.interface, up=True, address_mode="none"))]
+
+
+def removal(layout: Layout, pod: Wires) -> list[Request]:
     """Everything of an attachment on the node, in the order that leaves no packet on a half-made way."""
-    return [*unrouted(pod.addresses), delete(Link(pod.port), missing_ok=True)]
+    return [*layout.unrouted(pod.addresses), delete(Link(pod.port), missing_ok=True)]
+
+
+def everywhere(address: IPAddress) -> IPNetwork:
+    """The default route's destination in an address's family."""
+    return ip_network("0.0.0.0/0" if address.version == 4 else "::/0")

@@ -162,7 +162,7 @@ def test_a_check_names_what_is_missing() -> None:
     network.check("one", [ONE], first)
     with Network(first) as inner:
         inner.apply([delete(Route(ip_network("0.0.0.0/0"), gateway=IPv4Address("10.4.0.1"), link="eth0"))])
-    with pytest.raises(AttachmentBroken, match=r"no route through 10\.4\.0\.1"):
+    with pytest.raises(AttachmentBroken, match=r"no route through 10\.4\.0\.1 to 0\.0\.0\.0/0 on eth0"):
         network.check("one", [ONE], first)
     network.delete("one", [ONE])
     with pytest.raises(AttachmentBroken, match="is not a port"):

@@ -73,8 +73,9 @@ class World:
             yield
         finally:
             task.cancel()
-            await asyncio.wait([task])
-            await context.close()
+            context.cancel_all()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
 
 def in_loop(folder: Path, body: Callable[[World], Any]) -> None:

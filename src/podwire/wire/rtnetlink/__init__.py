@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from podwire.wire.rtnetlink.address import Address, BridgeEntry, Neighbour
 from podwire.wire.rtnetlink.link import Bridge, BridgePort, Link
+from podwire.wire.rtnetlink.queue import TokenBucket
 from podwire.wire.rtnetlink.request import Part, Request, Value, add, change, delete, replace
 from podwire.wire.rtnetlink.route import Route, Rule
 
@@ -33,6 +34,7 @@ __all__ = [
     "Request",
     "Route",
     "Rule",
+    "TokenBucket",
     "Value",
     "add",
     "change",

@@ -1,1 +1,0 @@
-"""CronJobs: a Job at each time of a schedule."""

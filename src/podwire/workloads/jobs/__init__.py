@@ -1,1 +1,0 @@
-"""Jobs: so many Pods that end well."""
