@@ -17,6 +17,8 @@ import msgspec
 
 from podwire.pods.runs import Record
 
+_PAGE = 4096
+
 
 class Records:
     """The records below one folder."""
@@ -39,9 +41,11 @@ class Records:
 
     def write(self, record: Record) -> None:
         """Replace the record of that Pod."""
-        new = self._folder / f".{record.uid}.new"
-        new.write_bytes(msgspec.json.encode(record))
-        new.rename(self._folder / f"{record.uid}.json")
+        text, path = msgspec.json.encode(record), f"{self._folder}/{record.uid}.json"
+        if not _over_written(path, text):
+            new = f"{self._folder}/.{record.uid}.new"
+            _write(new, text)
+            os.rename(new, path)
 
     def remove(self, uid: str) -> None:
         """Remove everything that is kept of a Pod."""
@@ -55,12 +59,36 @@ class Records:
 
     def write_files(self, uid: str, files: Mapping[str, str | bytes], folder: str = "") -> str:
         """Write files of a Pod, readable by this user alone, and give the path of their folder."""
-        place = self._folder / uid / folder
-        place.mkdir(parents=True, exist_ok=True, mode=0o700)
+        place = str(self._folder / uid / folder)
+        os.makedirs(place, exist_ok=True, mode=0o700)
         for name, content in files.items():
-            new = place / f".{name}.new"
-            descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(content.encode() if isinstance(content, str) else content)
-            new.rename(place / name)
-        return str(place)
+            new = f"{place}/.{name}.new"
+            _write(new, content.encode() if isinstance(content, str) else content)
+            os.rename(new, f"{place}/{name}")
+        return place
+
+
+def _write(path: str, content: bytes) -> None:
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    try:
+        while content:
+            content = content[os.write(descriptor, content) :]
+    finally:
+        os.close(descriptor)
+
+
+def _over_written(path: str, text: bytes) -> bool:
+    """Write a text over a file in one step, spaces over what the former one had more; False: there is none, or one step is not enough.
+
+    A file that takes the place of another one costs an inode each time, and ext4 looks long for one where many were just given up.
+    What fits into one page the kernel writes whole or not at all, whatever becomes of the process.
+    """
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        size = max(len(text), os.fstat(descriptor).st_size)
+        return size <= _PAGE and os.pwrite(descriptor, text.ljust(size), 0) == size
+    finally:
+        os.close(descriptor)
