@@ -8,6 +8,7 @@ import sys
 
 BENCHMARKS = {
     "api": "bench.api",
+    "api-auth": "bench.api_auth",
     "api-durability": "bench.api_durability",
     "cluster-up": "bench.cluster_up",
     "cni-add": "bench.cni_add",

@@ -7,10 +7,15 @@ asked, what a figure means. One request at a time on a connection, as a client o
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import ssl
 import time
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from typing import Any
+
+_PIECE = 1 << 20  # bytes
+_LAST = b"\r\n0\r\n\r\n"  # the end of a chunked body
 
 
 class Refused(Exception):
@@ -103,6 +108,48 @@ class Lines(asyncio.Protocol):
         del self._received[: end + 2]
         for line in whole.split(b"}\n"):
             self._told(line, now)
+
+
+class Download:
+    """A connection that reads one long answer. It takes what has come in large pieces: few calls, and as much copying as TLS asks for."""
+
+    def __init__(self, port: int, context: ssl.SSLContext) -> None:
+        self._plain = socket.create_connection(("127.0.0.1", port))
+        self._encrypted, self._to_send = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = context.wrap_bio(self._encrypted, self._to_send, server_hostname="localhost")
+        self._piece = memoryview(bytearray(_PIECE))
+        while True:
+            try:
+                self._tls.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                self._exchange()
+
+    def __enter__(self) -> Download:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._plain.close()
+
+    def _exchange(self) -> None:
+        """Send what is to be sent, and take what has come, waiting for it. Raises Refused when the connection ends."""
+        if self._to_send.pending:
+            self._plain.sendall(self._to_send.read())
+        got = self._plain.recv_into(self._piece)
+        if not got:
+            raise Refused("the answer ended early")
+        self._encrypted.write(self._piece[:got])
+
+    def read(self, request: bytes, buffer: bytearray) -> int:
+        """Send a request and read its chunked answer into ``buffer``. Gives its size, head and frames included."""
+        self._tls.write(request)
+        size, room = 0, memoryview(buffer)
+        while not (size >= len(_LAST) and room[size - len(_LAST) : size] == _LAST):
+            self._exchange()
+            with contextlib.suppress(ssl.SSLWantReadError):
+                while True:
+                    size += self._tls.read(_PIECE, room[size:])
+        return size
 
 
 def request(method: str, path: str, body: bytes = b"", *, headers: str = "") -> bytes:

@@ -91,7 +91,7 @@ def _measure() -> list[float]:
     from tests.running_apiserver import start
 
     with tempfile.TemporaryDirectory(prefix="pw-") as folder:
-        server = start(Path(folder), serviceRange=RANGE)
+        server = start(Path(folder), serviceRanges=[RANGE])
         agents: list[int] = []
         try:
             asyncio.run(_fill(server.kubeconfig()))

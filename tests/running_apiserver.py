@@ -118,6 +118,7 @@ def start(folder: Path, **options: object) -> ApiServer:
         "certificate": f"{paths.pki}/apiserver.crt",
         "key": f"{paths.pki}/apiserver.key",
         "clientCA": f"{paths.pki}/ca.crt",
+        "serviceAccountKey": f"{paths.pki}/sa.key",
         **options,
     }
     (folder / "config.json").write_text(json.dumps(config))

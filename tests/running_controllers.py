@@ -17,6 +17,7 @@ from podwire.daemon.config import AgentConfig
 from podwire.daemon.context import Context
 from podwire.objects.core import Pod
 from podwire.objects.resources import LEASES, NAMESPACES, NODES, PODS
+from podwire.workloads.availability import has_ended
 from podwire.workloads.controller import run as run_controllers
 
 LIMIT_S = 30.0
@@ -27,7 +28,10 @@ def stamp() -> str:
 
 
 class Kubelet:
-    """Plays the nodes: every Pod on them runs and is ready at once, and ends when it is told to."""
+    """Plays the nodes: every Pod on them runs and is ready at once, and ends when it is told to.
+
+    A Pod that has ended is left as it is.
+    """
 
     def __init__(self, client: Client) -> None:
         self.client = client
@@ -72,7 +76,7 @@ class Kubelet:
         with contextlib.suppress(ApiError):
             if pod.terminating:
                 await self.client.delete(PODS, pod.name, pod.namespace, grace=0)
-            elif not pod.ready and pod.spec.node_name not in self.silent:
+            elif not pod.ready and not has_ended(pod) and pod.spec.node_name not in self.silent:
                 number = self.known.setdefault(pod.metadata.uid, len(self.known) + 1)
                 ip = f"10.4.{number // 250}.{number % 250 + 1}"
                 conditions = [{"type": "Ready", "status": "True", "lastTransitionTime": stamp()}]

@@ -10,7 +10,8 @@ from e2e.lab import USERS, Cluster, User, a_cluster, a_user
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if {"user", "cluster"} & set(metafunc.fixturenames):
+    chosen = any(mark.args[0] == "uid" for mark in metafunc.definition.iter_markers("parametrize"))
+    if "uid" in metafunc.fixturenames and not chosen:
         metafunc.parametrize("uid", USERS, ids=lambda uid: "root" if uid == 0 else f"uid-{uid}", scope="session")
 
 

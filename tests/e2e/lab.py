@@ -26,6 +26,14 @@ NOBODY = 65534
 OPEN_FILES = 1024
 USERS = (0, NOBODY) if os.geteuid() == 0 else (os.geteuid(),)
 LIMIT_S = 60.0
+_GET = """
+import sys, urllib.request, urllib.error
+try:
+    answer = urllib.request.build_opener(urllib.request.ProxyHandler({})).open(sys.argv[1], timeout=20)
+except urllib.error.HTTPError as error:
+    answer = error
+sys.stdout.write(answer.read().decode())
+"""
 
 
 def until(condition: Callable[[], Any], what: str, limit_s: float = LIMIT_S) -> Any:
@@ -136,6 +144,10 @@ class Cluster:
         """Ask a URL from a place, each time over a new connection."""
         done = self.exec(where, self.user.python, f"{installation()}/examples/fetch.py", url, str(times), status=status)
         return [json.loads(line) for line in done.stdout.splitlines()]
+
+    def get_text(self, where: str, url: str) -> str:
+        """Ask a URL from a place, once, and give the body, whatever the status."""
+        return self.exec(where, self.user.python, "-S", "-c", _GET, url).stdout
 
     def ready(self, namespace: str = "default", limit_s: float = LIMIT_S) -> list[dict[str, Any]]:
         """Wait until all Pods of a namespace are ready and every Deployment has its number; give the Pods."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from e2e.lab import Cluster, installation
+from e2e.lab import Cluster, installation, until
 
 
 @pytest.fixture(scope="module")
@@ -40,6 +40,24 @@ def test_a_service_spreads_over_all_its_pods(cluster: Cluster, page: dict[str, l
     assert set(counts) == {pod["metadata"]["name"] for pod in page["users"]}
     # 80 draws from 4: fewer than 5 for one of them has a chance of about 1 in 25,000.
     assert min(counts.values()) >= 5
+
+
+def test_a_service_that_prefers_near_endpoints_stays_in_the_clients_zone(cluster: Cluster, page: dict[str, list[dict[str, Any]]]) -> None:
+    [client] = page[""]
+    zone = cluster.get("node", client["spec"]["nodeName"])["metadata"]["labels"]["topology.kubernetes.io/zone"]
+    ports, selector = [{"port": 8080, "targetPort": 9376}], {"app": "demo", "component": "users"}
+    spec = {"selector": selector, "ports": ports, "trafficDistribution": "PreferSameZone"}
+    near = {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "near"}, "spec": spec}
+    cluster.podwire("apply", "-f", "-", stdin=json.dumps(near))
+
+    def hinted() -> bool:
+        slices = cluster.get("endpointslices", "-l", "kubernetes.io/service-name=near")["items"]
+        return bool(slices) and all(one["hints"]["forZones"] for one in slices[0]["endpoints"])
+
+    until(hinted, "hints for zones")
+    url = f"http://{cluster.get('service', 'near')['spec']['clusterIP']}:8080/"
+    until(lambda: {answer["zone"] for answer in cluster.fetch("pod/default/client", url, 30)} == {zone}, f"answers from {zone} alone")
+    assert len({answer["zone"] for answer in cluster.fetch("pod/default/client", "http://users:8080/", 60)}) == 3
 
 
 def test_services_have_names(cluster: Cluster, page: dict[str, list[dict[str, Any]]]) -> None:

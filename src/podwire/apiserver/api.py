@@ -13,6 +13,9 @@ from typing import Protocol
 
 from podwire.apiserver import keys
 from podwire.apiserver.answers import Stream, Tree, decode, encode
+from podwire.apiserver.auth.authorizer import Authorizer
+from podwire.apiserver.auth.jwt import Key
+from podwire.apiserver.auth.tokens import Tokens
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.registry import REGISTRY, Registry
 from podwire.apiserver.selectors import facts_of_tree
@@ -45,18 +48,25 @@ def _now() -> datetime:
 
 @dataclass(slots=True)
 class Api:
-    """``streams`` are the open watches; ``watch_queue`` is how many changes one may be behind,
-    ``bookmark_s`` how often one that asks for it is told how far it has come.
+    """``authorizer`` and ``tokens`` follow the store; ``token_key`` signs tokens. ``streams`` are the open watches; ``watch_queue`` is how
+    many changes one may be behind, ``bookmark_s`` how often one that asks for it is told how far it has come.
     """
 
     store: Store
     allocator: Allocating
     registry: Registry = REGISTRY
     clock: Callable[[], datetime] = _now
+    token_key: Key = field(default_factory=Key.fresh)
     streams: set[Stream] = field(default_factory=set)
     watch_queue: int = QUEUE
     bookmark_s: float = 60.0
     _second: tuple[int, str] = (0, "")
+    authorizer: Authorizer = field(init=False)
+    tokens: Tokens = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.authorizer = Authorizer(self.store)
+        self.tokens = Tokens(self.store, self.token_key, lambda: self.clock().timestamp())
 
     def timestamp(self, later_s: int = 0) -> str:
         """Give the present time, or one some seconds later, as objects carry it."""
@@ -65,11 +75,6 @@ class Api:
         if second != self._second[0]:
             self._second = (second, (moment + timedelta(seconds=later_s)).strftime("%Y-%m-%dT%H:%M:%SZ"))
         return self._second[1]
-
-    def node_of(self, namespace: str, pod: str) -> str:
-        """Name the node that a Pod is on; ``""`` when there is none."""
-        record = self.store.get(f"pods/{namespace}/{pod}")
-        return "" if record is None else str(decode(record.value).get("spec", {}).get("nodeName", ""))
 
     def close_streams(self) -> None:
         """End all watches, so that their clients ask another server or ask again."""

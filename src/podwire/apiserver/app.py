@@ -18,10 +18,12 @@ from typing import Any
 
 import orjson
 
-from podwire.apiserver import authentication, authorization, discovery, openapi, requests, status, verbs
+from podwire.apiserver import authentication, bodies, discovery, openapi, requests, status, verbs
 from podwire.apiserver.answers import Answer, Stream, TooDeep, answer
 from podwire.apiserver.api import Api
-from podwire.apiserver.authentication import ANONYMOUS, Tokens, User
+from podwire.apiserver.auth import impersonation
+from podwire.apiserver.auth.attributes import Attributes
+from podwire.apiserver.authentication import ANONYMOUS, User
 from podwire.apiserver.bodies import LIMIT
 from podwire.apiserver.requests import Request
 from podwire.store import Unwritable
@@ -32,6 +34,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
 EXTENSION = "podwire"
+BODY_S = 60.0  # how long a client may take to send a body
 IN_FLIGHT = 400  # requests worked on at once, watches apart; more are asked to come again
 
 _LOG = logging.getLogger("podwire.apiserver")
@@ -43,13 +46,14 @@ class _Gone(Exception):
 
 
 class Application:
-    """The API over one store. ``version`` is what ``/version`` says, as ``v1.37.0``."""
+    """The API over one store. ``version`` is what ``/version`` says, as ``v1.37.0``; ``url`` is where it is reached in the cluster."""
 
-    def __init__(self, api: Api, tokens: Tokens, version: str) -> None:
+    def __init__(self, api: Api, version: str, url: str = "") -> None:
         self._api = api
-        self._tokens = tokens
+        self._url = url
         self._version = _version(version)
         self._in_flight = 0
+        self._reading = asyncio.Semaphore(1)  # one at a time: threads share the interpreter
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -61,21 +65,27 @@ class Application:
         try:
             if not counted:
                 raise status.too_many_requests()
-            user = _taken_for(self._user(scope, headers), scope["headers"])
+            user = self._user(scope, headers)
+            if impersonation.is_asked(scope["headers"]):
+                user = impersonation.taken_for(self._api.authorizer, user, scope["headers"])
             path: str = scope["path"]
             target = requests.target(path)
             if target is None:
                 found: Answer | Stream = await self._other(scope["method"], path, headers, user)
             else:
-                if user is ANONYMOUS:
-                    raise status.unauthorized()
                 request = Request(scope["method"], path, target, requests.query(scope["query_string"]), headers, user)
                 verb = verbs.authorize(self._api, request)
                 if request.method not in ("GET", "HEAD"):
-                    request.body = await _body(headers, receive)
+                    async with asyncio.timeout(BODY_S):
+                        request.body = await _body(headers, receive)
+                    if bodies.takes_long(request):
+                        async with self._reading:
+                            request.body = await asyncio.to_thread(bodies.yaml_as_json, request.body)
                 found = await verbs.handle(self._api, request, verb)
         except status.Failure as failure:
             found = _refusal(failure)
+        except TimeoutError:
+            found = _refusal(status.timeout())
         except Unwritable as error:
             _LOG.error("%s %s: %s", scope["method"], scope["path"], error)
             found = _refusal(status.internal(str(error)))
@@ -99,7 +109,7 @@ class Application:
         header = headers.get(b"authorization")
         if header is not None:
             token = authentication.bearer(header)
-            user = self._tokens.user(token) if token is not None else None
+            user = self._api.tokens.user(token) if token is not None else None
             if user is None:
                 raise status.unauthorized()
             return user
@@ -108,11 +118,8 @@ class Application:
         return certified if certified is not None else ANONYMOUS
 
     async def _other(self, method: str, path: str, headers: Mapping[bytes, bytes], user: User) -> Answer:
-        """Answer to a path that is not a resource's. Raises Failure (401, 403, 404, 405)."""
-        if not authorization.allows_path(user, method, path):
-            if user is ANONYMOUS:
-                raise status.unauthorized()
-            raise status.forbidden_text(f'forbidden: User "{user.name}" cannot {method.lower()} path "{path}"')
+        """Answer to a path that is not a resource's. Raises Failure (403, 404, 405)."""
+        self._api.authorizer.demand(user, Attributes("get" if method == "HEAD" else method.lower(), path=path), {})
         found = await self._page(path.rstrip("/") or "/", headers)
         if found is None:
             raise status.no_such_path()
@@ -128,17 +135,22 @@ class Application:
         if path == "/metrics":
             return Answer(200, self._metrics(), content_type=b"text/plain; version=0.0.4; charset=utf-8")
         if path == "/":
-            places = ["/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3", "/readyz", "/version"]
+            places = ["/.well-known/openid-configuration", "/api", "/apis", "/healthz", "/livez", "/metrics", "/openapi/v2", "/openapi/v3"]
+            places += ["/openid/v1/jwks", "/readyz", "/version"]
             return answer({"paths": places})
+        if path == "/openid/v1/jwks":
+            return Answer(200, orjson.dumps(self._api.tokens.key_set()), content_type=b"application/jwk-set+json")
+        if path == "/.well-known/openid-configuration":
+            return answer(self._api.tokens.discovery(self._url))
         if path == "/openapi/v3":
             # Worked out once, beside the event loop: it reads all schemas.
-            return Answer(200, await asyncio.to_thread(openapi.index))
+            return Answer(200, await asyncio.to_thread(openapi.index, self._api.registry))
         if path == "/openapi/v2":
             body, content_type = openapi.version_2(headers.get(b"accept", b"").decode("latin-1"))
             return Answer(200, body, content_type=content_type.encode())
         if path.startswith("/openapi/v3/"):
             return await self._document(path.removeprefix("/openapi/v3/"))
-        return discovery.respond(path, headers.get(b"accept", b""))
+        return discovery.respond(self._api.registry, path, headers.get(b"accept", b""))
 
     async def _document(self, place: str) -> Answer | None:
         match place.split("/"):
@@ -149,7 +161,7 @@ class Application:
             case _:
                 return None
         try:
-            return Answer(200, await asyncio.to_thread(openapi.openapi, group, version))
+            return Answer(200, await asyncio.to_thread(openapi.openapi, self._api.registry, group, version))
         except KeyError:
             return None
 
@@ -181,21 +193,6 @@ class Application:
             stream.release()
             if listener is not None:
                 listener.cancel()
-
-
-def _taken_for(user: User, headers: Iterable[tuple[bytes, bytes]]) -> User:
-    """Give the user as whom a request counts. Raises Failure (400, 403)."""
-    other = authentication.impersonated(headers)
-    if other is None:
-        return user
-    if not other.name:
-        raise status.bad_request("requested groups or uid without impersonating a user")
-    resources = ["users", *(["groups"] if len(other.groups) > 1 else []), *(["uids"] if other.uid else [])]
-    for resource in resources:
-        asked = authorization.Attributes("impersonate", "", resource, "", other.name)
-        if not authorization.allows(user, asked, lambda _namespace, _pod: ""):
-            raise status.forbidden_text(authorization.refusal(user, asked), {"name": other.name, "kind": resource})
-    return other
 
 
 async def _until_gone(receive: Receive, stop: Callable[[], None]) -> None:

@@ -59,7 +59,9 @@ def _fields_of_struct(kind: Type, value: Tree, added: bool) -> dict[str, Any]:
     for key, one in value.items():
         below = types.get(key)
         if below is None:
-            continue
+            below = kind.below(key) if kind.element is not None else None
+            if below is None:
+                continue
         if below.form == "leaf" or one is None:
             made["f:" + key] = EMPTY
             continue

@@ -10,7 +10,7 @@ Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import Any
 
@@ -55,10 +55,18 @@ async def apply_scale(api: Api, request: Request, kind: Kind) -> Answer:
     if not isinstance(spec, dict) or type(spec.get("replicas", 0)) is not int:
         raise status.bad_request('Scale in version "v1" cannot be handled as a Scale: spec.replicas is not a whole number')
     replicas = spec.get("replicas", 0)
-    config = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": _names(scale), "spec": {"replicas": replicas}}
+    config: Tree = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": _names(scale)}
+    config |= _nested(kind.custom.scale.wanted if kind.custom and kind.custom.scale else ("spec", "replicas"), replicas)
     config = _shaped(request, kind, config)
     old = latest_tree(api, kind, request.target.namespace, request.target.name)
     return await _lay(api, request, kind, config, old, "scale")
+
+
+def _nested(path: Sequence[str], value: Any) -> Tree:
+    for key in reversed(path):
+        value = {key: value}
+    found: Tree = value
+    return found
 
 
 def _names(config: Tree) -> Tree:
@@ -114,7 +122,7 @@ def _check_head(request: Request, config: Tree, kind: str, api_version: str, nam
 
 def _check_fit(request: Request, kind: Kind, config: Tree) -> None:
     """Refuse what is no configuration of its kind: nobody could own what the schema does not know. Raises Failure (500, as upstream)."""
-    faults = list(islice(merging.faults(merge_types.of_kind(kind.definition), config), _FAULTS))
+    faults = list(islice(merging.faults(merge_types.of_kind(kind), config), _FAULTS))
     if not faults:
         return
     target = request.target
@@ -154,7 +162,7 @@ async def _lay(api: Api, request: Request, kind: Kind, config: Tree, old: Tree |
     owner = Owner(request.field_manager, ownership.APPLY, kind.api_version, request.target.subresource)
     entries = live.get("metadata", {}).get("managedFields", [])
     try:
-        laid = ownership.applied(merge_types.of_kind(kind.definition), entries, live, config, owner, force=request.flag("force"))
+        laid = ownership.applied(merge_types.of_kind(kind), entries, live, config, owner, force=request.flag("force"))
     except ownership.Conflicts as conflicts:
         raise status.apply_conflict(str(conflicts), conflicts.found) from None
     # What is shared with the configuration, or with the entries, must not be changed from here on.

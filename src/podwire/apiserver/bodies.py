@@ -7,19 +7,22 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#alternate-r
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import orjson
 
-from podwire.apiserver import protobuf, status
+from podwire.apiserver import protobuf, status, yaml_bodies
 from podwire.apiserver.kind import Kind, Tree
-from podwire.apiserver.requests import JSON, PROTOBUF, YAML, Request
+from podwire.apiserver.requests import APPLY_PATCH, JSON, PROTOBUF, YAML, Request
 from podwire.apiserver.schema import Mistyped, prune_and_check, strict_message
 
 LIMIT = 3 * 1024 * 1024  # bytes: as upstream, so that what fits here fits there
 _FIELD_VALIDATION = ("", "Ignore", "Warn", "Strict")
 _WRITABLE_LEVELS = 250
+_MUCH_YAML = 32 * 1024  # bytes
+_YAML_TYPES = (YAML, "text/yaml", APPLY_PATCH)
 _WARNINGS = 50  # headers have an end
 
 
@@ -37,13 +40,17 @@ def _json(body: bytes) -> Any:
 
 
 def _yaml(body: bytes) -> Any:
-    import yaml  # most clients send JSON
+    if body.startswith(b"{"):
+        with contextlib.suppress(orjson.JSONDecodeError):  # JSON is YAML
+            return orjson.loads(body)
+    return orjson.loads(yaml_as_json(body))
 
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+def yaml_as_json(body: bytes) -> bytes:
+    """Give what a YAML document says as JSON. Raises Failure (400)."""
     try:
-        found = yaml.load(body, Loader=loader)  # noqa: S506 (a safe loader)
-        return orjson.loads(orjson.dumps(found))
-    except (yaml.YAMLError, TypeError, ValueError, RecursionError) as error:
+        return orjson.dumps(yaml_bodies.read(body))
+    except (yaml_bodies.Refused, TypeError, ValueError, RecursionError) as error:
         raise status.bad_request(f"the object provided is unrecognized (must be of type YAML): {error}") from None
 
 
@@ -54,6 +61,11 @@ def _protobuf(body: bytes) -> Any:
         raise status.unsupported_media_type(PROTOBUF, (JSON, YAML), str(error)) from None
     except protobuf.Malformed as error:
         raise status.bad_request(f"the object provided is unrecognized (must be of type Protobuf): {error}") from None
+
+
+def takes_long(request: Request) -> bool:
+    """Say whether a body is so much YAML that others should be served while it is read."""
+    return len(request.body) > _MUCH_YAML and request.content_type in _YAML_TYPES and not request.body.startswith(b"{")
 
 
 READERS: Mapping[str, Callable[[bytes], Any]] = {JSON: _json, YAML: _yaml, "text/yaml": _yaml, PROTOBUF: _protobuf}

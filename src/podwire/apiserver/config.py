@@ -23,15 +23,17 @@ class ApiServerConfig(
 ):
     """Ranges are CIDR texts. ``version``: what ``/version`` says instead of the version of the schemas.
 
-    ``control_address`` and ``control_port`` are where the Service ``kubernetes`` leads; ``node_port_range`` is first and last port;
-    the first address of ``external_range`` is Cloud NAT's.
+    ``service_ranges`` are one, or one of each family, the primary first. ``control_address`` and ``control_port`` are where the Service
+    ``kubernetes`` leads; ``node_port_range`` is first and last port; the first address of ``external_range`` is Cloud NAT's.
+    ``service_account_key``: the private key that signs tokens, PEM; without it tokens end with the process.
     """
 
     database: str
     certificate: str
     key: str
     client_ca: str
-    service_range: str = "10.8.0.0/20"
+    service_account_key: str = ""
+    service_ranges: tuple[str, ...] = ("10.8.0.0/20",)
     external_range: str = "203.0.113.0/24"
     node_port_range: tuple[int, int] = (30000, 32767)
     control_address: str = "10.127.0.2"

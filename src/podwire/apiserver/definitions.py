@@ -23,6 +23,10 @@ PREFIX = "#/$defs/"
 INT_OR_STRING = "io.k8s.apimachinery.pkg.util.intstr.IntOrString"
 QUANTITY = "io.k8s.apimachinery.pkg.api.resource.Quantity"
 META = "io.k8s.apimachinery.pkg.apis.meta.v1."
+_EXTENSIONS = "io.k8s.apiextensions-apiserver.pkg.apis.apiextensions.v1."
+JSON, JSON_SCHEMA = _EXTENSIONS + "JSON", _EXTENSIONS + "JSONSchemaProps"
+# A schema, or a value of another type.
+JSON_SCHEMA_OR = {JSON_SCHEMA + "OrBool": (bool,), JSON_SCHEMA + "OrArray": (list,), JSON_SCHEMA + "OrStringArray": (list,)}
 TIME, MICRO_TIME = META + "Time", META + "MicroTime"
 
 Schema = dict[str, Any]

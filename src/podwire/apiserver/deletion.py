@@ -22,6 +22,7 @@ import orjson
 from podwire.apiserver import bodies, keys, reading, shapes, status
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree, put, remove
+from podwire.apiserver.auth import guards
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.requests import Request
 from podwire.apiserver.writing import is_finished
@@ -86,6 +87,7 @@ async def delete(api: Api, request: Request, kind: Kind) -> Answer:
     tree = latest_tree(api, kind, target.namespace, target.name)
     if tree is None:
         raise status.not_found(kind, target.name)
+    guards.check_delete(request.user, kind, tree)
     check(kind, tree, wanted)
     marked = mark(api, kind, tree, wanted)
     gone = is_finished(kind, tree)
@@ -154,6 +156,7 @@ def mark(api: Api, kind: Kind, tree: Tree, wanted: Options) -> bool:
     if not metadata.get("deletionTimestamp"):
         metadata["deletionTimestamp"] = api.timestamp(grace_s)
         metadata["deletionGracePeriodSeconds"] = grace_s
+        kind.mark(tree)
         if kind.generations and metadata.get("generation"):
             metadata["generation"] += 1
     elif grace_s < metadata.get("deletionGracePeriodSeconds", 0):

@@ -9,17 +9,18 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from functools import partial
 
 import orjson
 
 from podwire.apiserver.answers import Answer, Tree, answer
 from podwire.apiserver.kind import Kind
-from podwire.apiserver.registry import REGISTRY
+from podwire.apiserver.registry import Registry
 
 _AGGREGATED = "APIGroupDiscoveryList"
 
 
-def respond(path: str, accept: bytes) -> Answer | None:
+def respond(registry: Registry, path: str, accept: bytes) -> Answer | None:
     """Answer to a path of discovery; None when it is none."""
     parts = path.strip("/").split("/")
     match parts:
@@ -27,15 +28,15 @@ def respond(path: str, accept: bytes) -> Answer | None:
             core = parts[0] == "api"
             version = _aggregated_version(accept)
             if version:
-                return _aggregated(core, version)
-            return answer(_core_versions() if core else _group_list())
+                return registry.once(("discovery", core, version), partial(_aggregated, registry, core, version))
+            return answer(_core_versions(registry) if core else _group_list(registry))
         case ["api", version]:
-            return _resources("", version)
+            return _resources(registry, "", version)
         case ["apis", group]:
-            found = _groups().get(group) if group else None
+            found = registry.groups().get(group) if group else None
             return None if found is None else answer({"kind": "APIGroup", "apiVersion": "v1", **_group(group, found)})
         case ["apis", group, version]:
-            return _resources(group, version)
+            return _resources(registry, group, version)
     return None
 
 
@@ -54,22 +55,16 @@ def _aggregated_version(accept: bytes) -> str:
     return ""
 
 
-@functools.cache
-def _groups() -> dict[str, tuple[str, ...]]:
-    return REGISTRY.groups()
-
-
 # Aggregated --------------------------------------------------------------------------------------------------------------
 
 
-@functools.cache
-def _aggregated(core: bool, version: str) -> Answer:
+def _aggregated(registry: Registry, core: bool, version: str) -> Answer:
     items = [
         {
             "metadata": {"name": group, "creationTimestamp": None} if group else {"creationTimestamp": None},
-            "versions": [{"version": one, "resources": _described(group, one), "freshness": "Current"} for one in versions],
+            "versions": [{"version": one, "resources": _described(registry, group, one), "freshness": "Current"} for one in versions],
         }
-        for group, versions in _groups().items()
+        for group, versions in registry.groups().items()
         if core == (group == "")
     ]
     tree = {"kind": _AGGREGATED, "apiVersion": f"apidiscovery.k8s.io/{version}", "metadata": {}, "items": items}
@@ -79,9 +74,9 @@ def _aggregated(core: bool, version: str) -> Answer:
     return Answer(200, body, ((b"etag", mark), (b"vary", b"Accept")), media)
 
 
-def _described(group: str, version: str) -> list[Tree]:
+def _described(registry: Registry, group: str, version: str) -> list[Tree]:
     resources = []
-    for kind in REGISTRY.kinds(group, version):
+    for kind in registry.kinds(group, version):
         resource: Tree = {
             "resource": kind.plural,
             "responseKind": _gvk(kind.group, kind.version, kind.kind),
@@ -117,8 +112,8 @@ def _gvk(group: str, version: str, kind: str) -> Tree:
 # Classic -----------------------------------------------------------------------------------------------------------------
 
 
-def _core_versions() -> Tree:
-    return {"kind": "APIVersions", "versions": list(_groups()[""]), "serverAddressByClientCIDRs": []}
+def _core_versions(registry: Registry) -> Tree:
+    return {"kind": "APIVersions", "versions": list(registry.groups()[""]), "serverAddressByClientCIDRs": []}
 
 
 def _group(name: str, versions: tuple[str, ...]) -> Tree:
@@ -126,16 +121,16 @@ def _group(name: str, versions: tuple[str, ...]) -> Tree:
     return {"name": name, "versions": listed, "preferredVersion": listed[0]}
 
 
-def _group_list() -> Tree:
-    groups = [_group(name, versions) for name, versions in _groups().items() if name]
+def _group_list(registry: Registry) -> Tree:
+    groups = [_group(name, versions) for name, versions in registry.groups().items() if name]
     return {"kind": "APIGroupList", "apiVersion": "v1", "groups": groups}
 
 
-def _resources(group: str, version: str) -> Answer | None:
-    if version not in _groups().get(group, ()):
+def _resources(registry: Registry, group: str, version: str) -> Answer | None:
+    if version not in registry.groups().get(group, ()):
         return None
     resources: list[Tree] = []
-    for kind in REGISTRY.kinds(group, version):
+    for kind in registry.kinds(group, version):
         resource: Tree = {
             "name": kind.plural,
             "singularName": kind.singular,

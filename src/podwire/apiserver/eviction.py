@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from podwire.apiserver import bodies, deletion, keys, status
 from podwire.apiserver.answers import Answer, Tree, answer, decode
 from podwire.apiserver.api import Api, latest_tree, put, remove
+from podwire.apiserver.auth import guards
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds.limits import POD_DISRUPTION_BUDGET
 from podwire.apiserver.kinds.workload_validation import matches
@@ -90,6 +91,7 @@ async def evict(api: Api, request: Request, kind: Kind) -> Answer:
     pod = latest_tree(api, kind, target.namespace, target.name)
     if pod is None:
         raise status.not_found(kind, target.name)
+    guards.check_delete(request.user, kind, pod, "eviction")
     deletion.check(kind, pod, wanted)
     budget, refusal = decide(pod, _budgets(api, target.namespace))
     if refusal is not None:

@@ -16,6 +16,7 @@ https://github.com/kubernetes/community/blob/master/contributors/devel/sig-archi
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -94,6 +95,29 @@ class Conversion:
     words: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(frozen=True)
+class ScalePaths:
+    """Where an object says what its Scale shows: paths of fields, ``selector`` empty for none."""
+
+    wanted: tuple[str, ...]
+    found: tuple[str, ...]
+    selector: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Custom:
+    """What a CustomResourceDefinition says of its kind, where other kinds have a packaged schema.
+
+    ``shape`` is asked instead of the schema: it drops what the kind does not know and names it. ``merging`` is the type by which
+    configurations merge (``merge_types.Type``), ``openapi`` the schema of the OpenAPI document.
+    """
+
+    shape: Callable[[Tree], list[str]]
+    merging: Any
+    openapi: Mapping[str, Any]
+    scale: ScalePaths | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Kind:
     """One kind in one version.
@@ -142,12 +166,16 @@ class Kind:
     """Cluster-scoped objects that are there exactly as long as this one says so, and are written together with it."""
     deprecation: str = ""
     """A warning for whoever uses this version."""
+    mark: Callable[[Tree], None] = _nothing
+    """What is written into an object when it is marked as being deleted."""
+    custom: Custom | None = None
+    """It was defined through the API (``extension/``)."""
 
     def __post_init__(self) -> None:
         if not self.singular:
             object.__setattr__(self, "singular", self.kind.lower())
 
-    @property
+    @functools.cached_property
     def api_version(self) -> str:
         return f"{self.group}/{self.version}" if self.group else self.version
 
@@ -155,7 +183,7 @@ class Kind:
     def list_kind(self) -> str:
         return self.kind + "List"
 
-    @property
+    @functools.cached_property
     def stored(self) -> Kind:
         """The version in which objects are stored."""
         return self if self.conversion is None else self.conversion.stored
@@ -165,7 +193,7 @@ class Kind:
         """Whether there are objects of it to list. What is only asked has none."""
         return "list" in self.verbs
 
-    @property
+    @functools.cached_property
     def resource(self) -> str:
         """``deployments.apps``, or ``pods`` in the core group: as messages name it."""
         return f"{self.plural}.{self.group}" if self.group else self.plural
@@ -173,7 +201,7 @@ class Kind:
     def subresource(self, name: str) -> Subresource | None:
         return next((part for part in self.subresources if part.name == name), None)
 
-    @property
+    @functools.cached_property
     def has_status(self) -> bool:
         return STATUS in self.subresources
 

@@ -35,6 +35,18 @@ Fields = Mapping[str, Any]
 """A set of fields. Frozen by agreement: parts are shared."""
 
 EMPTY: Fields = {}
+
+
+class Written(dict[str, Any]):
+    """A set that many objects share, with its canonical bytes: they are made once, by whoever remembers the set."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, fields: Fields, text: bytes) -> None:
+        super().__init__(fields)
+        self.text = text
+
+
 ITSELF = "."
 _DEPTH = 100  # deeper than any object; sets come from clients, too
 

@@ -23,6 +23,7 @@ from typing import Any
 import orjson
 
 from podwire.apiserver.definitions import INT_OR_STRING, META, MICRO_TIME, QUANTITY, TIME, Schema, definition, plain_type, referenced
+from podwire.apiserver.kind import Kind
 
 Tree = dict[str, Any]
 
@@ -44,7 +45,9 @@ class NoElement(Exception):
 
 @dataclass(slots=True, eq=False)
 class Type:
-    """One type. ``element`` is that of a map's or a list's values, ``keys`` tells keyed elements apart: names with their defaults."""
+    """One type. ``element`` is that of a map's or a list's values, or of a struct's fields that the schema does not declare;
+    ``keys`` tells keyed elements apart: names with their defaults.
+    """
 
     form: str
     element: Type | None = None
@@ -53,7 +56,7 @@ class Type:
     unowned: frozenset[str] = frozenset()
     plain_key: str = field(init=False)
     step_head: str = field(init=False)
-    _fields: dict[str, Type] | None = field(default=None, init=False, repr=False)
+    _fields: dict[str, Type] | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         self.plain_key = self.keys[0][0] if len(self.keys) == 1 else ""
@@ -68,7 +71,10 @@ class Type:
 
     def below(self, key: str) -> Type | None:
         """The type of a field or of a map's value; None when nobody can own it."""
-        return self.fields.get(key) if self.form == "struct" else self.element
+        if self.form != "struct":
+            return self.element
+        found = self.fields.get(key)
+        return found if found is not None or self.element is None or key in self.unowned else self.element
 
     def declares(self, key: str) -> bool:
         """Whether a key is a field that the schema names, unlike the key of a map."""
@@ -94,17 +100,24 @@ def _fields_of(struct: Type) -> dict[str, Type]:
     properties = definition(struct.named).get("properties", {})
     made = {key: _type(schema) for key, schema in properties.items() if key not in struct.unowned}
     if struct.unowned == UNOWNED and "metadata" in made:
-        made["metadata"] = _metadata()
+        made["metadata"] = metadata()
     return made
 
 
 @functools.cache
-def _metadata() -> Type:
+def metadata() -> Type:
+    """Give the type of an object's metadata."""
     return Type("struct", named=META + "ObjectMeta", unowned=UNOWNED_METADATA)
 
 
+def of_kind(kind: Kind) -> Type:
+    """Give the type of a kind's objects."""
+    found: Type = kind.custom.merging if kind.custom is not None else of_definition(kind.definition)
+    return found
+
+
 @functools.cache
-def of_kind(name: str) -> Type:
+def of_definition(name: str) -> Type:
     """Give the type of a kind's objects by the name of its definition."""
     return Type("struct", named=name, unowned=UNOWNED)
 

@@ -7,16 +7,16 @@ Source: https://spec.openapis.org/oas/v3.0.3 and https://kubernetes.io/docs/conc
 
 from __future__ import annotations
 
-import functools
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 
 import orjson
 
 from podwire.apiserver.definitions import META, PREFIX, Schema, definition, kubernetes_version, referenced
 from podwire.apiserver.kind import Kind, Subresource
-from podwire.apiserver.registry import REGISTRY
+from podwire.apiserver.registry import Registry
 
 _COMPONENTS = "#/components/schemas/"
 _JSON = "application/json"
@@ -45,13 +45,16 @@ def place(group: str, version: str) -> str:
     return f"apis/{group}/{version}" if group else f"api/{version}"
 
 
-@functools.cache
-def index() -> bytes:
+def index(registry: Registry) -> bytes:
     """Give the body of ``/openapi/v3``: where the documents are, with a hash by which clients keep them."""
+    return registry.once("openapi", partial(_index, registry))
+
+
+def _index(registry: Registry) -> bytes:
     found = {}
-    for group, versions in REGISTRY.groups().items():
+    for group, versions in registry.groups().items():
         for version in versions:
-            mark = hashlib.sha256(openapi(group, version)).hexdigest().upper()[:32]
+            mark = hashlib.sha256(openapi(registry, group, version)).hexdigest().upper()[:32]
             found[place(group, version)] = {"serverRelativeURL": f"/openapi/v3/{place(group, version)}?hash={mark}"}
     return orjson.dumps({"paths": found})
 
@@ -78,12 +81,23 @@ def _text(number: int, content: bytes) -> bytes:
     return bytes((number << 3 | 2, len(content))) + content
 
 
-@functools.cache
-def openapi(group: str, version: str) -> bytes:
+# Documents that are large and of kinds that do not change: made once, whatever is defined beside them.
+_kept: dict[tuple[Kind, ...], bytes] = {}
+
+
+def openapi(registry: Registry, group: str, version: str) -> bytes:
     """Give the document of one group and version. Raises KeyError when nothing is served there."""
-    kinds = REGISTRY.kinds(group, version)
+    kinds = registry.kinds(group, version)
     if not kinds:
         raise KeyError(place(group, version))
+    if any(kind.custom is not None for kind in kinds):
+        return registry.once(("openapi", group, version), partial(_document, kinds))
+    if kinds not in _kept:
+        _kept[kinds] = _document(kinds)
+    return _kept[kinds]
+
+
+def _document(kinds: tuple[Kind, ...]) -> bytes:
     roots = {kind.definition for kind in kinds} | {kind.definition + "List" for kind in kinds if kind.listed}
     roots |= {_SUBRESOURCES[part.kind] for kind in kinds for part in kind.subresources if part.kind}
     roots |= {META + "DeleteOptions", META + "Status", META + "Patch"}
@@ -94,7 +108,7 @@ def openapi(group: str, version: str) -> bytes:
         "openapi": "3.0.0",
         "info": {"title": "Kubernetes", "version": f"v{kubernetes_version()}"},
         "paths": dict(sorted(paths.items())),
-        "components": {"schemas": _components(roots)},
+        "components": {"schemas": _components(roots, _of_custom(kinds))},
     }
     return orjson.dumps(document)
 
@@ -102,13 +116,36 @@ def openapi(group: str, version: str) -> bytes:
 # Schemas -----------------------------------------------------------------------------------------------------------------
 
 
-def _components(roots: Iterable[str]) -> dict[str, Schema]:
+def _of_custom(kinds: Iterable[Kind]) -> dict[str, Schema]:
+    """The schemas of kinds that were defined through the API, and of their lists."""
+    found: dict[str, Schema] = {}
+    for kind in kinds:
+        if kind.custom is None:
+            continue
+        gvk = {"x-kubernetes-group-version-kind": [{"group": kind.group, "version": kind.version, "kind": kind.list_kind}]}
+        found[kind.definition] = dict(kind.custom.openapi)
+        found[kind.definition + "List"] = {
+            "description": f"{kind.list_kind} is a list of {kind.kind}",
+            "type": "object",
+            "required": ["items"],
+            "properties": {
+                "apiVersion": {"type": "string"},
+                "items": {"type": "array", "items": {"$ref": PREFIX + kind.definition}},
+                "kind": {"type": "string"},
+                "metadata": {"$ref": PREFIX + META + "ListMeta"},
+            },
+            **gvk,
+        }
+    return found
+
+
+def _components(roots: Iterable[str], custom: Mapping[str, Schema]) -> dict[str, Schema]:
     found: dict[str, Schema] = {}
     waiting = list(roots)
     while waiting:
         name = waiting.pop()
         if name not in found:
-            found[name] = _converted(definition(name), waiting)
+            found[name] = _converted(custom.get(name) or definition(name), waiting)
     return dict(sorted(found.items()))
 
 
@@ -129,7 +166,9 @@ def _converted(schema: Any, waiting: list[str]) -> Any:
             out[key] = next(one for one in value if one != "null")
         elif key == "properties":
             out[key] = {name: _converted(one, waiting) for name, one in value.items()}
-        elif key in ("items", "additionalProperties", "oneOf", "anyOf", "allOf"):
+        elif key in ("default", "enum", "example"):
+            out[key] = value  # it may look like a schema
+        elif key in ("items", "additionalProperties", "oneOf", "anyOf", "allOf", "not"):
             out[key] = _converted(value, waiting)
         else:
             out[key] = value
@@ -237,10 +276,11 @@ _WORDS = {"get": "get", "put": "update", "patch": "patch", "delete": "delete"}
 def _single(kind: Kind, part: str = "", body: str = "") -> Schema:
     body = body or kind.definition
     writes = [_DRY_RUN, _MANAGER, _VALIDATION]
+    patches = _PATCHES if kind.custom is None else [one for one in _PATCHES if "strategic" not in one]
     found = {
         "get": _operation(kind, "get", "read", body, part=part),
         "put": _operation(kind, "put", "replace", body, body=_content(body), parameters=writes, part=part),
-        "patch": _operation(kind, "patch", "patch", body, body=_content(META + "Patch", _PATCHES), parameters=[*writes, _FORCE], part=part),
+        "patch": _operation(kind, "patch", "patch", body, body=_content(META + "Patch", patches), parameters=[*writes, _FORCE], part=part),
     }
     if not part:
         found["delete"] = _operation(

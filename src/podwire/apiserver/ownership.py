@@ -22,8 +22,8 @@ import orjson
 
 from podwire.apiserver import managed_fields
 from podwire.apiserver.apply import compare, fields_of, merge, pruned
-from podwire.apiserver.managed_fields import EMPTY, Fields, difference, intersection, paths, union
-from podwire.apiserver.merge_types import Tree, Type
+from podwire.apiserver.managed_fields import EMPTY, Fields, Written, difference, intersection, paths, union
+from podwire.apiserver.merge_types import UNOWNED_METADATA, Tree, Type
 
 Entry = dict[str, Any]
 
@@ -34,6 +34,7 @@ LIMIT = 10  # updaters of one object that are told apart
 LAST_APPLIED = "kubectl.kubernetes.io/last-applied-configuration"
 _REMEMBERED: dict[tuple[Type, bytes], Fields] = {}
 _REMEMBERED_LIMIT = 256
+_REMEMBERED_SIZE = 64 * 1024  # bytes: of larger objects there are not many alike
 KUBECTL = "kubectl"  # whoever applied with kubectl on the client's side may go on on the server's
 
 
@@ -150,19 +151,21 @@ def created(kind: Type, entries: list[Entry], new: Tree, owner: Owner) -> Owned:
 
 
 def _fields_of_new(kind: Type, new: Tree) -> Fields:
-    spec = new.get("spec")
-    if not spec:
+    if not new.get("spec"):
         return fields_of(kind, new, added=True)
     # Many objects are made from one template: what the last ones consisted of is remembered.
-    key = (kind, orjson.dumps(spec))
+    owned = {name: value for name, value in new["metadata"].items() if name not in UNOWNED_METADATA}
+    text = orjson.dumps(new | {"metadata": owned})
+    key = (kind, text)
     found = _REMEMBERED.get(key)
     if found is None:
-        found = fields_of(kind, {"spec": spec}, added=True)
-        if len(_REMEMBERED) >= _REMEMBERED_LIMIT:
-            _REMEMBERED.clear()
-        _REMEMBERED[key] = found
-    rest = {name: value for name, value in new.items() if name != "spec"}
-    return {**fields_of(kind, rest, added=True), **found}
+        fields = fields_of(kind, new, added=True)
+        found = Written(fields, orjson.dumps(fields, option=orjson.OPT_SORT_KEYS))
+        if len(text) <= _REMEMBERED_SIZE:
+            if len(_REMEMBERED) >= _REMEMBERED_LIMIT:
+                del _REMEMBERED[next(iter(_REMEMBERED))]
+            _REMEMBERED[key] = found
+    return found
 
 
 def updated(kind: Type, entries: list[Entry], old: Tree, new: Tree, owner: Owner) -> Owned:

@@ -5,7 +5,8 @@ Here: which rows there are and how they are found. Not here: what a row holds (`
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, TypeVar
 
 from podwire.apiserver.kind import AGE, ALL_VERBS, NAME, SCALE, STATUS, Column, Kind, Subresource, Tree
 from podwire.apiserver.kinds import (
@@ -30,11 +31,28 @@ from podwire.compute import kinds as compute
 __all__ = ["AGE", "ALL_VERBS", "NAME", "REGISTRY", "SCALE", "STATUS", "Column", "Kind", "Registry", "Subresource", "Tree"]
 
 
+Made = TypeVar("Made")
+
+
 class Registry:
-    """Kinds by path, by name, by group: what discovery, routing and the collector of garbage ask. Keeps the order of its rows."""
+    """Kinds by path, by name, by group: what discovery, routing and the collector of garbage ask. Keeps the order of its rows.
+
+    ``extend`` says which kinds there are beside those that it began with; ``generation`` counts how often.
+    """
 
     def __init__(self, kinds: Iterable[Kind]) -> None:
-        self._kinds = tuple(kinds)
+        self.generation = 0
+        self._own = tuple(kinds)
+        self._set(self._own)
+
+    def extend(self, kinds: Iterable[Kind]) -> None:
+        """Serve these kinds too, and none that an earlier call named. Raises ValueError when two are the same."""
+        self._set((*self._own, *kinds))
+        self.generation += 1
+
+    def _set(self, kinds: tuple[Kind, ...]) -> None:
+        self._made: dict[Any, Any] = {}
+        self._kinds = kinds
         self._by_plural = {(kind.group, kind.version, kind.plural): kind for kind in self._kinds}
         self._by_kind = {(kind.api_version, kind.kind): kind for kind in self._kinds}
         if len(self._by_plural) != len(self._kinds) or len(self._by_kind) != len(self._kinds):
@@ -53,6 +71,14 @@ class Registry:
     def find_kind(self, api_version: str, kind: str) -> Kind | None:
         """Find a kind by what an object says of itself: ``apps/v1`` and ``Deployment``."""
         return self._by_kind.get((api_version, kind))
+
+    def once(self, key: Any, make: Callable[[], Made]) -> Made:
+        """Give what ``make`` makes of these kinds; it is made once as long as they stay."""
+        made = self._made
+        if key not in made:
+            made[key] = make()
+        found: Made = made[key]
+        return found
 
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Give the groups, core first, and their versions, preferred first."""

@@ -10,13 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from podwire.apiserver import authorization, bodies, status
+from podwire.apiserver import bodies, status
 from podwire.apiserver.answers import Answer, Tree, answer
 from podwire.apiserver.api import Api
+from podwire.apiserver.auth import nodes
+from podwire.apiserver.auth.attributes import Attributes
 from podwire.apiserver.authentication import User
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds import reviews as rows
 from podwire.apiserver.requests import Request
+from podwire.apiserver.selectors import field_terms
 from podwire.apiserver.validation import FieldError, Path, invalid
 
 _ATTRIBUTES = ("resourceAttributes", "nonResourceAttributes")
@@ -34,12 +37,35 @@ def respond(api: Api, request: Request, kind: Kind) -> Answer:
     return answer(tree, 201)
 
 
+# Who ---------------------------------------------------------------------------------------------------------------------
+
+
 def _described(user: User) -> Tree:
-    return {"username": user.name, "groups": list(user.groups), **({"uid": user.uid} if user.uid else {})}
+    described: Tree = {"username": user.name, "groups": list(user.groups)}
+    if user.uid:
+        described["uid"] = user.uid
+    if user.extra:
+        described["extra"] = {key: list(values) for key, values in user.extra}
+    return described
 
 
 def _self_subject(_api: Api, request: Request, _tree: Tree) -> Tree:
     return {"userInfo": _described(request.user)}
+
+
+def _token(api: Api, _request: Request, tree: Tree) -> Tree:
+    spec = tree.get("spec", {})
+    token = spec.get("token", "")
+    if not token:
+        raise status.bad_request("token is required for TokenReview in authentication")
+    asked = spec.get("audiences") or list(api.tokens.audiences)
+    proven = api.tokens.proven(token, asked)
+    if proven is None:
+        return {"user": {}, "error": "invalid bearer token"}
+    return {"authenticated": True, "user": _described(proven.user), "audiences": [one for one in asked if one in proven.audiences]}
+
+
+# May they ----------------------------------------------------------------------------------------------------------------
 
 
 def _own_access(api: Api, request: Request, tree: Tree) -> Tree:
@@ -47,12 +73,7 @@ def _own_access(api: Api, request: Request, tree: Tree) -> Tree:
 
 
 def _their_access(api: Api, _request: Request, tree: Tree) -> Tree:
-    spec = tree.get("spec", {})
-    errors = []
-    if not spec.get("user") and not spec.get("groups"):
-        errors.append(invalid(_SPEC / "user", "", "at least one of user or group must be specified"))
-    user = User(spec.get("user", ""), tuple(spec.get("groups", ())), spec.get("uid", ""))
-    return _access(api, rows.ACCESS, tree, user, errors)
+    return _access_of_another(api, rows.ACCESS, tree)
 
 
 def _local_access(api: Api, request: Request, tree: Tree) -> Tree:
@@ -60,7 +81,17 @@ def _local_access(api: Api, request: Request, tree: Tree) -> Tree:
     if asked != namespace:
         error = invalid(_SPEC / "resourceAttributes" / "namespace", asked, "must match metadata.namespace")
         raise status.invalid(rows.LOCAL_ACCESS, "", [error])
-    return _their_access(api, request, tree)
+    return _access_of_another(api, rows.LOCAL_ACCESS, tree)
+
+
+def _access_of_another(api: Api, kind: Kind, tree: Tree) -> Tree:
+    spec = tree.get("spec", {})
+    errors = []
+    if not spec.get("user") and not spec.get("groups"):
+        errors.append(invalid(_SPEC / "user", "", "at least one of user or group must be specified"))
+    extra = tuple((key, tuple(values)) for key, values in (spec.get("extra") or {}).items())
+    user = User(spec.get("user", ""), tuple(spec.get("groups") or ()), spec.get("uid", ""), extra)
+    return _access(api, kind, tree, user, errors)
 
 
 def _access(api: Api, kind: Kind, tree: Tree, user: User, errors: list[FieldError]) -> Tree:
@@ -72,29 +103,41 @@ def _access(api: Api, kind: Kind, tree: Tree, user: User, errors: list[FieldErro
         errors.append(invalid(_SPEC / "resourceAttributes", resource, text))
     if errors:
         raise status.invalid(kind, "", errors)
-    if resource is not None:
-        plural = "/".join(part for part in (resource.get("resource", ""), resource.get("subresource", "")) if part)
-        verb, group, namespace, name = (resource.get(key, "") for key in ("verb", "group", "namespace", "name"))
-        asked = authorization.Attributes(verb, group, plural, namespace, name)
-        return {"allowed": authorization.allows(user, asked, api.node_of)}
-    assert path is not None
-    return {"allowed": authorization.allows_path(user, path.get("verb", "").upper(), path.get("path", ""))}
+    asked = _of_resource(resource) if resource is not None else Attributes(path.get("verb", "").lower(), path=path.get("path", ""))
+    decision = api.authorizer.decide(user, asked)
+    return {"allowed": decision.allowed, **({"reason": decision.reason} if decision.reason else {})}
 
 
-def _rules(_api: Api, request: Request, tree: Tree) -> Tree:
-    if not tree.get("spec", {}).get("namespace"):
+def _of_resource(resource: Tree) -> Attributes:
+    plural = "/".join(part for part in (resource.get("resource", ""), resource.get("subresource", "")) if part)
+    selector = resource.get("fieldSelector") or {}
+    fields = [(field, value) for field, equal, value in field_terms(selector.get("rawSelector", "")) if equal]
+    required = (one for one in selector.get("requirements") or () if one.get("operator") == "In" and len(one.get("values") or ()) == 1)
+    fields += [(one.get("key", ""), one["values"][0]) for one in required]
+    verb, group, namespace, name = (resource.get(key, "") for key in ("verb", "group", "namespace", "name"))
+    return Attributes(verb, group, plural, namespace, name, "", tuple(fields))
+
+
+def _rules(api: Api, request: Request, tree: Tree) -> Tree:
+    namespace = tree.get("spec", {}).get("namespace")
+    if not namespace:
         raise status.bad_request("no namespace on request")
-    rules = [
-        {"verbs": sorted(rule.verbs), "apiGroups": sorted(rule.groups), "resources": sorted(rule.resources)}
-        for rule in authorization.RULES
-        if rule.subject in request.user.groups
-    ]
-    paths = [{"verbs": ["get"], "nonResourceURLs": [path, f"{path}/*"]} for path in authorization.DISCOVERY_PATHS]
-    return {"resourceRules": rules, "nonResourceRules": paths, "incomplete": False}
+    user = request.user
+    found: Tree = {"resourceRules": [], "nonResourceRules": [], "incomplete": False}
+    for rule in api.authorizer.policy.rules(user.name, user.groups, namespace):
+        if rule.get("nonResourceURLs"):
+            found["nonResourceRules"].append({"verbs": rule["verbs"], "nonResourceURLs": rule["nonResourceURLs"]})
+        if rule.get("resources"):
+            kept = ("verbs", "apiGroups", "resources", "resourceNames")
+            found["resourceRules"].append({field: rule[field] for field in kept if rule.get(field)})
+    if nodes.node_name(user.name, user.groups) is not None:
+        found |= {"incomplete": True, "evaluationError": "node authorizer does not support user rule resolution"}
+    return found
 
 
 ANSWERS: dict[Kind, Callable[[Api, Request, Tree], Tree]] = {
     rows.SELF_SUBJECT: _self_subject,
+    rows.TOKEN: _token,
     rows.LOCAL_ACCESS: _local_access,
     rows.SELF_ACCESS: _own_access,
     rows.SELF_RULES: _rules,

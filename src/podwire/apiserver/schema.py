@@ -24,7 +24,20 @@ from typing import Any, TypeAlias
 import orjson
 
 from podwire.apiserver import quantity
-from podwire.apiserver.definitions import INT_OR_STRING, MICRO_TIME, QUANTITY, TIME, Schema, definition, plain_type, referenced
+from podwire.apiserver.definitions import (
+    INT_OR_STRING,
+    JSON,
+    JSON_SCHEMA,
+    JSON_SCHEMA_OR,
+    META,
+    MICRO_TIME,
+    QUANTITY,
+    TIME,
+    Schema,
+    definition,
+    plain_type,
+    referenced,
+)
 from podwire.apiserver.kind import Kind, Tree
 from podwire.apiserver.validation import Remembered
 
@@ -59,6 +72,8 @@ def prune_and_check(kind: Kind, tree: Tree) -> list[str]:
     Gives the fields that its kind does not know, which have been dropped, as ``unknown field "spec.foo"``: under strict validation
     the caller refuses them with ``strict_message``, else they are warnings. Raises Mistyped for a value of a wrong type.
     """
+    if kind.custom is not None:
+        return kind.custom.shape(tree)
     unknown: Unknown = []
     look = _compiled(kind.definition)
     spec = tree.get("spec")
@@ -75,7 +90,20 @@ def prune_and_check(kind: Kind, tree: Tree) -> list[str]:
     elif len(value) >= _WORTH_REMEMBERING and not unknown and orjson.dumps(tree["spec"]) == value:
         _unchanged.add((kind.definition, value))
     tree.setdefault("metadata", {})
-    return [f'unknown field "{_spelled((where, name))}"' for where, name in unknown]
+    return unknown_fields(unknown)
+
+
+def prune_metadata(metadata: Tree, where: Where, unknown: Unknown, subject: str) -> None:
+    """Bring metadata of any object into shape, in place. ``subject`` begins the message of Mistyped, as ``cannot`` has it."""
+    try:
+        _compiled(META + "ObjectMeta")(metadata, where, unknown)
+    except _Misfit as error:
+        raise Mistyped(f"{subject}: {error}") from None
+
+
+def unknown_fields(unknown: Unknown) -> list[str]:
+    """Print what a kind does not know, as warnings and errors have it."""
+    return [f'unknown field "{spelled((where, name))}"' for where, name in unknown]
 
 
 def strict_message(kind: Kind, unknown: list[str]) -> str:
@@ -84,13 +112,18 @@ def strict_message(kind: Kind, unknown: list[str]) -> str:
 
 
 def _cannot(kind: Kind) -> str:
-    return f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}'
+    return cannot(kind.kind, kind.version)
+
+
+def cannot(kind: str, version: str) -> str:
+    """Begin the message that refuses what is no object of its kind."""
+    return f'{kind} in version "{version}" cannot be handled as a {kind}'
 
 
 # Errors ------------------------------------------------------------------------------------------------------------------
 
 
-def _spelled(where: Where) -> str:
+def spelled(where: Where) -> str:
     """``spec.containers[0].name``: the path of a field that is unknown."""
     text = ""
     while where is not None:
@@ -231,6 +264,14 @@ def _field(schema: Schema, owner: str, name: str) -> Field:
         return None, None, _quantity
     if target == INT_OR_STRING:
         return None, None, _int_or_string(owner)
+    if target == JSON:
+        return None, None, _anything
+    if target in JSON_SCHEMA_OR:
+        return (
+            dict,
+            _kept(_struct(JSON_SCHEMA)),
+            lambda value, where: value if type(value) in JSON_SCHEMA_OR[target] else refuse(value, where),
+        )
     if target:
         return dict, _struct(target), refuse
     match plain_type(schema):
@@ -249,6 +290,13 @@ def _field(schema: Schema, owner: str, name: str) -> Field:
                 return dict, _map(_field(schema["additionalProperties"], owner, ""), schema["additionalProperties"]), refuse
             return dict, None, refuse
     return None, None, _anything
+
+
+def _kept(look: Look | None) -> Look | None:
+    """A field that says something even when its value is empty."""
+    if look is None:
+        return None
+    return lambda value, where, unknown: look(value, where, unknown) or True
 
 
 def _zero(schema: Schema) -> Any:

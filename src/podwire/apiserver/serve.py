@@ -24,16 +24,17 @@ from ipaddress import ip_network
 import uvicorn
 import uvloop
 
-from podwire.apiserver import bootstrap, companions, expiry, keys
+from podwire.apiserver import aggregating, bootstrap, companions, expiry, keys
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.answers import decode
 from podwire.apiserver.api import Api
 from podwire.apiserver.app import Application
-from podwire.apiserver.authentication import Tokens
+from podwire.apiserver.auth.jwt import Key
 from podwire.apiserver.config import ApiServerConfig, InvalidConfig, read
+from podwire.apiserver.extension.serving import Definitions
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.protocol import Protocol
-from podwire.apiserver.registry import REGISTRY
+from podwire.apiserver.registry import REGISTRY, Registry
 from podwire.daemon.notify import Notifier
 from podwire.daemon.watchdog import Watchdog
 from podwire.store import Change, LayoutMismatch, Store, StoreInUse
@@ -94,7 +95,7 @@ def open_api(config: ApiServerConfig) -> Api:
     """Open the store and set the allocator up from it. Raises LayoutMismatch, StoreInUse, sqlite3.Error."""
     store = Store.open(config.database)
     external = ip_network(config.external_range)
-    ranges = Ranges((ip_network(config.service_range),), config.node_port_range, (external,), (external[1],))
+    ranges = Ranges(tuple(map(ip_network, config.service_ranges)), config.node_port_range, (external,), (external[1],))
     allocator = Allocator(ranges, random.SystemRandom())
     for kind in REGISTRY:
         if kind.kind in _ALLOCATED:
@@ -102,7 +103,8 @@ def open_api(config: ApiServerConfig) -> Api:
                 for problem in allocator.load(kind, decode(record.value)):
                     _LOG.error("%s", problem)
             store.observe(kind.resource, partial(_release, allocator, kind))
-    return Api(store, allocator)
+    key = Key.read(config.service_account_key) if config.service_account_key else Key.fresh()
+    return Api(store, allocator, Registry(REGISTRY), token_key=key)
 
 
 def _release(allocator: Allocator, kind: Kind, change: Change) -> None:
@@ -116,7 +118,9 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
     api = open_api(config)
     try:
         await bootstrap.ensure(api, config)
-        application = Application(api, Tokens(api.store), config.version)
+        await bootstrap.ensure_policy(api)
+        definitions = Definitions(api)
+        application = Application(api, config.version, f"https://{config.control_address}:{config.control_port}")
         settings = uvicorn.Config(
             application,
             http=Protocol,
@@ -138,7 +142,14 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         gc.freeze()  # what was read stays: the collector need not walk it
         tasks = [
             asyncio.create_task(task)
-            for task in (Watchdog(_LOG).run(), bootstrap.keep(api, config), companions.keep(api), expiry.keep(api))
+            for task in (
+                Watchdog(_LOG).run(),
+                bootstrap.keep(api, config),
+                companions.keep(api),
+                expiry.keep(api),
+                aggregating.keep(api),
+                definitions.run(),
+            )
         ]
         try:
             await _Server(settings, api, notifier).serve(list(sockets))

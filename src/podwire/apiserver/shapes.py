@@ -23,6 +23,7 @@ from podwire.store import Record
 
 _DECODED = 100  # objects decoded before others are served
 _COUNTED = 2000  # a list of more objects goes out in pieces, whatever its size
+_FIRST_STEP = 64  # objects in the first piece of a list
 _INCLUDE = ("Metadata", "Object", "None")
 
 
@@ -82,22 +83,22 @@ def _parts(records: Sequence[Record], kind: Kind, form: Form, now: datetime, sho
 
 
 async def _joined(head: bytes, records: Sequence[Record]) -> AsyncIterator[bytes]:
-    pieces = [head]
-    size = 0
-    first = True
-    for record in records:
-        if not first:
-            pieces.append(b",")
-        first = False
-        pieces.append(record.value)
-        size += len(record.value)
-        if size >= SLICE:
-            yield b"".join(pieces)
-            pieces.clear()
-            size = 0
-            await asyncio.sleep(0)
-    pieces.append(b"]}")
-    yield b"".join(pieces)
+    """Give a list in pieces of about ``SLICE`` bytes, each joined in one step of about as many objects as the last ones needed."""
+    yield head
+    at, step = 0, _FIRST_STEP
+    while at < len(records):
+        values = [record.value for record in records[at : at + step]]
+        size = sum(map(len, values))
+        if size > 2 * SLICE and step > 1:
+            step = max(1, step * SLICE // size)
+            continue
+        if at:
+            values.insert(0, b"")  # a comma between this piece and the last
+        yield b",".join(values)
+        at += step
+        step = max(1, min(2 * step, step * SLICE // size))
+        await asyncio.sleep(0)
+    yield b"]}"
 
 
 async def _converted(head: bytes, records: Sequence[Record], kind: Kind, form: Form, now: datetime, shown: str) -> AsyncIterator[bytes]:

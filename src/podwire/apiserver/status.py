@@ -174,6 +174,11 @@ def unavailable(message: str) -> Failure:
     return Failure(503, "ServiceUnavailable", message, {"retryAfterSeconds": 1}, ((b"retry-after", b"1"),))
 
 
+def timeout() -> Failure:
+    """Give the answer to a request that was not sent to its end in time; what may still come is not waited for."""
+    return Failure(504, "Timeout", "Timeout: request did not complete within the allotted timeout", {}, ((b"connection", b"close"),))
+
+
 def too_new(revision: int, current: int) -> Failure:
     """Give the answer to a request for a revision that has not been reached: the client may ask again."""
     cause = {"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}

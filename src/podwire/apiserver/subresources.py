@@ -7,12 +7,14 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 from podwire.apiserver import applying, bodies, eviction, keys, status, writing
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
-from podwire.apiserver.kind import Kind
+from podwire.apiserver.auth import token_request
+from podwire.apiserver.kind import Kind, ScalePaths
 from podwire.apiserver.requests import APPLY_PATCH, Request
 from podwire.apiserver.validation import Path, invalid
 
@@ -22,17 +24,39 @@ Handler = Callable[[Api, Request, Kind], Awaitable[Answer]]
 # scale -------------------------------------------------------------------------------------------------------------------
 
 
-def _scale(tree: Tree) -> Tree:
-    """Show an object as its Scale."""
-    metadata, spec, state = tree["metadata"], tree.get("spec", {}), tree.get("status", {})
+def _scale(kind: Kind, tree: Tree) -> Tree:
+    """Show an object as its Scale. Raises Failure (500) for an object that does not say how many it wants."""
+    metadata, paths = tree["metadata"], _paths(kind)
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
+    wanted, selector = _at(tree, paths.wanted), _at(tree, paths.selector)
+    if kind.custom is not None and wanted is None:
+        raise status.internal(f'the spec replicas field ".{".".join(paths.wanted)}" does not exist')
+    state: Tree = {"replicas": _at(tree, paths.found) or 0}
+    if kind.custom is None:
+        state["selector"] = _selector_text(selector or {})
+    elif selector:
+        state["selector"] = selector
     return {
         "kind": "Scale",
         "apiVersion": "autoscaling/v1",
         "metadata": {key: metadata[key] for key in kept if key in metadata},
-        "spec": {"replicas": spec["replicas"]} if spec.get("replicas") else {},
-        "status": {"replicas": state.get("replicas", 0), "selector": _selector_text(spec.get("selector") or {})},
+        "spec": {"replicas": wanted} if wanted else {},
+        "status": state,
     }
+
+
+_USUAL = ScalePaths(("spec", "replicas"), ("status", "replicas"), ("spec", "selector"))
+
+
+def _paths(kind: Kind) -> ScalePaths:
+    return kind.custom.scale if kind.custom is not None and kind.custom.scale is not None else _USUAL
+
+
+def _at(tree: Tree, path: Sequence[str]) -> Any:
+    found: Any = tree if path else None
+    for key in path:
+        found = found.get(key) if isinstance(found, dict) else None
+    return found
 
 
 def _selector_text(selector: Tree) -> str:
@@ -56,7 +80,7 @@ async def get_scale(api: Api, request: Request, kind: Kind) -> Answer:
     record = api.store.get(keys.key(kind, target.namespace, target.name))
     if record is None:
         raise status.not_found(kind, target.name)
-    return answer(_scale(decode(record.value)))
+    return answer(_scale(kind, decode(record.value)))
 
 
 async def update_scale(api: Api, request: Request, kind: Kind) -> Answer:
@@ -68,9 +92,9 @@ async def patch_scale(api: Api, request: Request, kind: Kind) -> Answer:
     """Answer to PATCH of a Scale. Raises Failure."""
     if request.content_type == APPLY_PATCH:
         written = await applying.apply_scale(api, request, kind)
-        return answer(_scale(decode(written.body)))
+        return answer(_scale(kind, decode(written.body)))
     change = writing.read_patch(request)
-    return await _write_scale(api, request, kind, lambda old: writing.patched(request, None, _scale(old), change))
+    return await _write_scale(api, request, kind, lambda old: writing.patched(request, None, _scale(kind, old), change))
 
 
 async def _write_scale(api: Api, request: Request, kind: Kind, make: Callable[[Tree], Tree]) -> Answer:
@@ -88,12 +112,16 @@ async def _write_scale(api: Api, request: Request, kind: Kind, make: Callable[[T
             422, "Invalid", f'Scale.autoscaling "{target.name}" is invalid: {error}', {"name": target.name, "kind": "Scale"}
         )
     tree = decode(encode(old))
-    tree["spec"]["replicas"] = replicas
+    *above, last = _paths(kind).wanted
+    place = tree
+    for key in above:
+        place = place.setdefault(key, {})
+    place[last] = replicas
     for field in ("resourceVersion", "uid"):
         if metadata.get(field):
             tree["metadata"][field] = metadata[field]
     written = await writing.update_tree(api, request, kind, tree, old)
-    return answer(_scale(decode(written.body)))
+    return answer(_scale(kind, decode(written.body)))
 
 
 # Pods: binding -----------------------------------------------------------------------------------------------------------
@@ -177,4 +205,5 @@ HANDLERS: dict[tuple[str, str, str], Handler] = {
     ("binding", "create", "pods"): bind,
     ("eviction", "create", "pods"): eviction.evict,
     ("finalize", "update", "namespaces"): finalize,
+    ("token", "create", "serviceaccounts"): token_request.create,
 }

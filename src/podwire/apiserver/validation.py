@@ -18,7 +18,7 @@ import orjson
 
 INVALID, REQUIRED, UNSUPPORTED, DUPLICATE = "FieldValueInvalid", "FieldValueRequired", "FieldValueNotSupported", "FieldValueDuplicate"
 FORBIDDEN, TOO_LONG, TOO_MANY, NOT_FOUND = "FieldValueForbidden", "FieldValueTooLong", "FieldValueTooMany", "FieldValueNotFound"
-INTERNAL = "InternalError"
+INTERNAL, TYPE_INVALID = "InternalError", "FieldValueTypeInvalid"
 
 IMMUTABLE = "field is immutable"
 
@@ -32,8 +32,9 @@ _TITLES = {
     TOO_MANY: "Too many",
     NOT_FOUND: "Not found",
     INTERNAL: "Internal error",
+    TYPE_INVALID: "Invalid value",
 }
-_WITHOUT_VALUE = (REQUIRED, FORBIDDEN, TOO_LONG, TOO_MANY, INTERNAL)
+_WITHOUT_VALUE = (REQUIRED, FORBIDDEN, TOO_LONG, INTERNAL)
 
 
 class Path:
@@ -80,7 +81,7 @@ class FieldError:
     def message(self) -> str:
         """The text without the field, as a StatusCause has it: ``Invalid value: 99999: must be between 1 and 65535, inclusive``."""
         title = _TITLES[self.reason]
-        if self.reason not in _WITHOUT_VALUE:
+        if self.reason not in _WITHOUT_VALUE and not (self.reason == TOO_MANY and self.value is None):
             title = f"{title}: {_printed(self.value)}"
         return f"{title}: {self.detail}" if self.detail else title
 
@@ -337,7 +338,23 @@ def metadata_errors(
     return errors + _common_errors(metadata, path)
 
 
+_COMMON = ("labels", "annotations", "ownerReferences", "finalizers")
+_REMEMBERED_SIZE = 4096  # bytes
+_right = Remembered()
+
+
 def _common_errors(metadata: dict[str, Any], path: Path) -> list[FieldError]:
+    """Give the errors of what does not name an object: objects of one template have it alike."""
+    text = orjson.dumps([metadata.get(key) for key in _COMMON])
+    if text in _right:
+        return []
+    errors = _found_errors(metadata, path)
+    if not errors and len(text) <= _REMEMBERED_SIZE:
+        _right.add(text)
+    return errors
+
+
+def _found_errors(metadata: dict[str, Any], path: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     if labels := metadata.get("labels"):
         errors += label_errors(labels, path / "labels")

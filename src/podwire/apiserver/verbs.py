@@ -5,9 +5,10 @@ The order is that of upstream: who (before this), may they, does the kind serve 
 
 from __future__ import annotations
 
-from podwire.apiserver import applying, authorization, deletion, reading, reviews, status, subresources, versions, watch, writing
+from podwire.apiserver import applying, deletion, reading, reviews, status, subresources, versions, watch, writing
 from podwire.apiserver.answers import Answer, Stream
 from podwire.apiserver.api import Api
+from podwire.apiserver.auth.authorizer import attributes
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.requests import APPLY_PATCH, Request
 
@@ -20,14 +21,7 @@ def authorize(api: Api, request: Request) -> str:
 
 
 def _authorize(api: Api, request: Request, verb: str) -> None:
-    target = request.target
-    resource = f"{target.plural}/{target.subresource}" if target.subresource else target.plural
-    # A Namespace is in itself: that is how rules for a namespace reach it.
-    namespace = target.name if (target.group, target.plural) == ("", "namespaces") else target.namespace
-    asked = authorization.Attributes(verb, target.group, resource, namespace, target.name)
-    if not authorization.allows(request.user, asked, api.node_of):
-        details = {"name": target.name, "group": target.group, "kind": target.plural}
-        raise status.forbidden_text(authorization.refusal(request.user, asked), {key: value for key, value in details.items() if value})
+    api.authorizer.demand(request.user, attributes(verb, request.target, request.query.get("fieldSelector", "")))
 
 
 async def handle(api: Api, request: Request, verb: str) -> Answer | Stream:

@@ -19,11 +19,12 @@ from typing import Any
 from podwire.apiserver import bodies, keys, merge_types, ownership, shapes, status
 from podwire.apiserver.answers import Answer, Tree, decode, encode
 from podwire.apiserver.api import Api, Grant, fresh_uid, generated_name, latest_tree, put, remove
+from podwire.apiserver.auth import guards
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.ownership import Owned, Owner
 from podwire.apiserver.patch import PatchError, json_patch, merge_patch
 from podwire.apiserver.patch_strategic import strategic_merge_patch
-from podwire.apiserver.requests import JSON, JSON_PATCH, MANAGER_LIMIT, MERGE_PATCH, PATCHES, STRATEGIC_PATCH, Request
+from podwire.apiserver.requests import CUSTOM_PATCHES, JSON, JSON_PATCH, MANAGER_LIMIT, MERGE_PATCH, PATCHES, STRATEGIC_PATCH, Request
 from podwire.apiserver.validation import Path, forbidden, invalid, too_long
 
 _NAME_TRIES = 8  # generated names that are taken before the client is asked to try again
@@ -47,6 +48,7 @@ async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree, owned:
     if generated:
         metadata["name"] = _free_name(api, kind, metadata)
     name, namespace = metadata.get("name", ""), metadata.get("namespace", "")
+    guards.check_write(api, request.user, kind, tree, None, "")
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
         metadata.pop(field, None)
     metadata["uid"] = fresh_uid()
@@ -86,9 +88,10 @@ async def update_tree(
     _check_versions(kind, tree["metadata"], old["metadata"])
     sent = tree["metadata"].pop("managedFields", None)
     kind.for_update(tree, old, subresource)
+    guards.check_write(api, request.user, kind, tree, old, subresource)
     if owned is None:
         entries = ownership.basis(sent, old["metadata"].get("managedFields", ()), request.target.subresource)
-        owned = ownership.updated(merge_types.of_kind(kind.definition), entries, old, tree, _owner(request, kind))
+        owned = ownership.updated(merge_types.of_kind(kind), entries, old, tree, _owner(request, kind))
     _set_owners(tree, owned.entries)
     grant = _checked(api, request, kind, tree, old, subresource)
     tree["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
@@ -103,6 +106,8 @@ async def update_tree(
 async def patch(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
     """Answer to PATCH of an object or of its status. Raises Failure."""
     check_manager(request, "PatchOptions")
+    if kind.custom is not None and request.content_type == STRATEGIC_PATCH:
+        raise status.unsupported_media_type(STRATEGIC_PATCH, CUSTOM_PATCHES)
     change = read_patch(request)
     target = request.target
     old = latest_tree(api, kind, target.namespace, target.name)
@@ -182,7 +187,7 @@ def _prepare(api: Api, request: Request, kind: Kind, tree: Tree, owned: Owned | 
     def note(new: Tree) -> None:
         if owned is None:
             entries = ownership.basis(sent, ())
-            found.append(ownership.created(merge_types.of_kind(kind.definition), entries, new, _owner(request, kind)))
+            found.append(ownership.created(merge_types.of_kind(kind), entries, new, _owner(request, kind)))
 
     kind.for_create(tree, note)
     _set_owners(tree, ownership.stamped(found[0], api.timestamp()))

@@ -48,8 +48,10 @@ _TOO_MANY = 5  # answers "too many requests" in a row that are waited out
 class Client:
     """A client of one API server. Usable in one event loop; ``close`` it there, or use it as a context."""
 
-    def __init__(self, configuration: kubeconfig.Configuration, *, user_agent: str = "podwire") -> None:
+    def __init__(self, configuration: kubeconfig.Configuration, *, user_agent: str = "podwire", connections: int = CONNECTIONS) -> None:
+        """``connections``: at most so many at once; 0: as many as are needed."""
         self.configuration = configuration
+        self._connections = connections
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
 
@@ -236,7 +238,7 @@ class Client:
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
             ssl: Any = self.configuration.ssl or True
-            connector = aiohttp.TCPConnector(limit=CONNECTIONS, ssl=ssl, keepalive_timeout=60, socket_factory=_socket)
+            connector = aiohttp.TCPConnector(limit=self._connections, ssl=ssl, keepalive_timeout=60, socket_factory=_socket)
             self._session = aiohttp.ClientSession(connector=connector, trust_env=False, read_bufsize=1 << 18)
         return self._session
 

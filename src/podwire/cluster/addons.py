@@ -1,4 +1,4 @@
-"""What a cluster holds from its first second: its instances as the cloud sees them, and cluster DNS.
+"""What a cluster holds from its first second: its instances as the cloud sees them, its StorageClass, and cluster DNS.
 
 Pure: trees of objects, applied by the one-shot process ``bootstrap``. Names, labels and ports of kube-dns are GKE's.
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from podwire.cluster.plan import Plan
+from podwire.cluster.plan import Plan, PlannedNode
 
 Tree = dict[str, Any]
 DNS_REPLICAS = 2
@@ -19,7 +19,7 @@ _DNS_LABELS = {"k8s-app": "kube-dns"}
 
 def trees(plan: Plan, dns_command: Sequence[str]) -> list[Tree]:
     """Give the objects in the order in which they are applied. ``dns_command`` starts cluster DNS as a program of the machine."""
-    return [*_instances(plan), *_cluster_dns(plan, dns_command)]
+    return [*_instances(plan), _storage_class(), *_cluster_dns(plan, dns_command)]
 
 
 def _instances(plan: Plan) -> list[Tree]:
@@ -30,11 +30,30 @@ def _instances(plan: Plan) -> list[Tree]:
             "metadata": {"name": node.name},
             "spec": {
                 "zone": node.zone,
-                "networkInterfaces": [{"networkIP": str(node.address), "aliasIPRanges": [str(node.pod_range)]}],
+                "networkInterfaces": [_interface(node)],
             },
         }
         for node in plan.nodes
     ]
+
+
+def _interface(node: PlannedNode) -> Tree:
+    interface: Tree = {"networkIP": str(node.address), "aliasIPRanges": [str(network) for network in node.pod_ranges]}
+    return interface if node.address_ipv6 is None else interface | {"ipv6Address": str(node.address_ipv6)}
+
+
+def _storage_class() -> Tree:
+    """The class of claims that name none: directories of the machine, under the name that GKE's has."""
+    annotations = {"storageclass.kubernetes.io/is-default-class": "true"}
+    return {
+        "apiVersion": "storage.k8s.io/v1",
+        "kind": "StorageClass",
+        "metadata": {"name": "standard-rwo", "annotations": annotations},
+        "provisioner": "podwire.dev/directory",
+        "reclaimPolicy": "Delete",
+        "volumeBindingMode": "WaitForFirstConsumer",
+        "allowVolumeExpansion": True,
+    }
 
 
 def _cluster_dns(plan: Plan, command: Sequence[str]) -> list[Tree]:

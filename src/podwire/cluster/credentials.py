@@ -1,4 +1,5 @@
-"""Who the parts of a cluster are: a certificate authority, the API's certificate, one client certificate an identity.
+"""Who the parts of a cluster are: a certificate authority, the API's certificate, one client certificate an identity, the key that signs
+the tokens of ServiceAccounts.
 
 Private keys are ECDSA P-256, files 0600. Making them twice changes nothing that is there already, so a cluster that comes
 back keeps its credentials. No component uses the user's.
@@ -40,6 +41,8 @@ def ensure(paths: Paths, identities: Sequence[Identity], *, server_names: Sequen
         certificate, key = authority.issue("kube-apiserver", (), names=server_names)
         _write(f"{serving}.key", key)
         _write(f"{serving}.crt", certificate)
+    if not os.path.exists(f"{paths.pki}/sa.key"):
+        _write(f"{paths.pki}/sa.key", _pem(ec.generate_private_key(ec.SECP256R1())))
     for identity in identities:
         file = paths.kubeconfig(identity.name)
         if os.path.exists(file):

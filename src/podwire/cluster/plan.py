@@ -15,15 +15,15 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from ipaddress import IPv4Address, IPv4Interface, IPv4Network
+from dataclasses import dataclass, field, replace
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
 from typing import Any
 
 import msgspec
 
 from podwire.cluster.identity import ADMIN, Identity
 from podwire.cluster.paths import Paths
-from podwire.cluster.spec import INTERNET, POD_PREFIX, ClusterSpec, NodePool
+from podwire.cluster.spec import INTERNET, POD_PREFIX, POD_PREFIX_IPV6, ClusterSpec, NodePool
 from podwire.daemon.config import AgentConfig
 from podwire.wire.rtnetlink import Address, Neighbour, Request, Route, add
 
@@ -31,7 +31,10 @@ API_PORT = 443
 NODE_PORTS = (30000, 32767)
 CLUSTER_DOMAIN = "cluster.local"
 MTU = 1500
-EVERYWHERE = IPv4Network("0.0.0.0/0")
+EVERYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
+
+IPAddress = IPv4Address | IPv6Address
+IPNetwork = IPv4Network | IPv6Network
 
 VPC, CONTROL, INTERNET_PLACE = "vpc", "control", "internet"
 
@@ -93,6 +96,18 @@ class PlannedNode:
     interface: str
     address: IPv4Address
     pod_range: IPv4Network
+    address_ipv6: IPv6Address | None = None
+    pod_range_ipv6: IPv6Network | None = None
+
+    @property
+    def addresses(self) -> tuple[IPAddress, ...]:
+        """One of each family that the cluster has."""
+        return (self.address,) if self.address_ipv6 is None else (self.address, self.address_ipv6)
+
+    @property
+    def pod_ranges(self) -> tuple[IPNetwork, ...]:
+        """One of each family that the cluster has."""
+        return (self.pod_range,) if self.pod_range_ipv6 is None else (self.pod_range, self.pod_range_ipv6)
 
 
 @dataclass(frozen=True)
@@ -159,9 +174,9 @@ def plan(spec: ClusterSpec, paths: Paths, *, api_port: int) -> Plan:
     )
     places = (
         _vpc(spec, nodes, api),
-        _leaf(CONTROL, api, ranges.control_plane[1]),
-        _leaf(INTERNET_PLACE, INTERNET[10], INTERNET[1]),
-        *(_leaf(f"node/{node.name}", node.address, ranges.nodes[1], forwarding=True) for node in nodes),
+        _leaf(CONTROL, _end_of("control", api, ranges.control_plane[1])),
+        _leaf(INTERNET_PLACE, _end_of("internet", INTERNET[10], INTERNET[1])),
+        *(_leaf(f"node/{node.name}", _end(spec, node), forwarding=True) for node in nodes),
     )
     return Plan(
         spec=spec,
@@ -181,11 +196,14 @@ def plan(spec: ClusterSpec, paths: Paths, *, api_port: int) -> Plan:
 def _nodes(spec: ClusterSpec) -> tuple[PlannedNode, ...]:
     nodes: list[PlannedNode] = []
     pod_ranges = spec.ranges.pods.subnets(new_prefix=POD_PREFIX)
+    ipv6 = spec.ranges.nodes_ipv6
+    pods_ipv6 = spec.ranges.pods_ipv6.subnets(new_prefix=POD_PREFIX_IPV6) if spec.ranges.pods_ipv6 is not None else None
     for pool in spec.node_pools:
         for zone in pool.zones:
             for name in node_names(spec.name, pool, zone):
                 index = len(nodes)
-                nodes.append(PlannedNode(name, pool.name, zone, f"vm-{index}", spec.ranges.nodes[2 + index], next(pod_ranges)))
+                second = (None, None) if ipv6 is None or pods_ipv6 is None else (ipv6[2 + index], next(pods_ipv6))
+                nodes.append(PlannedNode(name, pool.name, zone, f"vm-{index}", spec.ranges.nodes[2 + index], next(pod_ranges), *second))
     return tuple(nodes)
 
 
@@ -201,37 +219,59 @@ def _gateway_mac(address: IPv4Address, gateway: IPv4Address) -> bytes:
     return b"\x42\x00" + gateway.packed[:2] + address.packed[2:]
 
 
-def _leaf(place: str, address: IPv4Address, gateway: IPv4Address, *, forwarding: bool = False) -> Place:
-    """A place with one wire: its address as a /32, the gateway on the link, everything else through it."""
-    return Place(
-        place,
-        forwarding,
-        (
-            add(Address("eth0", IPv4Interface(f"{address}/32"))),
-            add(Neighbour("eth0", gateway, _gateway_mac(address, gateway))),
-            add(Route(IPv4Network(gateway), link="eth0")),
-            add(Route(EVERYWHERE, gateway=gateway, link="eth0")),
-        ),
-    )
+@dataclass(frozen=True)
+class _End:
+    """The far end of a wire from ``vpc``: the interface there, and for each family its address and gateway, IPv4 first."""
+
+    interface: str
+    address: IPv4Address
+    gateway: IPv4Address
+    pairs: Sequence[tuple[IPAddress, IPAddress]]
+
+
+def _end_of(interface: str, address: IPv4Address, gateway: IPv4Address) -> _End:
+    return _End(interface, address, gateway, [(address, gateway)])
+
+
+def _end(spec: ClusterSpec, node: PlannedNode) -> _End:
+    end = _end_of(node.interface, node.address, spec.ranges.nodes[1])
+    if node.address_ipv6 is None or spec.ranges.nodes_ipv6 is None:
+        return end
+    return replace(end, pairs=[*end.pairs, (node.address_ipv6, spec.ranges.nodes_ipv6[1])])
+
+
+def _leaf(place: str, end: _End, *, forwarding: bool = False) -> Place:
+    """A place with one wire: its address as a /32 (or /128), the gateway on the link, everything else through it."""
+    requests: list[Request] = []
+    for address, gateway in end.pairs:
+        requests += [
+            add(Address("eth0", ip_interface(address))),
+            add(Neighbour("eth0", gateway, _gateway_mac(end.address, end.gateway))),
+            add(Route(ip_network(gateway), link="eth0")),
+            add(Route(EVERYWHERE[gateway.version], gateway=gateway, link="eth0")),
+        ]
+    return Place(place, forwarding, tuple(requests))
 
 
 def _vpc(spec: ClusterSpec, nodes: Sequence[PlannedNode], api: IPv4Address) -> Place:
     ranges = spec.ranges
     ends = [
-        ("control", api, ranges.control_plane[1]),
-        ("internet", INTERNET[10], INTERNET[1]),
-        *((node.interface, node.address, ranges.nodes[1]) for node in nodes),
+        _end_of("control", api, ranges.control_plane[1]),
+        _end_of("internet", INTERNET[10], INTERNET[1]),
+        *(_end(spec, node) for node in nodes),
     ]
     requests: list[Request] = []
-    for interface, address, gateway in ends:
-        requests += [
-            add(Address(interface, IPv4Interface(f"{gateway}/32"))),
-            add(Neighbour(interface, address, mac(address))),
-            add(Route(IPv4Network(address), link=interface)),
-        ]
+    for end in ends:
+        for address, gateway in end.pairs:
+            requests += [
+                add(Address(end.interface, ip_interface(gateway))),
+                add(Neighbour(end.interface, address, mac(end.address))),
+                add(Route(ip_network(address), link=end.interface)),
+            ]
     requests.append(add(Route(INTERNET, gateway=INTERNET[10], link="internet")))
     # What no route or forwarding rule is more particular about ends here instead of going round.
-    requests += [add(Route(network, type="blackhole")) for network in (ranges.external, ranges.pods, ranges.nodes, ranges.control_plane)]
+    ending = (ranges.external, ranges.pods, ranges.nodes, ranges.control_plane, ranges.pods_ipv6, ranges.nodes_ipv6)
+    requests += [add(Route(network, type="blackhole")) for network in ending if network is not None]
     return Place(VPC, True, tuple(requests))
 
 
@@ -289,10 +329,11 @@ def _files(
     common = AgentConfig(
         cluster_name=spec.name,
         cluster_domain=CLUSTER_DOMAIN,
+        proxy_mode=spec.proxy_mode,
         cluster_dns=(str(dns),),
-        node_ranges=(str(ranges.nodes),),
-        pod_ranges=(str(ranges.pods),),
-        service_ranges=(str(ranges.services),),
+        node_ranges=_texts(ranges.nodes, ranges.nodes_ipv6),
+        pod_ranges=_texts(ranges.pods, ranges.pods_ipv6),
+        service_ranges=_texts(ranges.services, ranges.services_ipv6),
         control_range=str(ranges.control_plane),
         external_ranges=(str(ranges.external),),
         nat_address=str(nat),
@@ -305,8 +346,8 @@ def _files(
         own = msgspec.structs.replace(
             common,
             zone=node.zone,
-            pod_cidr=str(node.pod_range),
-            node_ip=str(node.address),
+            pod_cidrs=_texts(*node.pod_ranges),
+            node_ips=_texts(*node.addresses),
             node_labels={"cloud.google.com/gke-nodepool": node.pool},
             init_socket=paths.node_init_socket(node.name),
             standins_socket=paths.standins_socket(node.name),
@@ -318,7 +359,8 @@ def _files(
             "certificate": f"{paths.pki}/apiserver.crt",
             "key": f"{paths.pki}/apiserver.key",
             "clientCA": f"{paths.pki}/ca.crt",
-            "serviceRange": str(ranges.services),
+            "serviceAccountKey": f"{paths.pki}/sa.key",
+            "serviceRanges": list(_texts(ranges.services, ranges.services_ipv6)),
             "controlAddress": str(api),
             "controlPort": API_PORT,
             "nodePortRange": list(NODE_PORTS),
@@ -328,6 +370,10 @@ def _files(
         }
     )
     return files
+
+
+def _texts(*values: IPAddress | IPNetwork | None) -> tuple[str, ...]:
+    return tuple(str(value) for value in values if value is not None)
 
 
 def _json(tree: Any) -> bytes:

@@ -13,8 +13,8 @@ import itertools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import IPv4Network
-from typing import Any, Literal
+from ipaddress import IPv4Network, IPv6Network
+from typing import Any, Literal, TypeVar
 
 import msgspec
 
@@ -23,8 +23,10 @@ from podwire.cluster import paths
 API_VERSION = "podwire.dev/v1alpha1"
 DEFAULT_NAME = "podwire"
 POD_PREFIX = 24
+POD_PREFIX_IPV6 = 112
 INTERNET = IPv4Network("198.51.100.0/24")
 MAX_NODES_PER_ZONE = 100
+_Network = TypeVar("_Network", IPv4Network, IPv6Network)
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _ZONE_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
@@ -42,13 +44,16 @@ class NodePool:
 
 @dataclass(frozen=True)
 class Ranges:
-    """Address ranges, each an IPv4 network; no two overlap."""
+    """Address ranges, no two of which overlap. Those of the second family are there in a dual-stack cluster alone."""
 
     nodes: IPv4Network
     pods: IPv4Network
     services: IPv4Network
     control_plane: IPv4Network
     external: IPv4Network
+    nodes_ipv6: IPv6Network | None = None
+    pods_ipv6: IPv6Network | None = None
+    services_ipv6: IPv6Network | None = None
 
 
 @dataclass(frozen=True)
@@ -57,6 +62,11 @@ class ClusterSpec:
     region: str
     node_pools: tuple[NodePool, ...]
     ranges: Ranges
+    proxy_mode: str = "nftables"
+
+    @property
+    def dual_stack(self) -> bool:
+        return self.ranges.nodes_ipv6 is not None
 
     @property
     def node_count(self) -> int:
@@ -86,10 +96,15 @@ class _Ranges(_Form, frozen=True):
     services: str = "10.8.0.0/20"
     control_plane: str = "10.127.0.0/28"
     external: str = "203.0.113.0/24"
+    nodes_ipv6: str | None = msgspec.field(default=None, name="nodesIPv6")
+    pods_ipv6: str | None = msgspec.field(default=None, name="podsIPv6")
+    services_ipv6: str | None = msgspec.field(default=None, name="servicesIPv6")
 
 
 class _Spec(_Form, frozen=True):
     region: str = "us-central1"
+    stack_type: Literal["IPV4", "IPV4_IPV6"] = "IPV4"
+    proxy_mode: Literal["nftables", "iptables"] = "nftables"
     node_pools: tuple[_NodePool, ...] = (_NodePool(),)
     ranges: _Ranges = _Ranges()
 
@@ -103,6 +118,8 @@ class _Cluster(_Form, frozen=True):
 
 # Smallest prefix lengths: what each range must have room for, whatever the number of nodes.
 _SMALLEST = {"nodes": 29, "pods": 24, "services": 27, "controlPlane": 28, "external": 29}
+_SMALLEST_IPV6 = {"nodesIPv6": 120, "podsIPv6": POD_PREFIX_IPV6, "servicesIPv6": 120}
+_DEFAULT_IPV6 = {"nodesIPv6": "fd20:0:80::/64", "podsIPv6": "fd20:0:4::/64", "servicesIPv6": "fd20:0:8::/112"}
 
 
 def parse(
@@ -127,7 +144,7 @@ def parse(
         raise Invalid(_at(file, lines, field, message[:1].lower() + message[1:])) from None
     fault = _Fault(file, lines)
     spec = form.spec
-    ranges = _ranges(spec.ranges, fault)
+    ranges = _ranges(spec.ranges, fault, dual_stack=spec.stack_type == "IPV4_IPV6")
     pools = tuple(_pool(index, pool, spec.region, zones, nodes_per_zone, fault) for index, pool in enumerate(spec.node_pools))
     if not pools:
         raise fault("spec.nodePools", "at least one node pool is needed")
@@ -137,7 +154,7 @@ def parse(
     if not paths.is_name(chosen):
         where = "metadata.name" if name is None else "--name"
         raise fault(where, f"{chosen!r} is no cluster name: {paths.NAME_RULE}")
-    cluster = ClusterSpec(chosen, spec.region, pools, ranges)
+    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode)
     _has_room(cluster, fault)
     return cluster
 
@@ -145,12 +162,15 @@ def parse(
 def manifest(spec: ClusterSpec) -> dict[str, Any]:
     """Give the specification as a Cluster manifest with every default written out; ``parse`` reads it back."""
     ranges = spec.ranges
+    second = {"nodesIPv6": ranges.nodes_ipv6, "podsIPv6": ranges.pods_ipv6, "servicesIPv6": ranges.services_ipv6}
     return {
         "apiVersion": API_VERSION,
         "kind": "Cluster",
         "metadata": {"name": spec.name},
         "spec": {
             "region": spec.region,
+            "stackType": "IPV4_IPV6" if spec.dual_stack else "IPV4",
+            "proxyMode": spec.proxy_mode,
             "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),
@@ -158,6 +178,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
                 "services": str(ranges.services),
                 "controlPlane": str(ranges.control_plane),
                 "external": str(ranges.external),
+                **{name: str(network) for name, network in second.items() if network is not None},
             },
         },
     }
@@ -237,7 +258,7 @@ def _pool(index: int, pool: _NodePool, region: str, zones: int | None, nodes_per
     return NodePool(pool.name, named or tuple(f"{region}-{letter}" for letter in _ZONE_LETTERS[:count]), per_zone)
 
 
-def _ranges(form: _Ranges, fault: _Fault) -> Ranges:
+def _ranges(form: _Ranges, fault: _Fault, *, dual_stack: bool) -> Ranges:
     texts = {
         "nodes": form.nodes,
         "pods": form.pods,
@@ -252,18 +273,55 @@ def _ranges(form: _Ranges, fault: _Fault) -> Ranges:
             network = IPv4Network(text)
         except ValueError as error:
             raise fault(field, f"expected an IPv4 range such as {getattr(_Ranges(), _snake(name))}, got {text!r} ({error})") from None
-        if network.prefixlen > _SMALLEST[name]:
-            raise fault(field, f"{network} is too small: at least a /{_SMALLEST[name]} is needed")
-        if network.is_loopback or network.is_multicast or network.is_link_local or network.is_unspecified:
-            raise fault(field, f"{network} is loopback, link-local, multicast or unspecified, which cannot be routed")
+        _check_range(field, network, _SMALLEST[name], fault)
         networks[name] = network
-    for (first, a), (second, b) in itertools.combinations(networks.items(), 2):
-        if a.overlaps(b):
-            raise fault(f"spec.ranges.{second}", f"{b} overlaps spec.ranges.{first} ({a})")
+    _check_overlap(networks, fault)
     for name, network in networks.items():
         if network.overlaps(INTERNET):
             raise fault(f"spec.ranges.{name}", f"{network} overlaps {INTERNET}, where the lab's internet clients live")
-    return Ranges(networks["nodes"], networks["pods"], networks["services"], networks["controlPlane"], networks["external"])
+    second = _ranges_ipv6(form, fault, dual_stack=dual_stack)
+    return Ranges(
+        networks["nodes"],
+        networks["pods"],
+        networks["services"],
+        networks["controlPlane"],
+        networks["external"],
+        second.get("nodesIPv6"),
+        second.get("podsIPv6"),
+        second.get("servicesIPv6"),
+    )
+
+
+def _ranges_ipv6(form: _Ranges, fault: _Fault, *, dual_stack: bool) -> dict[str, IPv6Network]:
+    texts = {"nodesIPv6": form.nodes_ipv6, "podsIPv6": form.pods_ipv6, "servicesIPv6": form.services_ipv6}
+    networks: dict[str, IPv6Network] = {}
+    for name, text in texts.items():
+        field = f"spec.ranges.{name}"
+        if not dual_stack:
+            if text is not None:
+                raise fault(field, "only a cluster with spec.stackType: IPV4_IPV6 has IPv6 ranges")
+            continue
+        try:
+            network = IPv6Network(_DEFAULT_IPV6[name] if text is None else text)
+        except ValueError as error:
+            raise fault(field, f"expected an IPv6 range such as {_DEFAULT_IPV6[name]}, got {text!r} ({error})") from None
+        _check_range(field, network, _SMALLEST_IPV6[name], fault)
+        networks[name] = network
+    _check_overlap(networks, fault)
+    return networks
+
+
+def _check_range(field: str, network: IPv4Network | IPv6Network, smallest: int, fault: _Fault) -> None:
+    if network.prefixlen > smallest:
+        raise fault(field, f"{network} is too small: at least a /{smallest} is needed")
+    if network.is_loopback or network.is_multicast or network.is_link_local or network.is_unspecified:
+        raise fault(field, f"{network} is loopback, link-local, multicast or unspecified, which cannot be routed")
+
+
+def _check_overlap(networks: Mapping[str, _Network], fault: _Fault) -> None:
+    for (first, a), (second, b) in itertools.combinations(networks.items(), 2):
+        if a.overlaps(b):
+            raise fault(f"spec.ranges.{second}", f"{b} overlaps spec.ranges.{first} ({a})")
 
 
 def _snake(name: str) -> str:
@@ -281,3 +339,12 @@ def _has_room(cluster: ClusterSpec, fault: _Fault) -> None:
     room = 1 << (POD_PREFIX - ranges.pods.prefixlen)
     if count > room:
         raise fault("spec.ranges.pods", f"{ranges.pods} has room for {room} nodes of a /{POD_PREFIX} each, {count} are asked for")
+    if ranges.nodes_ipv6 is None or ranges.pods_ipv6 is None:
+        return
+    room = ranges.nodes_ipv6.num_addresses - 2
+    if count > room:
+        raise fault("spec.ranges.nodesIPv6", f"{ranges.nodes_ipv6} has room for {room} nodes, {count} are asked for")
+    room = 1 << (POD_PREFIX_IPV6 - ranges.pods_ipv6.prefixlen)
+    if count > room:
+        text = f"{ranges.pods_ipv6} has room for {room} nodes of a /{POD_PREFIX_IPV6} each, {count} are asked for"
+        raise fault("spec.ranges.podsIPv6", text)

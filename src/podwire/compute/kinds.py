@@ -125,6 +125,8 @@ def _validate_instance(tree: Tree, _old: Tree | None) -> list[FieldError]:
         path = _SPEC / "networkInterfaces" @ index
         address = interface.get("networkIP", "")
         errors += address_errors(address, path / "networkIP") if address else [required(path / "networkIP")]
+        if second := interface.get("ipv6Address", ""):
+            errors += address_errors(second, path / "ipv6Address")
         for place, text in enumerate(interface.get("aliasIPRanges", ())):
             errors += range_errors(text, path / "aliasIPRanges" @ place)
     return errors

@@ -81,6 +81,7 @@ def _definitions() -> dict[str, Schema]:
         PREFIX + "NetworkInterface": _object(
             "NetworkInterface is an interface of an instance.",
             networkIP=_text("The interface's address in the VPC network: a node's IP."),
+            ipv6Address=_text("The interface's address of the second family."),
             aliasIPRanges=_list(_NAME, "Ranges that are routed to the instance: a node's Pods."),
         )
     }

@@ -32,8 +32,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     nat_address: str = ""
     region: str = ""
     zone: str = ""
-    pod_cidr: str = ""
-    node_ip: str = ""
+    pod_cidrs: tuple[str, ...] = ()
+    node_ips: tuple[str, ...] = ()
     node_labels: dict[str, str] = {}
     max_pods: int = 110
     init_socket: str = ""
@@ -43,16 +43,17 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     log_level: str = "info"
     log_format: str = "text"
     health_port: int = 0
+    proxy_mode: str = "nftables"  # or "iptables"
     node_port_addresses: tuple[str, ...] = ()  # ranges, or "primary": the node's own addresses
     proxy_health_address: str = "0.0.0.0:10256"  # of the service proxy, on the node
     proxy_metrics_address: str = "127.0.0.1:10249"
     node_grace_s: float = 40.0
 
 
-_RANGES = ("pod_ranges", "service_ranges", "node_ranges", "external_ranges", "control_range", "pod_cidr")
-_ADDRESSES = ("cluster_dns", "nat_address", "node_ip")
+_RANGES = ("pod_ranges", "service_ranges", "node_ranges", "external_ranges", "control_range", "pod_cidrs")
+_ADDRESSES = ("cluster_dns", "nat_address", "node_ips")
 _ENDPOINTS = ("proxy_health_address", "proxy_metrics_address")
-_CHOICES = {"log_level": ("debug", "info", "warning", "error"), "log_format": ("text", "json")}
+_CHOICES = {"proxy_mode": ("nftables", "iptables"), "log_level": ("debug", "info", "warning", "error"), "log_format": ("text", "json")}
 
 
 def load(path: str | Path | None) -> AgentConfig:

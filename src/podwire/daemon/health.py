@@ -49,7 +49,10 @@ async def listen(port: int, context: Context, watchdog: Watchdog) -> asyncio.Ser
     }
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with (
+            contextlib.closing(writer),  # also when the process ends meanwhile
+            contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError),
+        ):
             async with asyncio.timeout(_READ_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
@@ -62,6 +65,5 @@ async def listen(port: int, context: Context, watchdog: Watchdog) -> asyncio.Ser
                     + body
                 )
                 await writer.drain()
-        writer.close()
 
     return await asyncio.start_server(answer, "127.0.0.1", port, limit=16384)

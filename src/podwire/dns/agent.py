@@ -121,7 +121,10 @@ async def run(context: Context) -> None:
 
 async def _page(port: int, path: str) -> asyncio.Server:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with (
+            contextlib.closing(writer),  # also when the agent ends meanwhile
+            contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError),
+        ):
             async with asyncio.timeout(5):
                 words = (await reader.readuntil(b"\r\n\r\n")).split(b" ", 2)
                 status = "200 OK" if words[1:2] == [path.encode()] else "404 Not Found"
@@ -129,6 +132,5 @@ async def _page(port: int, path: str) -> asyncio.Server:
                 head = f"HTTP/1.1 {status}\r\nContent-Type: text/plain\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n"
                 writer.write(f"{head}{text}".encode())
                 await writer.drain()
-        writer.close()
 
     return await asyncio.start_server(answer, None, port)

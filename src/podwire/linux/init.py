@@ -294,7 +294,17 @@ class Init:
             if held is None:
                 raise Refused(errno.ENOENT, f"start {name}: no network namespace is held as {program.namespace}")
             program = dataclasses.replace(program, namespace=held)
-        self._begin(client, message, name, process.start(program, limits=self._limits))
+        if not isinstance(program.join, str):
+            self._begin(client, message, name, process.start(program, limits=self._limits))
+            return
+        joined = self._programs.get(program.join)
+        if joined is None or joined.status is not None:
+            raise Refused(errno.ESRCH, f"start {name}: the program {program.join} does not run")
+        watched = os.pidfd_open(joined.pid)
+        try:
+            self._begin(client, message, name, process.start(dataclasses.replace(program, join=watched), limits=self._limits))
+        finally:
+            os.close(watched)
 
     def _nest(self, client: Connection, message: unix.Message, descriptors: list[int]) -> None:
         name = self._new_name(message)
@@ -317,7 +327,7 @@ class Init:
     def _begin(self, client: Connection, message: unix.Message, name: str, starting: process.Starting) -> None:
         running = _Running(name, starting.pid, process.start_time(starting.pid))
         self._programs[name] = running
-        if starting.program.own_processes:
+        if starting.program.forks:
             self._passing.add(starting.forked)
         else:
             self._by_pid[starting.pid] = running

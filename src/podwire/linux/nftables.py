@@ -105,11 +105,13 @@ class Nftables:
     def _acknowledged(self, transaction: bytecode.Transaction, changes: Sequence[Change]) -> list[KernelRefused]:
         refused: list[KernelRefused] = []
         done = False
-        while True:
+        while not done:  # the answer to the last message comes after all refusals
             try:
                 datagram = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
+            if netlink.carried_out(datagram, transaction.last):
+                return refused
             for answer in netlink.messages(datagram):
                 if answer.type != netlink.ERROR:
                     continue
@@ -147,6 +149,10 @@ class Nftables:
             except _Changing:
                 continue
         raise KernelRefused(errno.EINTR, "list ruleset", "it kept changing")
+
+    def names(self) -> list[TableName]:
+        """Give the tables that there are, of all families, whoever made them. Raises KernelRefused."""
+        return [dump.table_of(payload) for payload in self._ask(nfnetlink.GETTABLE, what="list tables")]
 
     def _dump(self, wanted: list[TableName] | None) -> Ruleset:
         payloads = self._ask(nfnetlink.GETTABLE, what="list tables")

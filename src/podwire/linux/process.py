@@ -35,15 +35,24 @@ from podwire.linux.errors import ProgramNotStarted
 CONTAINER_CAPABILITIES: Final = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_DESCRIPTOR_FIELDS: Final = ("stdin", "stdout", "stderr", "namespace")
+_DESCRIPTOR_FIELDS: Final = ("stdin", "stdout", "stderr", "namespace", "join")
+_NAMESPACES: Final = {
+    "ipc": syscalls.CLONE_NEWIPC,
+    "mnt": syscalls.CLONE_NEWNS,
+    "net": syscalls.CLONE_NEWNET,
+    "pid": syscalls.CLONE_NEWPID,
+    "uts": syscalls.CLONE_NEWUTS,
+}
 
 
 @dataclass(frozen=True)
 class Program:
     """A program to start.
 
-    ``namespace``: a descriptor of a network namespace, or the name under which the first process holds one; None: where it is
-    started. ``stdin``, ``stdout``, ``stderr``: a descriptor, a path (the outputs are appended to it), or None for /dev/null.
+    ``namespace``: a descriptor of a network namespace, or the name under which the first process holds one; None: where it is started.
+    ``join``: a pidfd, or the name of a program of the first process, whose namespaces of the kinds ``joins`` it enters; with ``mnt`` it has
+    that program's view, with ``pid`` it ends at the latest when that program does.
+    ``stdin``, ``stdout``, ``stderr``: a descriptor, a path (the outputs are appended to it), or None for /dev/null.
     ``descriptors``: become 3, 4, ... ``files``, ``folders``, ``hidden``, ``read_only``: see ``view.View``. ``session``: of its own.
     ``terminal``: stdin is a terminal and becomes the session's. ``capabilities``: what may ever be had, by number; None takes
     none away. ``no_new_privileges``: nothing that it executes gains rights. ``own_processes``: it is the first process of a PID
@@ -56,6 +65,8 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "/"
     namespace: int | str | None = None
+    join: int | str | None = None
+    joins: Sequence[str] = tuple(_NAMESPACES)
     stdin: int | str | None = None
     stdout: int | str | None = None
     stderr: int | str | None = None
@@ -82,6 +93,11 @@ class Program:
                 raise ValueError(f"{word!r} cannot be handed to a program")
         if self.terminal and not isinstance(self.stdin, int):
             raise ValueError("a program with a terminal needs it as its stdin")
+
+    @property
+    def forks(self) -> bool:
+        """Whether the program is a child of the process that is forked for it: that is how one enters a PID namespace."""
+        return self.own_processes or (self.join is not None and "pid" in self.joins)
 
     def contained(self) -> Program:
         """The same program as a container runs it: its view read-only, no new privileges, a container's capabilities."""
@@ -182,7 +198,7 @@ def start(
     """Fork and prepare the program. ``limits``: of open files (soft, hard) for it.
 
     ``before``: called first in the child. ``instead``: called where the program would be executed; it is what runs then.
-    ``program.namespace`` must be a descriptor or None here.
+    ``program.namespace`` and ``program.join`` must be descriptors or None here.
 
     Raises:
         OSError: EAGAIN at the limit of processes, EMFILE.
@@ -272,6 +288,9 @@ class _Child:
         if isinstance(program.namespace, int):
             self.step = "enter the network namespace"
             syscalls.setns(program.namespace, syscalls.CLONE_NEWNET)
+        if isinstance(program.join, int):
+            self.step = "join the namespaces"
+            syscalls.setns(program.join, sum(_NAMESPACES[kind] for kind in program.joins))
         own_view = view.View(program.files, program.folders, program.hidden, program.read_only, program.own_processes, program.own_sys)
         self._own_namespaces(mount=bool(own_view))
         if own_view:
@@ -308,17 +327,18 @@ class _Child:
         program = self.program
         flags = mount * syscalls.CLONE_NEWNS | program.own_processes * syscalls.CLONE_NEWPID
         flags |= bool(program.hostname) * syscalls.CLONE_NEWUTS
-        if not flags:
-            return
         self.step = "make its namespaces"
-        syscalls.unshare(flags)
+        if flags:
+            syscalls.unshare(flags)
         if program.hostname:
             socket.sethostname(program.hostname)
-        if program.own_processes:
+        if program.forks:
             pid = os.fork()
             if pid:
                 self._tell({"pid": pid})  # and from here on it is the child of the first process, which reaps it
                 os._exit(0)
+            if program.session:
+                os.setsid()  # the fork led the other one
 
     def _limit(self) -> None:
         self.step = "limit open files"

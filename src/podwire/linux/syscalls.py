@@ -59,6 +59,12 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
+IN_MODIFY: Final = 0x2
+IN_CLOSE_WRITE: Final = 0x8
+IN_MOVED_FROM: Final = 0x40
+IN_CREATE: Final = 0x100
+IN_IGNORED: Final = 0x8000
+
 _MOUNT_SETATTR, _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE = 442, 428, 429, 436
 _CLOSE_RANGE_CLOEXEC: Final = 4
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
@@ -187,6 +193,21 @@ def read_signals(fd: int) -> list[tuple[int, int]]:
     except BlockingIOError:
         return []
     return [(number, sender) for number, _, _, sender in (struct.unpack_from("=IiiI", data, offset) for offset in range(0, len(data), 128))]
+
+
+def inotify_init() -> int:
+    """A descriptor that reports changes of files; reading from it does not block."""
+    return _check(_libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK), "inotify")
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> int:
+    """Watch a path; the same path again is the same watch."""
+    return _check(_libc.inotify_add_watch(fd, os.fsencode(path), ctypes.c_uint32(mask)), f"watch {path}")
+
+
+def inotify_rm_watch(fd: int, watch: int) -> None:
+    """End a watch."""
+    _check(_libc.inotify_rm_watch(fd, watch), "end a watch")
 
 
 def close_on_exec_from(lowest: int) -> None:

@@ -76,6 +76,7 @@ def apply(view: View) -> None:
     _step("/", syscalls.mount, "none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
     taken = [(target, _step(source, syscalls.open_tree, source, recursive=True), True) for target, source in view.files.items()]
     taken += [(target, _step(source, syscalls.open_tree, source, recursive=True), False) for target, source in view.folders.items()]
+    taken.sort(key=lambda one: os.path.normpath(one[0]).count("/"))  # what lies below another comes after it
     later = ("/tmp", "/run", "/dev", "/proc", "/sys") if view.read_only else ()  # noqa: S108  (they get their own below)
     for target, fd, _ in taken:
         _step(target, _make_place, target, folder=_is_folder(fd), later=later)

@@ -51,9 +51,11 @@ class TargetPool(Object, frozen=True):
 
 
 class NetworkInterface(Value, frozen=True):
-    """``network_ip`` is the node IP; ``alias_ip_ranges`` are the ranges routed to the instance (a node's Pod range)."""
+    """``network_ip`` is the node IP, ``ipv6_address`` that of the second family; ``alias_ip_ranges`` are the ranges routed to the
+    instance (a node's Pod ranges, each through the address of its family)."""
 
     network_ip: str = ""
+    ipv6_address: str = ""
     alias_ip_ranges: tuple[str, ...] = ()
 
 

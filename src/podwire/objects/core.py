@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from podwire.objects.meta import Object, Value
 from podwire.objects.placement import Affinity, Toleration, TopologySpreadConstraint
+from podwire.objects.volumes import ObjectFieldSelector, ResourceFieldSelector, Volume
 
 
 class ObjectReference(Value, frozen=True):
@@ -282,17 +283,6 @@ class Lifecycle(Value, frozen=True):
     pre_stop: LifecycleHandler | None = None
 
 
-class ObjectFieldSelector(Value, frozen=True):
-    api_version: str = "v1"
-    field_path: str = ""
-
-
-class ResourceFieldSelector(Value, frozen=True):
-    container_name: str = ""
-    resource: str = ""
-    divisor: str | int = "0"
-
-
 class KeySelector(Value, frozen=True):
     """``configMapKeyRef`` and ``secretKeyRef``."""
 
@@ -329,12 +319,30 @@ class VolumeMount(Value, frozen=True):
     name: str = ""
     mount_path: str = ""
     sub_path: str = ""
+    sub_path_expr: str = ""
     read_only: bool = False
 
 
 class ResourceRequirements(Value, frozen=True):
     requests: dict[str, str | int | float] = {}
     limits: dict[str, str | int | float] = {}
+
+
+class SecurityContext(Value, frozen=True):
+    """What a container's own and its Pod's have in common, as far as anything here reads it."""
+
+    run_as_user: int | None = None
+    run_as_group: int | None = None
+    run_as_non_root: bool | None = None
+
+
+class Sysctl(Value, frozen=True):
+    name: str = ""
+    value: str = ""
+
+
+class PodSecurityContext(SecurityContext, frozen=True):
+    sysctls: tuple[Sysctl, ...] = ()
 
 
 class Container(Value, frozen=True):
@@ -354,7 +362,11 @@ class Container(Value, frozen=True):
     liveness_probe: Probe | None = None
     startup_probe: Probe | None = None
     lifecycle: Lifecycle | None = None
+    security_context: SecurityContext | None = None
+    termination_message_path: str = "/dev/termination-log"
+    termination_message_policy: str = "File"
     stdin: bool = False
+    stdin_once: bool = False
     tty: bool = False
 
 
@@ -382,11 +394,15 @@ class PodSpec(Value, frozen=True):
     node_name: str = ""
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
+    volumes: tuple[Volume, ...] = ()
     restart_policy: str = "Always"
     service_account_name: str = ""
     automount_service_account_token: bool | None = None
     host_network: bool = False
+    share_process_namespace: bool = False
+    security_context: PodSecurityContext | None = None
     hostname: str = ""
+    hostname_override: str = ""
     subdomain: str = ""
     set_hostname_as_fqdn: bool = False
     dns_policy: str = "ClusterFirst"
@@ -449,6 +465,7 @@ class PodIP(Value, frozen=True):
 
 
 class PodStatus(Value, frozen=True):
+    observed_generation: int = 0
     phase: str = ""
     reason: str = ""
     message: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from podwire.objects import apps, compute, core, discovery, policy
+from podwire.objects import apps, batch, compute, core, discovery, policy
 from podwire.objects.meta import Object
 
 T = TypeVar("T", bound=Object)
@@ -54,6 +54,8 @@ REPLICATION_CONTROLLERS = Resource("", "v1", "replicationcontrollers", "Replicat
 DAEMON_SETS = Resource("apps", "v1", "daemonsets", "DaemonSet", True, apps.DaemonSet)
 STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, apps.StatefulSet)
 CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision", True, apps.ControllerRevision)
+JOBS = Resource("batch", "v1", "jobs", "Job", True, batch.Job)
+CRON_JOBS = Resource("batch", "v1", "cronjobs", "CronJob", True, batch.CronJob)
 POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, policy.PodDisruptionBudget)
 PRIORITY_CLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, policy.PriorityClass)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, apps.Lease)

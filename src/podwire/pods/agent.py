@@ -17,6 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from pathlib import Path
 
+from podwire.client.api import Client
 from podwire.client.informer import Informer
 from podwire.daemon.config import ConfigError
 from podwire.daemon.context import Context
@@ -24,16 +25,21 @@ from podwire.linux.init_client import AsyncInitClient
 from podwire.objects.core import Pod, Service
 from podwire.objects.resources import PODS, SERVICES
 from podwire.pods import runs, wiring
-from podwire.pods.addresses import Addresses
 from podwire.pods.desired import NodeFacts
 from podwire.pods.host import Host
+from podwire.pods.logs.link import LogWriter
 from podwire.pods.machine import Machine
 from podwire.pods.network import PodNetwork
-from podwire.pods.node import OwnNode
+from podwire.pods.node import OwnNode, read_facts
+from podwire.pods.node_addresses import NodeAddresses
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
+from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
+from podwire.pods.standins.messages import Ended
+from podwire.pods.volumes.pod_volumes import VolumePlace
+from podwire.pods.volumes.sources import Sources
 from podwire.pods.worker import PodWorker
 
 _WORKER_RETRY_S = 5.0
@@ -44,7 +50,7 @@ _INSTALLATION = (sys.prefix, str(Path(__file__).resolve().parents[2]))
 async def run(context: Context) -> None:
     """Run until cancelled. Raises ConfigError when the configuration lacks what a node needs."""
     config = context.config
-    missing = [name for name in ("pod_cidr", "node_ip", "init_socket", "standins_socket", "state_dir") if not getattr(config, name)]
+    missing = [name for name in ("pod_cidrs", "node_ips", "init_socket", "standins_socket", "state_dir") if not getattr(config, name)]
     if missing or not context.node:
         raise ConfigError(f"the agent pods needs {', '.join([*missing, *([] if context.node else ['--node'])])}")
     folder = Path(config.state_dir) / "nodes" / context.node
@@ -58,13 +64,14 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
     config = context.config
     facts = NodeFacts(
         name=context.node,
-        ip=config.node_ip,
+        cluster=config.cluster_name,
+        ips=config.node_ips,
         zone=config.zone,
         cluster_domain=config.cluster_domain,
         cluster_dns=config.cluster_dns,
         resolv_conf="",  # the lab's nodes have no name server but the cluster's own
     )
-    network = ip_network(config.pod_cidr)
+    ranges = [ip_network(text) for text in config.pod_cidrs]
     informer = context.informer(SERVICES, indexes={"namespace": lambda service: [service.namespace]})
 
     def services(namespace: str) -> Iterable[Service]:
@@ -74,20 +81,32 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
 
     log = context.log.getChild("pods")
     records = Records(folder / "pods", log)
+    programs = Programs(client)
+    logs = LogWriter(client, config.init_socket, folder / "pods", log)
     return Host(
         client=context.client,
         events=context.recorder("kubelet"),
         log=log,
         now=lambda: context.now().timestamp(),
         facts=facts,
-        addresses=Addresses(folder / "addresses", network),
-        network=PodNetwork([network]),
+        addresses=NodeAddresses(folder, ranges),
+        network=PodNetwork(ranges),
         wiring=wiring_thread,
-        programs=Programs(client),
-        machine=Machine(context.client, records, facts, services, hidden=[config.state_dir], seen=_INSTALLATION),
+        programs=programs,
+        streams=StandardStreams(programs, logs, records),
+        machine=Machine(records, facts, services, hidden=[config.state_dir], seen=_INSTALLATION),
         standins=StandinsLink(config.standins_socket, log),
         records=records,
         services=services,
+        volumes=VolumePlace(
+            client=context.client,
+            followed=Sources(Client(context.client.configuration, user_agent="podwire", connections=0), log),
+            disk=folder / "pods",
+            memory=Path(config.init_socket).parent / "volumes",
+            authority=context.client.configuration.authority,
+            now=lambda: context.now().timestamp(),
+            allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
+        ),
     )
 
 
@@ -109,8 +128,10 @@ class PodsAgent:
         pods = context.informer(PODS, fields=f"spec.nodeName={context.node}")
         services = context.informer(SERVICES)
         node = OwnNode(context)
+        host.standins.ended = self._on_standin_ended
         await asyncio.get_running_loop().run_in_executor(host.wiring, host.network.set_up)
         await host.programs.follow()
+        await host.streams.logs.adopt()
         await self._recall()
         await node.register()
         await asyncio.gather(pods.synced.wait(), services.synced.wait())
@@ -129,6 +150,8 @@ class PodsAgent:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             host.network.close()
+            host.streams.logs.close()
+            await host.volumes.followed.close()
 
     async def _lost_init(self) -> None:
         """Without the node's first process there is no node: end, and let the supervisor begin anew."""
@@ -144,7 +167,7 @@ class PodsAgent:
 
     async def _take_up(self, pods: Informer[Pod]) -> None:
         """Keep what belongs to a Pod that is still the node's, and take the rest away."""
-        wanted = {pod.metadata.uid for pod in pods.table.snapshot()}
+        wanted = {pod.metadata.uid: pod for pod in pods.table.snapshot()}
         for uid in self._left.keys() | self._held.keys():
             if uid not in wanted:
                 await self._take_away(self._left.pop(uid, Record(uid=uid, namespace="", name="")))
@@ -154,16 +177,18 @@ class PodsAgent:
             if uid not in self._held and not record.finished:
                 self._log.info("pod %s/%s: its sandbox is gone and is made anew", record.namespace, record.name)
                 await self._host.programs.end_all(uid)
-                self._left[uid] = runs.lost(record, self._host.now())
+                init = [container.name for container in wanted[uid].spec.init_containers]
+                self._left[uid] = runs.lost(record, init, self._host.now())
         known = [wiring.wires(uid, [ip_address(a) for a in record.addresses]) for uid, record in self._left.items() if record.addresses]
         await asyncio.get_running_loop().run_in_executor(self._host.wiring, self._host.network.strays, known)
-        for owner in set(self._host.addresses.owners().values()):
+        for owner in self._host.addresses.owners():
             if owner not in self._left or not self._left[owner].addresses:
                 self._host.addresses.release_owner(owner)
 
     async def _take_away(self, record: Record) -> None:
         self._log.info("pod %s/%s (%s) is no longer this node's: removed", record.namespace, record.name, record.uid)
         await self._host.remove_sandbox(record)
+        self._host.volumes.remove(record.uid)
         self._host.records.remove(record.uid)
 
     # What changes ----------------------------------------------------------------------------------------------------------
@@ -181,6 +206,11 @@ class PodsAgent:
         else:
             worker = self._workers[uid] = PodWorker(self._host, new, self._left.pop(uid, None), self._held.pop(uid, None))
             self._tasks[uid] = asyncio.create_task(self._work(worker), name=f"pod {new.namespace}/{new.name}")
+
+    def _on_standin_ended(self, ended: Ended) -> None:
+        worker = self._workers.get(ended.uid)
+        if worker is not None:
+            worker.standin_ended(ended.container, ended.exit_code)
 
     def _on_service(self, old: Service | None, new: Service | None) -> None:
         service = new or old

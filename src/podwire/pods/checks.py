@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from podwire import probes
 from podwire.objects.core import Container, HTTPGetAction, Probe
 from podwire.pods.desired import resolve_port
+from podwire.pods.standins.directions import PREFIX
 from podwire.probes.prober import ProbeKind, Prober, begin, observe
 from podwire.probes.result import ProbeResult, join_host_port
 
@@ -26,7 +27,8 @@ class Checks:
     """One run of one container.
 
     ``ip``: where its probes go. ``execute``: runs a command in it, None for a stand-in. ``now``: wall-clock seconds, as
-    ``started_at`` is. ``on_started``, ``on_ready``: told when that changes. ``on_failure``: told of each failed probe.
+    ``started_at`` is. ``on_started``, ``on_ready``: told when that changes. ``on_failure``: told of each probe worth an
+    Event, with the Event's reason. ``told_to_fail``: says whether an annotation lets the startup or liveness probe fail.
     """
 
     container: Container
@@ -38,7 +40,8 @@ class Checks:
     ready: bool
     on_started: Callable[[], None]
     on_ready: Callable[[bool], None]
-    on_failure: Callable[[str], None]
+    on_failure: Callable[[str, str], None]
+    told_to_fail: Callable[[str], bool] = lambda _probe: False
 
     async def run(self) -> str:
         """Probe until cancelled, or until the container is to be ended; then gives the word for the probe that asks for it."""
@@ -75,10 +78,12 @@ class Checks:
         while True:
             await asyncio.sleep(max(0.0, prober.due - self.now()))
             result = await self._once(probe) if prober.last is not None else await self._first(kind, probe, prober)
+            if kind is not ProbeKind.READINESS and self.told_to_fail(kind.value.lower()):
+                result = ProbeResult(False, f"annotation {PREFIX}fail-{kind.value.lower()} says so")
             former, prober = prober, observe(prober, result.ok, self.now())
-            if result.message or not result.ok:
-                what = "warning" if result.ok else "failed"
-                self.on_failure(f"{kind.value} probe {what}: {result.message}")
+            if result.warning or not result.ok:
+                reason, what = ("ProbeWarning", "warning") if result.ok else ("Unhealthy", "failed")
+                self.on_failure(reason, f"{kind.value} probe {what}: {result.message}")
             if prober.restart:
                 return False
             if kind is ProbeKind.STARTUP and prober.result:

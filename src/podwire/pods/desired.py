@@ -10,12 +10,14 @@ Sources: https://kubernetes.io/docs/concepts/services-networking/dns-pod-service
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from podwire.objects.core import Container, ContainerPort, Pod, Probe, Service
 from podwire.objects.meta import selects
-from podwire.pods.standins.messages import Port, Role
+from podwire.pods.standins import personalities
+from podwire.pods.standins.directions import Directions
+from podwire.pods.standins.messages import Character, Port, Role
 
 MACHINE_IMAGE = "podwire.dev/machine"
 HOSTNAME_LIMIT = 63
@@ -23,14 +25,20 @@ HOSTNAME_LIMIT = 63
 
 @dataclass(frozen=True)
 class NodeFacts:
-    """What Pods must know of the node that they are on. ``resolv_conf`` is the node's own file."""
+    """What Pods must know of the node that they are on. ``ips``: one for each family; ``resolv_conf`` is the node's own file."""
 
     name: str
-    ip: str = ""
+    ips: tuple[str, ...] = ()
     zone: str = ""
+    cluster: str = ""
     cluster_domain: str = "cluster.local"
     cluster_dns: tuple[str, ...] = ()
     resolv_conf: str = ""
+
+    @property
+    def ip(self) -> str:
+        """The node's address of the primary family; "" before it has one."""
+        return self.ips[0] if self.ips else ""
 
 
 class Player(enum.Enum):
@@ -64,20 +72,26 @@ def resolve_port(port: int | str, container: Container) -> int | None:
     return port if 0 < port < 65536 else None
 
 
-def standin_ports(pod: Pod, services: Iterable[Service]) -> tuple[Port, ...]:
-    """Where the Pod's stand-ins listen: declared ports, the ports of their probes, and the target ports of Services that select it.
+def standin_ports(pod: Pod, services: Iterable[Service], down: Collection[str] = ()) -> tuple[Port, ...]:
+    """Where the Pod's stand-ins listen: declared ports, the ports of their probes, their personalities' own, and the target ports of
+    Services that select it. Containers that are ``down`` listen nowhere.
 
     A target port that no container declares goes to the first container, unless a program of the machine is in the Pod: then
-    it may be that program's.
+    it may be that program's; and unless no container of it listens elsewhere than its personality says.
     """
     running = [container for container in pod.spec.init_containers if is_sidecar(container)] + list(pod.spec.containers)
     standins = [container for container in running if player(container) is Player.STAND_IN]
-    if not standins:
+    up = [container for container in standins if container.name not in down]
+    if not up:
         return ()
     found: dict[tuple[str, int], str] = {}
-    for container in standins:
+    for container in up:
         for protocol, number in _own_ports(container):
             found.setdefault((protocol, number), container.name)
+    for container in up:
+        for protocol, number in _usual_ports(container):
+            found.setdefault((protocol, number), container.name)
+    loose = next((container.name for container in up if not _is_exact(container)), "")
     declared = [(port, container) for container in running for port in container.ports]
     mixed = len(standins) < len(running)
     for service in services:
@@ -86,12 +100,35 @@ def standin_ports(pod: Pod, services: Iterable[Service]) -> tuple[Port, ...]:
         for wanted in service.spec.ports:
             target = wanted.target_port or wanted.port
             key = _target(target, wanted.protocol, declared)
-            if key is not None and not mixed:
-                found.setdefault(key, "")
+            if key is not None and loose and not mixed:
+                found.setdefault(key, loose if _kind(loose, up) else "")
     return tuple(Port(protocol, number, name) for (protocol, number), name in sorted(found.items()))
 
 
+def _words(container: Container) -> tuple[str, ...]:
+    return personalities.program(personalities.kind_of(container.image), container.command, container.args)
+
+
+def _is_exact(container: Container) -> bool:
+    return personalities.is_exact(personalities.kind_of(container.image), _words(container))
+
+
+def _kind(name: str, containers: Iterable[Container]) -> str:
+    return next(personalities.kind_of(container.image) for container in containers if container.name == name)
+
+
+def _values(container: Container) -> dict[str, str]:
+    """The variables whose values the manifest says."""
+    return {variable.name: variable.value for variable in container.env if variable.value_from is None}
+
+
+def _usual_ports(container: Container) -> tuple[tuple[str, int], ...]:
+    return personalities.ports(personalities.kind_of(container.image), _words(container), _values(container))
+
+
 def _own_ports(container: Container) -> Iterator[tuple[str, int]]:
+    if _is_exact(container):
+        return
     for port in container.ports:
         yield port.protocol, port.container_port
     for probe in (container.startup_probe, container.readiness_probe, container.liveness_probe):
@@ -116,8 +153,44 @@ def _target(target: int | str, protocol: str, declared: list[tuple[ContainerPort
     return protocol, int(target)
 
 
-def role(pod: Pod, facts: NodeFacts, ip: str) -> Role:
-    """Whom the stand-ins say they are."""
+def ending(pod: Pod, container: Container, directions: Directions) -> tuple[int, float] | None:
+    """The exit status of a stand-in that ends by itself, and the seconds that it runs; None for one that runs until it is ended.
+
+    An init container has done at once, and so has one that need not run for ever (``restartPolicy``), has no port and nothing to wait with.
+    """
+    status, run_for = directions.exit_code(container.name), directions.run_for(container.name)
+    if run_for is not None:
+        return status, run_for
+    if is_sidecar(container):
+        return None
+    if container in pod.spec.init_containers:
+        return status, 0.0
+    if pod.spec.restart_policy not in {"Never", "OnFailure"}:
+        return None
+    words = _words(container)
+    seconds = personalities.sleeps(words)
+    if seconds is not None:
+        return status, seconds
+    stays = container.stdin or container.tty or personalities.waits(personalities.kind_of(container.image), words)
+    listens = bool(_usual_ports(container)) or next(_own_ports(container), None) is not None
+    return None if stays or listens else (status, 0.0)
+
+
+def character(container: Container, run: int) -> Character | None:
+    """How a container is played that has a personality; ``run`` counts its restarts."""
+    kind = personalities.kind_of(container.image)
+    if not kind or player(container) is Player.MACHINE:
+        return None
+    tag = container.image.partition("@")[0].rpartition("/")[2].partition(":")[2]
+    return Character(container.name, kind, tag, run, _words(container), _values(container))
+
+
+def role(pod: Pod, facts: NodeFacts, ip: str, told: Mapping[str, str] | None = None, runs: Mapping[str, int] | None = None) -> Role:
+    """Whom the stand-ins say they are, and how they behave. ``told``: what annotations tell; ``runs``: restarts by container."""
+    containers = [*(one for one in pod.spec.init_containers if is_sidecar(one)), *pod.spec.containers]
+    found = [character(container, (runs or {}).get(container.name, 0)) for container in containers]
+    characters = tuple(one for one in found if one is not None)
+    calls = any(one.kind in personalities.CALLING for one in characters)
     return Role(
         uid=pod.metadata.uid,
         name=pod.name,
@@ -126,6 +199,12 @@ def role(pod: Pod, facts: NodeFacts, ip: str) -> Role:
         node=facts.name,
         zone=facts.zone,
         service_account=pod.spec.service_account_name or "default",
+        cluster=facts.cluster,
+        hostname=kernel_hostname(pod, facts),
+        characters=characters,
+        told=dict(told or {}),
+        resolv_conf=resolv_conf(pod, facts) if calls else "",
+        hosts=hosts(pod, facts, [ip]) if calls else "",
     )
 
 

@@ -14,23 +14,29 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from podwire.objects.core import ConfigMap, Container, EnvVar, Pod, Secret, Service
+from podwire.objects.core import ConfigMap, Container, EnvSourceReference, EnvVar, Pod, Secret, Service
+from podwire.objects.volumes import ServiceAccountTokenProjection
+from podwire.pods import downward
 
 _REFERENCE = re.compile(r"\$(?:\$|\(([^)]*)\))")
-_SUBSCRIPT = re.compile(r"metadata\.(labels|annotations)\['([^']*)'\]")
 _VARIABLE = re.compile(r"[-._a-zA-Z][-._a-zA-Z0-9]*")
 
 
 class Unavailable(Exception):
-    """A variable that cannot be had; the text says why, in the kubelet's words."""
+    """Something that a container needs and that cannot be had now; the text says what, in the kubelet's words."""
 
 
 @dataclass(frozen=True)
 class Sources:
-    """What variables may be taken from: by name, objects of the Pod's namespace; an absent one is not there."""
+    """What variables and volumes may be taken from: by name, objects of the Pod's namespace; an absent one is not there.
+
+    ``allocatable``: what the node has for Pods, by resource.
+    """
 
     config_maps: Mapping[str, ConfigMap] = field(default_factory=dict)
     secrets: Mapping[str, Secret] = field(default_factory=dict)
+    tokens: Mapping[ServiceAccountTokenProjection, str] = field(default_factory=dict)
+    allocatable: downward.Amounts = field(default_factory=dict)
 
 
 def references(container: Container) -> tuple[set[str], set[str]]:
@@ -105,30 +111,42 @@ def variables_of(
             raise Unavailable(f"{what} not found")
         variables |= {source.prefix + key: value for key, value in data.items() if _VARIABLE.fullmatch(source.prefix + key)}
     for variable in container.env:
-        value = _value(pod, variable, sources, field_value, variables)
+        value = _value(pod, container, variable, sources, field_value, variables)
         if value is not None:
             variables[variable.name] = value
     return variables
 
 
-def _bulk(config_map: object, secret: object, sources: Sources) -> tuple[dict[str, str], bool, str, bool]:
-    from podwire.objects.core import EnvSourceReference
-
-    if isinstance(config_map, EnvSourceReference):
+def _bulk(
+    config_map: EnvSourceReference | None, secret: EnvSourceReference | None, sources: Sources
+) -> tuple[dict[str, str], bool, str, bool]:
+    if config_map is not None:
         held = sources.config_maps.get(config_map.name)
         return dict(held.data) if held else {}, held is not None, f'configmap "{config_map.name}"', config_map.optional
-    if isinstance(secret, EnvSourceReference):
+    if secret is not None:
         kept = sources.secrets.get(secret.name)
         return _decoded(kept) if kept else {}, kept is not None, f'secret "{secret.name}"', secret.optional
     return {}, True, "", True
 
 
-def _value(pod: Pod, variable: EnvVar, sources: Sources, field_value: Callable[[str], str | None], before: Mapping[str, str]) -> str | None:
+def _value(
+    pod: Pod,
+    container: Container,
+    variable: EnvVar,
+    sources: Sources,
+    field_value: Callable[[str], str | None],
+    before: Mapping[str, str],
+) -> str | None:
     origin = variable.value_from
     if origin is None:
         return expand(variable.value, before)
-    if origin.field_ref is not None:
-        return _field(pod, origin.field_ref.field_path, field_value)
+    try:
+        if origin.field_ref is not None:
+            return downward.field(pod, origin.field_ref.field_path, field_value)
+        if origin.resource_field_ref is not None:
+            return downward.resource(pod, container, origin.resource_field_ref, sources.allocatable)
+    except downward.NoSuchField as unknown:
+        raise Unavailable(str(unknown)) from unknown
     if origin.config_map_key_ref is not None:
         wanted, kind = origin.config_map_key_ref, "configmap"
         held = sources.config_maps.get(wanted.name)
@@ -138,7 +156,7 @@ def _value(pod: Pod, variable: EnvVar, sources: Sources, field_value: Callable[[
         kept = sources.secrets.get(wanted.name)
         data = None if kept is None else _decoded(kept)
     else:
-        raise Unavailable(f"variable {variable.name}: resourceFieldRef is not supported")
+        return ""
     if data is not None and wanted.key in data:
         return data[wanted.key]
     if wanted.optional:
@@ -146,24 +164,6 @@ def _value(pod: Pod, variable: EnvVar, sources: Sources, field_value: Callable[[
     if data is None:
         raise Unavailable(f'{kind} "{wanted.name}" not found')
     raise Unavailable(f"couldn't find key {wanted.key} in {kind} {pod.namespace}/{wanted.name}")
-
-
-def _field(pod: Pod, path: str, field_value: Callable[[str], str | None]) -> str:
-    meta = pod.metadata
-    match = _SUBSCRIPT.fullmatch(path)
-    if match:
-        return (meta.labels if match[1] == "labels" else meta.annotations).get(match[2], "")
-    known = {
-        "metadata.name": meta.name,
-        "metadata.namespace": meta.namespace,
-        "metadata.uid": meta.uid,
-        "spec.nodeName": pod.spec.node_name,
-        "spec.serviceAccountName": pod.spec.service_account_name or "default",
-    }
-    value = known[path] if path in known else field_value(path)
-    if value is None:
-        raise Unavailable(f"unsupported fieldPath: {path}")
-    return value
 
 
 def _decoded(secret: Secret) -> dict[str, str]:

@@ -25,14 +25,17 @@ from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
 from podwire.objects.core import Pod, Service
 from podwire.pods import desired
-from podwire.pods.addresses import Addresses, RangeExhausted
+from podwire.pods.addresses import RangeExhausted
 from podwire.pods.desired import NodeFacts
 from podwire.pods.machine import NSSWITCH, Machine
 from podwire.pods.network import NetworkFull, PodNetwork
+from podwire.pods.node_addresses import NodeAddresses
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
+from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
+from podwire.pods.volumes.pod_volumes import VolumePlace
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -51,14 +54,16 @@ class Host:
     log: logging.Logger
     now: Callable[[], float]
     facts: NodeFacts
-    addresses: Addresses
+    addresses: NodeAddresses
     network: PodNetwork
     wiring: Executor
     programs: Programs
+    streams: StandardStreams
     machine: Machine
     standins: StandinsLink
     records: Records
     services: Callable[[str], Iterable[Service]]
+    volumes: VolumePlace
 
     async def _wired(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.wiring, functools.partial(call, *arguments, **named))
@@ -76,15 +81,15 @@ class Host:
         uid, again = record.uid, record.sandbox > 0
         record = msgspec.structs.replace(record, addresses=(), sandbox=record.sandbox + 1)
         if pod.spec.host_network:
-            self._write(pod, record, [self.facts.ip])
+            self._write(pod, record, self.facts.ips)
             return record, namespaces.own_network()
         if again:
             self.addresses.release_owner(uid)  # of a sandbox that is gone
         try:
-            address = self.addresses.allocate(uid)
-            record = msgspec.structs.replace(record, addresses=(str(address),))
+            addresses = self.addresses.allocate(uid)
+            record = msgspec.structs.replace(record, addresses=tuple(map(str, addresses)))
             self._write(pod, record, record.addresses)
-            return record, self.network.add_new(uid, [address])
+            return record, self.network.add_new(uid, addresses)
         except (RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
             self.addresses.release_owner(uid)
             raise SandboxFailed(_words(error)) from error

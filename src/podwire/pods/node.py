@@ -52,8 +52,8 @@ def labels(name: str, config: AgentConfig, machine: str) -> dict[str, str]:
 def node(name: str, config: AgentConfig, machine: str) -> Tree:
     """The Node object without its status."""
     tree: Tree = {"metadata": {"name": name, "labels": labels(name, config, machine)}, "spec": {}}
-    if config.pod_cidr:
-        tree["spec"] |= {"podCIDR": config.pod_cidr, "podCIDRs": [config.pod_cidr]}
+    if config.pod_cidrs:
+        tree["spec"] |= {"podCIDR": config.pod_cidrs[0], "podCIDRs": list(config.pod_cidrs)}
     if config.zone:
         tree["spec"]["providerID"] = f"gce://{config.cluster_name}/{config.zone}/{name}"
     return tree
@@ -65,7 +65,7 @@ def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, sin
     conditions = [(kind, "False", reason, words) for kind, reason, words in _PRESSURES]
     conditions.append(("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
     return {
-        "addresses": [{"type": "InternalIP", "address": config.node_ip}, {"type": "Hostname", "address": name}],
+        "addresses": [*({"type": "InternalIP", "address": ip} for ip in config.node_ips), {"type": "Hostname", "address": name}],
         "capacity": amounts,
         "allocatable": amounts,
         "nodeInfo": facts["info"],
@@ -173,7 +173,10 @@ class OwnNode:
         return node_status(context.node, context.config, self._facts, f"{context.now():%Y-%m-%dT%H:%M:%SZ}", self._since)
 
     async def _write_status(self) -> None:
-        await self._context.client.patch(NODES, self._context.node, "", {"status": self._status()}, kind="strategic", subresource="status")
+        status = self._status()
+        # The API merges addresses by their type, of which a node of two families has one twice: so they are replaced.
+        status["addresses"] = [*status["addresses"], {"$patch": "replace"}]
+        await self._context.client.patch(NODES, self._context.node, "", {"status": status}, kind="strategic", subresource="status")
 
     async def _renew(self) -> None:
         context = self._context

@@ -57,6 +57,10 @@ class Records:
         """Where a Pod's file lies."""
         return str(self._folder / uid / name)
 
+    def termination(self, uid: str, container: str) -> str:
+        """Where the message of a container's end lies."""
+        return self.path(uid, f"termination/{container}")
+
     def write_files(self, uid: str, files: Mapping[str, str | bytes], folder: str = "") -> str:
         """Write files of a Pod, readable by this user alone, and give the path of their folder."""
         place = str(self._folder / uid / folder)

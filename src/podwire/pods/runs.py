@@ -11,6 +11,7 @@ Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-lifecycle/#restar
 from __future__ import annotations
 
 import enum
+from collections.abc import Collection
 
 import msgspec
 
@@ -40,7 +41,8 @@ class Ending(msgspec.Struct, frozen=True, omit_defaults=True):
 class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     """One container. ``restarts`` counts the runs before this one; ``program`` is the name under which its program is started.
 
-    ``started_at`` is 0 until the container runs for the first time, and then the begin of its last run.
+    ``started_at`` is 0 until the container runs for the first time, and then the begin of its last run. ``starting``: it runs, but its
+    postStart hook has not ended.
     """
 
     state: State = State.WAITING
@@ -50,6 +52,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: float = 0.0
     program: str = ""
     container_id: str = ""
+    starting: bool = False
     started: bool = False
     ready: bool = False
     ending: Ending | None = None
@@ -59,7 +62,12 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
-    """A Pod on this node. ``sandbox`` counts its network namespaces: a second one means a node that was started anew."""
+    """A Pod on this node.
+
+    ``sandbox`` counts its network namespaces: a second one means a node that was started anew. ``initialized``: its init containers
+    have done their work in this sandbox. ``reason`` and ``message``: why the Pod as a whole has failed. ``finished``: nothing of it runs
+    nor will.
+    """
 
     uid: str
     namespace: str
@@ -68,6 +76,9 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     sandbox: int = 0
     start_time: float = 0.0
     runs: dict[str, Run] = {}
+    initialized: bool = False
+    reason: str = ""
+    message: str = ""
     finished: bool = False
 
     def with_run(self, name: str, run: Run) -> Record:
@@ -84,8 +95,8 @@ def next_number(run: Run) -> int:
     return run.restarts + 1 if run.started_at else 0
 
 
-def began(run: Run, now: float, *, program: str = "", container_id: str = "", started: bool = False) -> Run:
-    """The container runs. ``started``: nothing has to be probed before that is said."""
+def began(run: Run, now: float, *, program: str = "", container_id: str = "", starting: bool = False) -> Run:
+    """The container runs. Whether it has started and is ready is said later."""
     return msgspec.structs.replace(
         run,
         state=State.RUNNING,
@@ -95,7 +106,8 @@ def began(run: Run, now: float, *, program: str = "", container_id: str = "", st
         started_at=now,
         program=program,
         container_id=container_id,
-        started=started,
+        starting=starting,
+        started=False,
         ready=False,
         last=run.ending or run.last,
         ending=None,
@@ -113,7 +125,19 @@ def ended(run: Run, now: float, *, exit_code: int, signal: int = 0, reason: str 
         finished_at=now,
         container_id=run.container_id,
     )
-    return msgspec.structs.replace(run, state=State.TERMINATED, reason="", message="", started=False, ready=False, ending=ending)
+    return msgspec.structs.replace(
+        run, state=State.TERMINATED, reason="", message="", starting=False, started=False, ready=False, ending=ending
+    )
+
+
+NOT_STARTED_STATUS = 128
+"""What a container has ended with whose program could not be executed."""
+
+
+def not_started(run: Run, now: float, message: str, container_id: str) -> Run:
+    """The container's program could not be executed: it counts as a run that ended at once."""
+    begun = msgspec.structs.replace(began(run, now, container_id=container_id), started_at=now)
+    return ended(begun, now, exit_code=NOT_STARTED_STATUS, reason="StartError", message=message)
 
 
 def to_restart(run: Run, now: float) -> Run:
@@ -124,15 +148,32 @@ def to_restart(run: Run, now: float) -> Run:
     return msgspec.structs.replace(run, back_off_s=following, retry_at=now + back_off)
 
 
+def duration(seconds: float) -> str:
+    """A duration in whole seconds as Go prints it: ``10s``, ``1m20s``, ``5m0s``."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}m{rest}s" if minutes else f"{rest}s"
+
+
+def crash_loop(run: Run, now: float, container: str, pod: str) -> Run:
+    """The container waits out its back-off. ``pod`` is ``name_namespace(uid)``."""
+    since = run.ending.finished_at if run.ending is not None else now
+    words = f"back-off {duration(run.retry_at - since)} restarting failed container={container} pod={pod}"
+    return waiting(run, "CrashLoopBackOff", words)
+
+
 def waiting(run: Run, reason: str, message: str = "") -> Run:
     """The container waits to be started."""
     last = run.ending or run.last
     state = State.WAITING
-    return msgspec.structs.replace(run, state=state, reason=reason, message=message, started=False, ready=False, ending=None, last=last)
+    waits = msgspec.structs.replace(run, state=state, reason=reason, message=message, starting=False, started=False, ready=False)
+    return msgspec.structs.replace(waits, ending=None, last=last)
 
 
-def lost(record: Record, now: float) -> Record:
-    """The node was started anew: whatever ran is gone, and begins again with a further restart in a further sandbox."""
+def lost(record: Record, init: Collection[str], now: float) -> Record:
+    """The node was started anew: whatever ran is gone, and begins again with a further restart in a further sandbox.
+
+    So do the containers named by ``init``, since what they prepared is gone.
+    """
     runs = {}
     for name, run in record.runs.items():
         if run.state is State.RUNNING:
@@ -140,6 +181,8 @@ def lost(record: Record, now: float) -> Record:
             runs[name] = msgspec.structs.replace(waiting(gone, "ContainerCreating"), program="", retry_at=0.0)
         elif run.state is State.WAITING:
             runs[name] = msgspec.structs.replace(run, retry_at=0.0)
+        elif name in init:
+            runs[name] = msgspec.structs.replace(waiting(run, "PodInitializing"), program="", retry_at=0.0)
         else:
             runs[name] = run
-    return msgspec.structs.replace(record, addresses=(), runs=runs)
+    return msgspec.structs.replace(record, addresses=(), initialized=False, runs=runs)

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from podwire.objects.core import Container, Pod
+from podwire.objects.quantities import thousandths
 from podwire.pods.desired import NodeFacts, is_sidecar
 from podwire.pods.runs import Ending, Record, Run, State, restarts_after
 
@@ -32,17 +33,18 @@ def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mappi
     initialized = is_initialized(pod, record)
     phase = phase_of(pod, record)
     tree: Tree = {
+        "observedGeneration": pod.metadata.generation,
         "phase": phase,
+        "reason": (record.finished and record.reason) or None,
+        "message": (record.finished and record.message) or None,
         "hostIP": facts.ip,
-        "hostIPs": [{"ip": facts.ip}],
+        "hostIPs": [{"ip": ip} for ip in facts.ips],
         "startTime": timestamp(record.start_time),
         "qosClass": qos_class(pod),
         "conditions": _with_times(_conditions(pod, record, initialized, phase), pod, former, now),
-        "containerStatuses": [
-            _container(c, record.runs.get(c.name) or (_NEW if initialized else _first(pod))) for c in pod.spec.containers
-        ],
+        "containerStatuses": [_container(c, record.runs.get(c.name, first_run(pod))) for c in pod.spec.containers],
     }
-    ips = (facts.ip,) if pod.spec.host_network else record.addresses
+    ips = facts.ips if pod.spec.host_network else record.addresses
     if ips:
         tree |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
     if pod.spec.init_containers:
@@ -51,7 +53,8 @@ def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mappi
     return tree
 
 
-def _first(pod: Pod) -> Run:
+def first_run(pod: Pod) -> Run:
+    """A container before it is started for the first time."""
     return _NOT_YET if pod.spec.init_containers else _NEW
 
 
@@ -59,16 +62,16 @@ def _first(pod: Pod) -> Run:
 
 
 def init_done(container: Container, record: Record) -> bool:
-    """Whether an init container has done its work: ended well, or as a sidecar has started at least once."""
+    """Whether an init container has done its work: ended well, or as a sidecar has started."""
     run = record.runs.get(container.name, _NOT_YET)
     if is_sidecar(container):
-        return run.started or run.ending is not None or run.last is not None
+        return run.started
     return run.ending is not None and run.ending.exit_code == 0
 
 
 def is_initialized(pod: Pod, record: Record) -> bool:
-    """Whether every init container has done its work."""
-    return all(init_done(container, record) for container in pod.spec.init_containers)
+    """Whether every init container has done its work. Once that is so it stays so, whatever becomes of a sidecar."""
+    return record.initialized or all(init_done(container, record) for container in pod.spec.init_containers)
 
 
 def init_failed(pod: Pod, record: Record) -> bool:
@@ -92,8 +95,13 @@ def phase_of(pod: Pod, record: Record) -> str:
     """Pending until all containers have been started once; then Running until all have ended for good."""
     if init_failed(pod, record):
         return "Failed"
+    if record.finished:
+        if record.reason:
+            return "Failed"
+        endings = [record.runs.get(container.name, _NEW).ending for container in pod.spec.containers]
+        return "Succeeded" if all(ending is not None and ending.exit_code == 0 for ending in endings) else "Failed"
     runs = [record.runs.get(container.name, _NEW) for container in pod.spec.containers]
-    if not is_initialized(pod, record) or any(run.started_at == 0 and run.last is None for run in runs):
+    if not is_initialized(pod, record) or any((run.started_at == 0 or run.starting) and run.last is None for run in runs):
         return "Pending"
     if is_over(pod, record):
         return "Failed" if any(run.ending is not None and run.ending.exit_code for run in runs) else "Succeeded"
@@ -105,7 +113,7 @@ def phase_of(pod: Pod, record: Record) -> str:
 
 def _conditions(pod: Pod, record: Record, initialized: bool, phase: str) -> list[Tree]:
     over = phase in {"Succeeded", "Failed"}
-    waiting = [c.name for c in pod.spec.init_containers if not init_done(c, record)]
+    waiting = [] if initialized else [c.name for c in pod.spec.init_containers if not init_done(c, record)]
     unready = [c.name for c in _serving(pod) if not record.runs.get(c.name, _NEW).ready]
     gates = {condition.type: condition.status for condition in pod.status.conditions}
     closed = [gate.condition_type for gate in pod.spec.readiness_gates if gates.get(gate.condition_type) != "True"]
@@ -118,15 +126,22 @@ def _conditions(pod: Pod, record: Record, initialized: bool, phase: str) -> list
         containers |= {"reason": "ContainersNotReady", "message": f"containers with unready status: [{' '.join(unready)}]"}
     ready = {**containers, "type": "Ready"}
     if closed and containers["status"] == "True":
-        words = [f'the status of pod readiness gate "{name}" is not "True", but {gates.get(name, "Unknown")}' for name in closed]
-        ready |= {"status": "False", "reason": "ReadinessGatesNotReady", "message": "; ".join(words)}
+        words = [_closed(name, gates.get(name)) for name in closed]
+        ready |= {"status": "False", "reason": "ReadinessGatesNotReady", "message": ", ".join(words)}
     first = _condition("Initialized", initialized)
     if waiting:
         first |= {"reason": "ContainersNotInitialized", "message": f"containers with incomplete status: [{' '.join(waiting)}]"}
     elif phase == "Succeeded":
         first |= {"reason": "PodCompleted"}
     sandbox = _condition("PodReadyToStartContainers", bool(record.sandbox) and not over)
-    return [sandbox, first, ready, containers, _condition("PodScheduled", True)]
+    conditions = [sandbox, first, ready, containers, _condition("PodScheduled", True)]
+    return [condition | {"observedGeneration": pod.metadata.generation} for condition in conditions]
+
+
+def _closed(gate: str, state: str | None) -> str:
+    if state is None:
+        return f'corresponding condition of pod readiness gate "{gate}" does not exist.'
+    return f'the status of pod readiness gate "{gate}" is not "True", but {state}'
 
 
 def _serving(pod: Pod) -> Iterable[Container]:
@@ -168,11 +183,16 @@ def _container(container: Container, run: Run, *, init: bool = False) -> Tree:
     }
     if run.container_id:
         tree["containerID"] = run.container_id
+    if container.resources.requests:
+        tree["allocatedResources"] = container.resources.requests
+    if container.resources.requests or container.resources.limits:
+        amounts = {"requests": container.resources.requests, "limits": container.resources.limits}
+        tree["resources"] = {kind: amount for kind, amount in amounts.items() if amount}
     return tree
 
 
 def _state(run: Run) -> Tree:
-    if run.state is State.RUNNING:
+    if run.state is State.RUNNING and not run.starting:
         return {"running": {"startedAt": timestamp(run.started_at)}}
     if run.state is State.TERMINATED and run.ending is not None:
         return {"terminated": _terminated(run.ending)}
@@ -210,16 +230,5 @@ def qos_class(pod: Pod) -> str:
     return "Guaranteed" if guaranteed else "Burstable"
 
 
-_SUFFIXES = {"n": 1e-9, "u": 1e-6, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15, "E": 1e18}
-_BINARY = {"Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "Pi": 2**50, "Ei": 2**60}
-
-
-def _amount(quantity: str | int | float | None) -> float:
-    """A quantity as a number, good enough to compare; the API has checked that it is one."""
-    if quantity is None:
-        return 0.0
-    text = str(quantity)
-    for suffix, factor in {**_BINARY, **_SUFFIXES}.items():
-        if text.endswith(suffix):
-            return float(text.removesuffix(suffix)) * factor
-    return float(text)
+def _amount(quantity: str | int | float | None) -> int:
+    return 0 if quantity is None else thousandths(quantity)

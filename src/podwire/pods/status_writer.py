@@ -7,6 +7,7 @@ Pod whose containers are there at once costs one. The same task makes the last r
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import Protocol
 
 from podwire.client.errors import ApiError, Unreachable
@@ -88,9 +89,15 @@ class StatusWriter:
         self._written = tree
 
     async def finish(self, *, vanished: bool) -> None:
-        """Say that nothing of the Pod is left on the node: its object may go. Waits for the API server."""
+        """Say that nothing of the Pod is left on the node: its object may go. Waits for the API server.
+
+        How programs ended is written before: somebody may wait for that, and finalizers may keep the object.
+        """
         if vanished:
             return
+        if self._subject.pod.metadata.finalizers or any(run.program for run in self._subject.record.runs.values()):
+            with contextlib.suppress(ApiError, Unreachable):
+                await self._write()
         wait_s = _RETRY_S[0]
         while True:
             pod = self._subject.pod

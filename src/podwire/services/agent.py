@@ -28,12 +28,13 @@ from podwire.nft.difference import difference
 from podwire.objects.core import Node, Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
-from podwire.services import desired, masquerade
+from podwire.services import cleanup, desired, dialect, masquerade
 from podwire.services.beside import LATE_S, Beside, node_port_ranges
 from podwire.services.desired import ServiceProgram
+from podwire.services.dialect import Dialect
 from podwire.services.facts import facts
 from podwire.services.layout import IPV4, IPV6, Family
-from podwire.services.tables import Tables, collector_paused
+from podwire.services.tables import collector_paused
 from podwire.views.frontends import join
 from podwire.views.topology import Place, place
 
@@ -49,7 +50,7 @@ class ServiceProxy:
         config = context.config
         self._context, self._namespace = context, namespace
         self.families = families(config)
-        self.tables: list[Tables] = []
+        self.tables: list[Dialect] = []
         self.beside = Beside(context, self.families, namespace, self._repair)
         self.place = Place(context.node, config.zone)
         self._services = context.informer(SERVICES)
@@ -73,10 +74,9 @@ class ServiceProxy:
                 await informer.synced.wait()
             config = self._context.config
             ranges = node_port_ranges(config.node_port_addresses, self.beside.node)
-            self.tables = [
-                Tables(f, self._context.node, config.pod_ranges, config.service_ranges, self._namespace, node_port_ranges=ranges)
-                for f in self.families
-            ]
+            self.tables = [dialect.tables(config, family, self._context.node, self._namespace, ranges) for family in self.families]
+            for words in cleanup.remove_other_dialect(config, self._namespace):
+                self._context.log.info("service proxy: removed %s", words)
             masquerade_pods(config, self._namespace)
             self.beside.starting(self.tables)
             self._reconciler.mark(TABLES)
@@ -231,7 +231,7 @@ class ServiceProxy:
             self._context.log.error("service proxy: %s: %s; trying again", what, text)
         self._said[what] = text
 
-    def _say_refused(self, tables: Tables) -> None:
+    def _say_refused(self, tables: Dialect) -> None:
         for key, reason in tables.refused.items():
             if self._said.get(key) != reason:
                 self._said[key] = reason

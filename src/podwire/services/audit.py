@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 
 from podwire import nft
 from podwire.nft.difference import same_declaration
-from podwire.services.elements import Elements, set_name
+from podwire.services.elements import FIELDS, set_name
 from podwire.services.ruleset import Program
 
 SHOWN = 4
@@ -40,7 +40,7 @@ def _chains(have: nft.Table, program: Program) -> Iterator[str]:
 
 def _sets(have: nft.Table, program: Program) -> Iterator[str]:
     found = {one.name: one for one in have.sets}
-    fields = {set_name(field): field for field in Elements._fields}
+    fields = {set_name(field): field for field in FIELDS}
     for one in program.structure.table.sets:
         there = found.get(one.name)
         kind = "map" if one.value_types else "set"

@@ -19,6 +19,7 @@ import ipaddress
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
+from typing import Any
 
 from podwire.daemon.context import Context
 from podwire.lib.reconcile import Reconciler
@@ -31,10 +32,10 @@ from podwire.objects.discovery import EndpointSlice
 from podwire.objects.resources import SERVICES
 from podwire.services import audit, flows, masquerade, pages, routes
 from podwire.services.connections import Ways
+from podwire.services.dialect import Dialect
 from podwire.services.facts import NONE, Facts
 from podwire.services.layout import Family
 from podwire.services.metrics import Metrics
-from podwire.services.tables import Tables
 
 LATE_S = 0.01  # how long a packet may be between two look-ups
 AUDIT_S = 0.2
@@ -55,7 +56,7 @@ class Beside:
         self.metrics = Metrics()
         self.node: Node | None = None
         self.labels = tuple(f"IPv{family.number}" for family in families)
-        self._tables: Sequence[Tables] = ()
+        self._tables: Sequence[Dialect] = ()
         self._facts: dict[str, Facts] = {}
         self._no_local = [0, 0]
         self._flows: dict[str, int] = {}  # by Service: how often its flows are still to be looked at
@@ -134,13 +135,13 @@ class Beside:
         if self._flows:
             self._reconciler.mark(FLOWS)
 
-    def starting(self, tables: Sequence[Tables]) -> None:
+    def starting(self, tables: Sequence[Dialect]) -> None:
         """The tables are about to be read and written: from here on, what is not ours is somebody else's. Raises KernelRefused."""
         if self._kernel is None:
             self._kernel = Nftables(self._namespace)
         self._seen = self._kernel.generation(), sum(each.commits for each in tables)
 
-    def started(self, tables: Sequence[Tables]) -> None:
+    def started(self, tables: Sequence[Dialect]) -> None:
         """The tables are there for the first time."""
         self._tables = tables
         for what in (ROUTES, CHECKS, AUDIT):
@@ -221,7 +222,7 @@ class Beside:
         if path == "/metrics":
             return pages.Answer(200, self.metrics.text(), "text/plain; version=0.0.4; charset=utf-8")
         if path == "/proxyMode":
-            return pages.Answer(200, "nftables")
+            return pages.Answer(200, self._context.config.proxy_mode)
         return pages.Answer(200, "ok") if path == "/healthz" else pages.nothing_here("/metrics, /proxyMode and /healthz")
 
     async def _listen(self) -> float | None:
@@ -283,14 +284,14 @@ class Beside:
             self._seen = state
             return AUDIT_S
         began = self._context.clock()
-        names = [*(tables.id for tables in self._tables), *((family.name, masquerade.TABLE) for family in self._families)]
-        at, have = await asyncio.to_thread(_read, names, self._namespace)
+        names = [(family.name, masquerade.TABLE) for family in self._families]
+        at, have, ours = await asyncio.to_thread(_read, names, self._tables, self._namespace)
         own = sum(tables.commits for tables in self._tables)
         if own != state[1] or not all(tables.sound for tables in self._tables):
             return AUDIT_S  # ours have changed meanwhile: what was read is old
         found: list[str] = []
-        for tables in self._tables:
-            rows = tables.findings(next((table for table in have.tables if table.id == tables.id), None))
+        for tables, there in zip(self._tables, ours, strict=True):
+            rows = tables.findings(there)
             if rows:
                 tables.distrust()
                 found += rows
@@ -329,11 +330,14 @@ def node_port_ranges(configured: Sequence[str], node: Node | None) -> tuple[str,
     return tuple(dict.fromkeys(found))
 
 
-def _read(names: Sequence[tuple[str, str]], namespace: int | None) -> tuple[int, Ruleset]:
-    """Read tables, and which transaction was the last before. It blocks, and belongs into a thread. Raises KernelRefused."""
+def _read(names: Sequence[tuple[str, str]], tables: Sequence[Dialect], namespace: int | None) -> tuple[int, Ruleset, list[Any]]:
+    """Read tables by name, and those of Services, and which transaction was the last before.
+
+    It blocks, and belongs into a thread. Raises KernelRefused.
+    """
     with Nftables(namespace) as kernel:
         while True:
             before = kernel.generation()
-            found = kernel.dump(names)
+            found, ours = kernel.dump(names), [one.dump(kernel) for one in tables]
             if kernel.generation() == before:
-                return before, found
+                return before, found, ours

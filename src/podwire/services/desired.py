@@ -81,8 +81,10 @@ def _within(ranges: tuple[str, ...], addresses: tuple[str, ...]) -> bool:
 
 def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) -> PortProgram:
     backends = port.backends
-    if backends and (family == 6 or any(":" in b.address for b in backends)):
-        backends = tuple([b for b in backends if (":" in b.address) == (family == 6)])
+    six = family == 6
+    fitting = [b for b in backends if (":" in b.address) == six]
+    if len(fitting) != len(backends):
+        backends = tuple(fitting)
     local = tuple([b for b in backends if b.node == place.node]) if service.internal_local or service.external_local else ()
     usable_here = _usable(local)
     return PortProgram(
@@ -99,7 +101,8 @@ def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) 
 def _of(family: int, addresses: tuple[str, ...]) -> tuple[str, ...]:
     if not addresses:
         return ()
-    return tuple([a for a in addresses if (":" in a) == (family == 6)])
+    six = family == 6
+    return tuple([a for a in addresses if (":" in a) == six])
 
 
 def _usable(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:

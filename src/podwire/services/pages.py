@@ -92,12 +92,14 @@ async def serve(sockets: list[socket.socket], answer: Answerer) -> list[asyncio.
     """Answer on listening sockets, which become the servers' own: GET and HEAD, one request a connection."""
 
     async def client(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+        with (
+            contextlib.closing(writer),  # also when the agent ends meanwhile
+            contextlib.suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError),
+        ):
             async with asyncio.timeout(_READ_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(_response(head, answer))
                 await writer.drain()
-        writer.close()
 
     return [await asyncio.start_server(client, sock=one, limit=16384) for one in sockets]
 

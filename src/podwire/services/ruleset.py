@@ -16,6 +16,7 @@ when the first lets go.
 
 from __future__ import annotations
 
+import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +26,7 @@ from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.services import layout
 from podwire.services.desired import ServiceProgram
-from podwire.services.elements import NOTHING, SHARED, Elements, addresses, elements, mark, set_name, target_name
+from podwire.services.elements import FIELDS, NOTHING, SHARED, Elements, addresses, elements, mark, set_name, target_name
 from podwire.services.layout import Capacity, Family
 from podwire.services.numbers import Numbers
 
@@ -37,8 +38,6 @@ BATCH = 180_000  # bytes: under the 212,992 that an ordinary user's socket takes
 LARGEST = BATCH
 PIECE = 256  # elements in one change
 
-_FIELDS = Elements._fields
-_IS_SHARED = tuple(field in SHARED for field in _FIELDS)
 _CEILING = mark(0)
 
 Batches = list[list[nft.Change]]
@@ -85,9 +84,11 @@ class Program:
         self._addresses: dict[bytes, tuple[Rank, ...]] = {}  # the ranks of those who claim an address, lowest first
         self._claims: dict[str, dict[bytes, tuple[tuple[str, Element], ...]]] = {field: {} for field in SHARED}
         self._noted: defaultdict[str, Notes] = defaultdict(dict)
+        # What is new in a map of which nothing else is noted, Service by Service: a start is that alone, and a note for each dear.
+        self._fresh: defaultdict[str, list[tuple[Element, ...]]] = defaultdict(list)
         self._stale: dict[str, dict[bytes, tuple[Element, int]]] = {field: {} for field in LATE}
-        self._sets = {field: structure.table.set(set_name(field)) for field in _FIELDS}
-        self._count = dict.fromkeys(_FIELDS, 0)
+        self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
+        self._count = dict.fromkeys(FIELDS, 0)
         self._ceiling: Element | None = None
         self._chains: set[str] = set()
         self._round = 0
@@ -116,12 +117,17 @@ class Program:
 
     def _build(self, service: ServiceProgram, claims: dict[bytes, Rank]) -> Elements:
         name = service.key  # its own claim may still be there with an earlier rank: it was made anew under its old name
-        lost = {key for key, rank in claims.items() if any(r < rank and r[2] != name for r in self._addresses.get(key, ())[:2])}
+        held = self._addresses
+        lost = {key for key, rank in claims.items() if key in held and any(r < rank and r[2] != name for r in held[key][:2])}
         return elements(service, self.node, self.structure.family, self.numbers, lost)
 
     def _contend(self, claimed: Mapping[bytes, Rank], claims: Mapping[bytes, Rank]) -> set[str]:
         """Replace a Service's claims. Gives the other Services that won or lost an address by it."""
         others: set[str] = set()
+        held = self._addresses
+        if not claimed and held.keys().isdisjoint(claims):
+            held.update({key: (rank,) for key, rank in claims.items()})
+            return others
         for key in claimed.keys() | claims.keys():
             before = self._addresses.get(key, ())
             gone, came = claimed.get(key), claims.get(key)
@@ -147,22 +153,32 @@ class Program:
         else:
             self.services[key] = service
             self._elements[key] = after
-        for field, shared, had, has in zip(_FIELDS, _IS_SHARED, before, after, strict=True):
-            if had != has:
-                self._differ(key, field, had, has, shared=shared)
+        for field, has in after.items():
+            had = before.get(field)
+            if had is None:
+                if field in self._noted or not self._come(key, field, has):
+                    self._differ(key, field, (), has)
+            elif had != has:
+                self._differ(key, field, had, has)
+        for field, had in before.items():
+            if field not in after:
+                self._differ(key, field, had, ())
 
-    def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...], *, shared: bool) -> None:
-        if not before:
-            if shared:
-                for element in after:
-                    self._claim(field, element.key, owner, element)
-                return
-            noted = self._noted[field]
-            new: Notes = {element.key: (None, element) for element in after}
-            if noted.keys().isdisjoint(new):
-                noted.update(new)
-                self._count[field] += len(after)
-                return
+    def _come(self, owner: str, field: str, rows: tuple[Element, ...]) -> bool:
+        """A Service puts its first elements into a map of which nothing is noted. False: others have some of them, and nothing is done."""
+        claims = self._claims.get(field)
+        if claims is not None:
+            for row in rows:
+                if row.key in claims:
+                    return False
+            for row in rows:
+                claims[row.key] = ((owner, row),)
+        self._fresh[field].append(rows)
+        self._count[field] += len(rows)
+        return True
+
+    def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...]) -> None:
+        shared = field in SHARED
         had = {element.key: element for element in before}
         for element in after:
             key = element.key
@@ -197,10 +213,16 @@ class Program:
             self._note(field, key, first, now)
 
     def _note(self, field: str, key: bytes, before: Element | None, after: Element | None) -> None:
-        noted = self._noted[field]
+        noted = self._notes(field)
         earlier = noted.get(key)
         noted[key] = (before if earlier is None else earlier[0], after)
         self._count[field] += (after is not None) - (before is not None)
+
+    def _notes(self, field: str) -> Notes:
+        noted = self._noted[field]
+        if self._fresh and field in self._fresh:
+            noted.update({element.key: (None, element) for rows in self._fresh.pop(field) for element in rows})
+        return noted
 
     def _drop_numbers(self, old: ServiceProgram, new: ServiceProgram | None) -> None:
         if new is not None and [(p.name, p.port, p.protocol) for p in old.ports] == [(p.name, p.port, p.protocol) for p in new.ports]:
@@ -216,7 +238,7 @@ class Program:
 
     @property
     def changed(self) -> bool:
-        return bool(self._noted)
+        return bool(self._noted or self._fresh)
 
     @property
     def round(self) -> int:
@@ -229,7 +251,11 @@ class Program:
 
     def full(self) -> bool:
         """Say whether a sized map is three quarters full, or would be: then the table must be built anew, with more room."""
-        return any(4 * self._count[field] > 3 * self._sets[field].size for field in SIZED)
+        count, sets = self._count, self._sets
+        for field in SIZED:  # noqa: SIM110  (asked at every change: any() with a generator takes three times as long)
+            if 4 * count[field] > 3 * sets[field].size:
+                return True
+        return False
 
     def capacity(self) -> Capacity:
         """Room for twice what is wanted now, and never less than a small cluster needs."""
@@ -242,10 +268,10 @@ class Program:
         self._round += 1
         self._untouched = False
         self._write_ceiling()
-        taking = self._noted
-        self._noted = defaultdict(dict)
+        taking = [field for field in FIELDS if field in self._noted or field in self._fresh]
         batches = _Batches(self.structure.id)
-        plans = {field: self._plan(field, taking[field]) for field in _FIELDS if field in taking}
+        plans = {field: self._plan(field) for field in taking}
+        self._noted.clear()
         batches.rules(self._new_chains(plans))
         for field, plan in plans.items():
             if (
@@ -266,23 +292,26 @@ class Program:
     def move(self, structure: Structure) -> None:
         """Go on in another table of the same shape: another name, or more room."""
         self.structure = structure
-        self._sets = {field: structure.table.set(set_name(field)) for field in _FIELDS}
+        self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
 
     def _write_ceiling(self) -> None:
-        if not self._noted:
+        if not self.changed:
             return
         wanted = Element(_CEILING, mark(self.numbers.ceiling), b"", "ids were given below")
         if self._ceiling != wanted:
-            self._noted["sizes"][_CEILING] = (self._ceiling, wanted)
+            if self._ceiling is None and "sizes" not in self._noted:
+                self._fresh["sizes"].append((wanted,))
+            else:
+                self._notes("sizes")[_CEILING] = (self._ceiling, wanted)
             self._ceiling = wanted
 
-    def _plan(self, field: str, notes: Notes) -> _Plan:
+    def _plan(self, field: str) -> _Plan:
         plan = _Plan([], [], [])
         stale = self._stale.get(field)
-        if not stale and all(before is None for before, _ in notes.values()):
-            plan.added = [after for _, after in notes.values() if after is not None]
+        if not stale and field in self._fresh:
+            plan.added = list(itertools.chain.from_iterable(self._fresh.pop(field)))
             return plan
-        for key, (before, after) in notes.items():
+        for key, (before, after) in self._notes(field).items():
             if before == after:
                 continue
             if after is None:
@@ -349,8 +378,7 @@ class Program:
         """Give all elements of one map that should be there, by key."""
         if field in self._claims:
             return {key: claims[0][1] for key, claims in self._claims[field].items()}
-        index = _FIELDS.index(field)
-        found = {element.key: element for each in self._elements.values() for element in each[index]}
+        found = {element.key: element for each in self._elements.values() for element in each.get(field, ())}
         if field == "sizes" and self._ceiling is not None:
             found[_CEILING] = self._ceiling
         return found
@@ -366,9 +394,10 @@ class Program:
         self._chains = set() if have is None else {chain.name for chain in have.chains}
         for rows in self._stale.values():
             rows.clear()
+        self._fresh.clear()
         present = {} if have is None else {one.name: one.elements for one in have.sets}
         self._ceiling = present.get("sizes", {}).get(_CEILING)
-        for field in _FIELDS:
+        for field in FIELDS:
             there, wanted = present.get(set_name(field), {}), self.wanted(field)
             notes: Notes = {}
             if there != wanted:  # a start over its own tables finds them equal, and so many times sooner

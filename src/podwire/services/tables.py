@@ -15,6 +15,7 @@ import contextlib
 import gc
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from typing import Any
 
 from podwire import nft
 from podwire.linux.errors import KernelRefused
@@ -149,7 +150,11 @@ class Tables:
         """The table in use."""
         return self._program.structure.id
 
-    def findings(self, have: nft.Table | None) -> list[str]:
+    def dump(self, kernel: Nftables) -> nft.Table | None:
+        """Read the table in use through a door of the caller's, who may be another thread. Raises KernelRefused."""
+        return next(iter(kernel.dump([self.id]).tables), None)
+
+    def findings(self, have: Any) -> list[str]:
         """Say how a dumped table differs from what should be there."""
         return findings(have, self._program)
 

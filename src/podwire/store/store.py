@@ -20,6 +20,8 @@ from pathlib import Path
 from podwire.store.changes import HISTORY, QUEUE, Change, Record, Table, Watch
 from podwire.store.disk import Batch, Disk
 
+ENOUGH = 8  # transactions for which a commit is begun, though more may be on their way: each commit costs a few wake-ups
+
 
 class Unwritable(OSError):
     """The disk did not take a write. Nothing of the transaction is stored, and the state is as before."""
@@ -217,11 +219,15 @@ class Store:
         await self._idle.wait()
         self._disk.close()
 
-    def _hand_over(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Give the writer all that was collected; or rest."""
+    def _hand_over(self, loop: asyncio.AbstractEventLoop, before: int = 0) -> None:
+        """Give the writer all that was collected; or rest. As long as few are there and others join, they are waited for."""
         group = self._collecting
-        if not group.transactions:
+        count = len(group.transactions)
+        if not count:
             self._idle.set()
+            return
+        if before < count < ENOUGH:
+            loop.call_soon(self._hand_over, loop, count)
             return
         self._writing, self._collecting = group, _Group()
 

@@ -89,7 +89,7 @@ def proxied(service: Service) -> bool:
 def cluster_ips(service: Service) -> tuple[str, ...]:
     """Give the Service's cluster addresses, the primary family's first; none if it is headless or not yet allocated."""
     addresses = service.spec.cluster_ips or (service.spec.cluster_ip,)
-    return tuple(address for address in addresses if address not in ("", HEADLESS))
+    return tuple([address for address in addresses if address not in ("", HEADLESS)])
 
 
 def join(service: Service | None, slices: Iterable[EndpointSlice]) -> ServiceFrontends | None:
@@ -100,16 +100,17 @@ def join(service: Service | None, slices: Iterable[EndpointSlice]) -> ServiceFro
     if service is None or not proxied(service):
         return None
     spec = service.spec
-    ordered = sorted((s for s in slices if s.address_type != "FQDN"), key=_slice_name)
+    ordered = [piece for piece in slices if piece.address_type != "FQDN"]
+    if len(ordered) > 1:
+        ordered.sort(key=_slice_name)
     exposed = spec.type in ("NodePort", "LoadBalancer")
+    ports = [Frontend(one.name, one.protocol, one.port, one.node_port if exposed else 0, _backends(one, ordered)) for one in spec.ports]
     return ServiceFrontends(
         key=service.key,
         cluster_ips=cluster_ips(service),
         external_ips=spec.external_ips,
         load_balancer_ips=_load_balancer_ips(service),
-        ports=tuple(
-            Frontend(port.name, port.protocol, port.port, port.node_port if exposed else 0, _backends(port, ordered)) for port in spec.ports
-        ),
+        ports=tuple(ports),
         affinity_s=spec.session_affinity_config.client_ip.timeout_seconds if spec.session_affinity == "ClientIP" else 0,
         external_local=spec.external_traffic_policy == "Local" and (exposed or bool(spec.external_ips)),
         internal_local=spec.internal_traffic_policy == "Local",
@@ -133,13 +134,15 @@ def _load_balancer_ips(service: Service) -> tuple[str, ...]:
 def _backends(port: ServicePort, slices: list[EndpointSlice]) -> tuple[Backend, ...]:
     name, protocol = port.name, port.protocol
     found: list[Backend] = []
+    numbers: set[int] = set()
     for piece in slices:
         for target in piece.ports:
             number = target.port
             if number is not None and target.name == name and target.protocol == protocol:
+                numbers.add(number)
                 found += [_backend(endpoint, number) for endpoint in piece.endpoints if endpoint.addresses]
-    if len({(b.address, b.port) for b in found}) == len(found):
-        return tuple(found)
+    if len(found) < 2 or len({b.address for b in found} if len(numbers) == 1 else {(b.address, b.port) for b in found}) == len(found):
+        return tuple(found)  # no endpoint twice
     best: dict[tuple[str, int], Backend] = {}
     for backend in found:
         other = best.setdefault((backend.address, backend.port), backend)
@@ -151,6 +154,9 @@ def _backends(port: ServicePort, slices: list[EndpointSlice]) -> tuple[Backend, 
 def _backend(endpoint: Endpoint, port: int) -> Backend:
     conditions, target, hints = endpoint.conditions, endpoint.target_ref, endpoint.hints
     ready = conditions.ready is not False
+    if hints is None and ready and not conditions.terminating and conditions.serving is not False:  # as most
+        pod = f"{target.namespace}/{target.name}" if target is not None and target.kind == "Pod" else ""
+        return Backend(endpoint.addresses[0], port, endpoint.node_name, endpoint.zone, pod)
     return Backend(
         endpoint.addresses[0],  # the API asks consumers to use the first: the others are the same endpoint
         port,

@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_network
 from typing import Final
 
 from podwire.objects.compute import ForwardingRule, Instance, TargetPool
@@ -24,11 +24,12 @@ PROTOCOLS: Final = frozenset({"TCP", "UDP", "SCTP"})
 
 @dataclass(frozen=True, order=True)
 class Host:
-    """An instance: its address in the VPC network, and the ranges that are routed to it."""
+    """An instance: its address in the VPC network, that of the second family if it has one, and the ranges that are routed to it."""
 
     name: str
     address: IPv4Address
-    ranges: tuple[IPv4Network, ...] = ()
+    ranges: tuple[IPv4Network | IPv6Network, ...] = ()
+    ipv6: IPv6Address | None = None
 
     @property
     def mark(self) -> int:
@@ -93,8 +94,9 @@ def _host(instance: Instance) -> Host | None:
     for interface in instance.spec.network_interfaces:
         address = _address(interface.network_ip)
         if address is not None:
-            ranges = (_network(text) for text in interface.alias_ip_ranges)
-            return Host(instance.name, address, tuple(sorted(one for one in ranges if one is not None)))
+            ipv6 = _ipv6(interface.ipv6_address)
+            ranges = [one for one in map(_network, interface.alias_ip_ranges) if one is not None and (one.version == 4 or ipv6)]
+            return Host(instance.name, address, tuple(sorted(ranges, key=lambda one: (one.version, one.network_address.packed))), ipv6)
     return None
 
 
@@ -110,8 +112,15 @@ def _address(text: str) -> IPv4Address | None:
         return None
 
 
-def _network(text: str) -> IPv4Network | None:
+def _ipv6(text: str) -> IPv6Address | None:
     try:
-        return IPv4Network(text)
+        return IPv6Address(text)
+    except ValueError:
+        return None
+
+
+def _network(text: str) -> IPv4Network | IPv6Network | None:
+    try:
+        return ip_network(text)
     except ValueError:
         return None

@@ -150,7 +150,7 @@ def _routes(hosts: Iterable[Host]) -> Iterable[Route]:
     for host in hosts:
         yield Route(IPv4Network("0.0.0.0/0"), gateway=host.address, table=host.mark, protocol=ROUTE_PROTOCOL)
         for network in host.ranges:
-            yield Route(network, gateway=host.address, protocol=ROUTE_PROTOCOL)
+            yield Route(network, gateway=host.address if network.version == 4 else host.ipv6, protocol=ROUTE_PROTOCOL)
 
 
 def _rules(hosts: Iterable[Host]) -> Iterable[Rule]:

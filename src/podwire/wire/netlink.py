@@ -107,6 +107,12 @@ def message(kind: int, flags: int, sequence: int, payload: bytes, port: int = 0)
     return HEADER.pack(16 + len(payload), kind, flags, sequence, port) + payload
 
 
+def flagged(made: bytes, flags: int) -> bytes:
+    """A message with more flags than it was made with."""
+    size, kind, before, sequence, port = HEADER.unpack_from(made)
+    return HEADER.pack(size, kind, before | flags, sequence, port) + made[16:]
+
+
 def attribute(kind: int, value: bytes) -> bytes:
     """An attribute with these bytes, padded to four."""
     size = len(value)
@@ -187,6 +193,14 @@ def messages(datagram: bytes) -> Iterator[Message]:
         offset += (size + 3) & ~3
     if offset < end:
         raise MalformedNetlink(f"{end - offset} bytes are left after the last message")
+
+
+def carried_out(datagram: bytes, sequence: int) -> bool:
+    """Say whether a datagram is one answer alone, that the request with this sequence number was carried out: as most answers are."""
+    if len(datagram) < 20:
+        return False
+    size, kind, _, answered, _ = HEADER.unpack_from(datagram)
+    return size == len(datagram) and kind == ERROR and answered == sequence and datagram[16:20] == b"\0\0\0\0"
 
 
 def attribute_list(data: bytes, offset: int = 0) -> list[tuple[int, bytes]]:

@@ -9,11 +9,13 @@ import asyncio
 
 from podwire.daemon.context import Context
 from podwire.workloads.accounts.controller import Accounts
+from podwire.workloads.cronjobs.controller import CronJobs
 from podwire.workloads.daemonsets.controller import DaemonSets
 from podwire.workloads.deployments.controller import Deployments
 from podwire.workloads.disruption.controller import DisruptionBudgets
 from podwire.workloads.endpoints.controller import EndpointControllers
 from podwire.workloads.garbage.controller import Garbage
+from podwire.workloads.jobs.controller import Jobs
 from podwire.workloads.mirroring.controller import Mirroring
 from podwire.workloads.namespaces.controller import Namespaces
 from podwire.workloads.nodes.controller import Nodes
@@ -28,6 +30,8 @@ CONTROLLERS = (
     ReplicationControllers,
     DaemonSets,
     StatefulSets,
+    Jobs,
+    CronJobs,
     Scheduler,
     EndpointControllers,
     Mirroring,

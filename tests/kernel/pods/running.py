@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import json
@@ -22,6 +21,7 @@ import running_apiserver
 from kernel.linux.starting import start_first
 from podwire.linux import init, unix
 from podwire.linux.network import Network
+from podwire.pods.logs.lines import decode
 from podwire.wire.rtnetlink import Address, Link, add, change
 
 NODE, NODE_IP = "node-1", "10.128.0.2"
@@ -55,8 +55,8 @@ class Node:
             json.dumps(
                 {
                     "cluster_dns": ["10.8.0.10"],
-                    "pod_cidr": "10.4.0.0/24",
-                    "node_ip": NODE_IP,
+                    "pod_cidrs": ["10.4.0.0/24"],
+                    "node_ips": [NODE_IP],
                     "zone": "us-central1-a",
                     "region": "us-central1",
                     "node_labels": {"cloud.google.com/gke-nodepool": "default-pool"},
@@ -174,15 +174,17 @@ class Node:
         items = self.call("GET", "/api/v1/namespaces/default/events")["items"]
         return [f"{event['reason']}: {event['message']}" for event in items if event["involvedObject"]["name"] == name]
 
+    def said(self, pod: Tree, container: str = "main", run: int = 0) -> str:
+        """What a run of a container has logged so far."""
+        path = self.folder / "state/nodes" / NODE / "pods" / pod["metadata"]["uid"] / container / f"{run}.log"
+        if not path.exists():
+            return ""
+        entries = [decode(line) for line in path.read_bytes().split(b"\n")[:-1]]
+        return b"".join(entry.text + b"\n" * entry.whole for entry in entries if entry is not None).decode()
+
     def service_account(self) -> None:
-        """What the controllers make of a namespace: its account and that account's token."""
-        path = "/api/v1/namespaces/default/"
-        account = self.call("POST", path + "serviceaccounts", {"metadata": {"name": "default"}})
-        annotations = {"kubernetes.io/service-account.name": "default", "kubernetes.io/service-account.uid": account["metadata"]["uid"]}
-        values = {"token": b"secret-token", "namespace": b"default", "ca.crt": b"PEM"}
-        data = {key: base64.b64encode(value).decode() for key, value in values.items()}
-        metadata = {"name": "default-token", "annotations": annotations}
-        self.create(path + "secrets", {"metadata": metadata, "type": "kubernetes.io/service-account-token", "data": data})
+        """What the controllers make of a namespace: its account."""
+        self.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
 
 
 def condition(status: Tree, kind: str) -> str:

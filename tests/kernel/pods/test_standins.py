@@ -17,7 +17,7 @@ from podwire import probes
 from podwire.linux import namespaces, unix
 from podwire.linux.network import Network
 from podwire.pods.standins.client import Standins, StandinsGone, StandinsRefused
-from podwire.pods.standins.messages import Port, Role
+from podwire.pods.standins.messages import Character, Ended, Port, Role
 from podwire.pods.standins.process import raise_open_files, serve
 from podwire.wire.rtnetlink import Link, change
 
@@ -182,3 +182,96 @@ def test_what_cannot_be_done_is_refused_and_the_connection_goes_on() -> None:
 
 async def _connect_nowhere() -> None:
     Standins.connect("/nowhere/standins.sock")
+
+
+def told(**annotations: str) -> Role:
+    return Role(uid="u1", name="web", ip="127.0.0.1", told={name.replace("_", "-"): value for name, value in annotations.items()})
+
+
+def test_what_annotations_say_holds_at_once_also_for_open_connections() -> None:
+    async def scenario(standins: Standins, namespace: int) -> None:
+        port = [Port("TCP", 80, "main")]
+        await standins.play(told(), port, namespace)
+        reader, writer = await asyncio.open_connection("127.0.0.1", 80)
+
+        async def status() -> bytes:
+            writer.write(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+            return (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+
+        assert await status() == b"200"
+        await standins.play(told(status="503", delay="5ms"), port, namespace)
+        assert await status() == b"503"
+        await standins.play(told(hang="true"), port, namespace)
+        writer.write(b"HEAD / HTTP/1.1\r\nHost: a\r\n\r\n")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await reader.readline()
+        writer.close()
+
+    playing(scenario)
+
+
+def test_ports_that_refuse_drop_and_reset() -> None:
+    async def scenario(standins: Standins, namespace: int) -> None:
+        ports = [Port("TCP", number, "main") for number in (80, 81, 82, 83)] + [Port("UDP", 80, "main")]
+        await standins.play(told(refuse="80", drop="81", reset="82"), ports, namespace)
+        with pytest.raises(ConnectionRefusedError):
+            await exchange(80, b"x y")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                await exchange(81, b"x y")
+        with pytest.raises(ConnectionResetError):
+            await exchange(82, b"x y")
+        assert await exchange(83, b"x y") == b"x y"
+        await standins.play(told(), ports, namespace)  # and back
+        for number in (80, 81, 82):
+            assert await exchange(number, b"x y") == b"x y"
+
+    playing(scenario)
+
+
+def test_agnhost_dials_by_the_names_of_its_pod_and_ends_when_asked() -> None:
+    async def scenario(standins: Standins, namespace: int) -> None:
+        one = Character("main", "agnhost", words=("netexec", "--http-port=80", "--udp-port=81"))
+        role = Role(uid="u1", name="web", ip="127.0.0.1", hostname="web-0", characters=(one,), hosts="127.0.0.1\tothers\n")
+        ports = [Port("TCP", 80, "main"), Port("UDP", 81, "main")]
+        assert await standins.play(role, ports, namespace) == {}
+
+        async def get(target: str) -> tuple[bytes, object]:
+            head, _, body = (await exchange(80, f"GET {target} HTTP/1.0\r\n\r\n".encode())).partition(b"\r\n\r\n")
+            return head.split(b" ")[1], json.loads(body)
+
+        both = [("http", 80, "hostname"), ("udp", 81, "hostname")]
+        for protocol, port, request in both:
+            found = await get(f"/dial?host=others&protocol={protocol}&port={port}&request={request}&tries=2")
+            assert found == (b"200", {"responses": ["web-0", "web-0"]})
+        status, tree = await get("/dial?host=others&port=9&request=/")
+        assert (status, tree) == (b"417", {"errors": ["dial http others:9: connection refused"]})
+        status, tree = await get("/dial?host=nobody&port=80&request=/")
+        assert (status, tree) == (b"417", {"errors": ["dial http nobody:80: lookup nobody: no name server answered"]})
+
+    playing(scenario)
+
+
+def test_a_container_that_is_asked_to_end_says_so() -> None:
+    with Network() as network:
+        network.apply([change(Link("lo", up=True))])
+
+    async def main() -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            path, stop = f"{folder}/standins.sock", asyncio.Event()
+            with unix.listen(path) as listener:
+                task = asyncio.create_task(serve(listener, stop))
+                heard: asyncio.Future[Ended] = asyncio.get_running_loop().create_future()
+                standins = Standins.connect(path, heard.set_result)
+                one = Character("main", "agnhost", words=("netexec",))
+                role = Role(uid="u1", characters=(one,))
+                await standins.play(role, [Port("TCP", 8080, "main")], namespaces.own_network())
+                await exchange(8080, b"GET /exit?code=7 HTTP/1.1\r\nHost: a\r\n\r\n")
+                assert await heard == Ended("u1", "main", 7)
+                standins.close()
+                stop.set()
+                await task
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main())

@@ -5,10 +5,14 @@ A packet test that passes then shows nothing: it must be written anew.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import pytest
 
+from kernel.services import dialect
 from kernel.services.wires import CONTROLS
 
+IN_EACH_DIALECT = ("test_packets.py", "test_rows.py")
 PACKETS = ("test_packets.py", "test_rows.py", "test_udp.py")
 
 
@@ -18,3 +22,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.xfail(strict=True, reason="the table under test is taken away"))
         elif CONTROLS and "/kernel/services/" in str(item.path):
             item.add_marker(pytest.mark.skip(reason="shows no packet of a Service"))
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if metafunc.definition.path.name in IN_EACH_DIALECT:
+        both = metafunc.definition.get_closest_marker("nftables") is None
+        metafunc.parametrize("in_dialect", dialect.DIALECTS if both else [dialect.NFTABLES], indirect=True)
+
+
+@pytest.fixture(autouse=True)
+def in_dialect(request: pytest.FixtureRequest) -> Iterator[None]:
+    dialect.chosen = getattr(request, "param", dialect.NFTABLES)
+    yield
+    dialect.chosen = dialect.NFTABLES

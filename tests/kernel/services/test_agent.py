@@ -73,9 +73,8 @@ class World:
             yield
         finally:
             task.cancel()
-            context.cancel_all()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await asyncio.wait([task])
+            await context.close()
 
 
 def in_loop(folder: Path, body: Callable[[World], Any]) -> None:

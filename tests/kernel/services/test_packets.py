@@ -6,6 +6,8 @@ import subprocess
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from kernel.services import dialect
+from kernel.services.dialect import NFTABLES
 from kernel.services.wires import CONTROLS, Wires, ask, spread
 from podwire import nft
 from podwire.daemon.config import AgentConfig
@@ -14,6 +16,7 @@ from podwire.linux.network import Network
 from podwire.nft.datatypes import HOST
 from podwire.services import desired, routes
 from podwire.services.agent import masquerade_pods
+from podwire.services.iptables.tables import IptablesTables
 from podwire.services.layout import IPV4, Family
 from podwire.services.tables import Tables
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
@@ -48,9 +51,10 @@ class Proxies:
                 pass
         self.put(*services)
 
-    def _tables(self, which: int) -> Tables:
+    def _tables(self, which: int) -> Any:
         ranges, node = (CONFIG.pod_ranges, CONFIG.service_ranges), f"node-{which}"
-        return Tables(self.family, node, *ranges, self.wires.nodes[which].fd, node_port_ranges=self.node_port_ranges)
+        make = Tables if dialect.chosen == NFTABLES else IptablesTables
+        return make(self.family, node, *ranges, self.wires.nodes[which].fd, node_port_ranges=self.node_port_ranges)
 
     def put(self, *services: ServiceFrontends, gone: tuple[str, ...] = ()) -> None:
         for which, tables in self.tables.items():
@@ -225,6 +229,7 @@ def test_endpoints_come_and_go_while_connections_are_made() -> None:
     assert ask(pods["10.4.1.9"], IP, PORT, limit_s=0.2) == "no answer"
 
 
+@dialect.of_nftables
 def test_a_new_process_adopts_the_table_and_changes_nothing() -> None:
     many = [
         service(*ENDPOINTS, affinity_s=600),
@@ -259,6 +264,7 @@ def nft_of(wires: Wires) -> Any:
     return Nftables(wires.nodes[1].fd)
 
 
+@dialect.of_nftables
 def test_a_damaged_or_foreign_table_is_built_anew() -> None:
     wires, proxies, pods = world(service(*ENDPOINTS))
     tables = proxies.tables[1]
@@ -279,6 +285,7 @@ def test_a_damaged_or_foreign_table_is_built_anew() -> None:
         assert set(spread(pods["10.4.1.9"], IP, PORT, 40)) == {address for address, _ in ENDPOINTS}
 
 
+@dialect.of_nftables
 def test_a_table_that_gets_full_moves_to_a_larger_one() -> None:
     wires, proxies, pods = world(service(*ENDPOINTS, affinity_s=600))
     [first] = spread(pods["10.4.1.9"], IP, PORT, 10)
@@ -291,6 +298,7 @@ def test_a_table_that_gets_full_moves_to_a_larger_one() -> None:
         assert table.set("backends").size > 16384
 
 
+@dialect.of_nftables
 def test_what_is_programmed_lists_and_loads_again() -> None:
     wires, _, _ = world(
         service(
@@ -316,6 +324,7 @@ def test_what_is_programmed_lists_and_loads_again() -> None:
     assert '"shop/users:http/TCP shop/10.4.1.2"' in first
 
 
+@dialect.of_nftables
 def test_pods_leave_the_cluster_with_the_address_of_their_node() -> None:
     wires, _, pods = world()
     wires.servers.open(wires.internet, 7000)

@@ -12,13 +12,13 @@ from hypothesis import strategies as st
 from podwire.apiserver import managed_fields, ownership
 from podwire.apiserver.apply import Comparison, compare, faults, fields_of, merge, with_parents, without
 from podwire.apiserver.managed_fields import Fields, canonical, difference, intersection, paths, union
-from podwire.apiserver.merge_types import of_kind
+from podwire.apiserver.merge_types import of_definition
 from podwire.apiserver.ownership import Conflicts, Owner
 
 Tree = dict[str, Any]
-DEPLOYMENT = of_kind("io.k8s.api.apps.v1.Deployment")
-POD = of_kind("io.k8s.api.core.v1.Pod")
-SERVICE = of_kind("io.k8s.api.core.v1.Service")
+DEPLOYMENT = of_definition("io.k8s.api.apps.v1.Deployment")
+POD = of_definition("io.k8s.api.core.v1.Pod")
+SERVICE = of_definition("io.k8s.api.core.v1.Service")
 ANN, BOB = Owner("ann", "Apply", "v1"), Owner("bob", "Apply", "v1")
 
 

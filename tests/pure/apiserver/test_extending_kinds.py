@@ -155,7 +155,7 @@ def test_a_definition_is_filled_in() -> None:
         ({"versions": []}, ["spec.versions: Invalid value: []: must have exactly one version marked as storage version"]),
         (
             {"versions": [{"name": "v1", "served": True, "storage": True}]},
-            ["spec.versions[0].schema.openAPIV3Schema: Required value: schemas are required"],
+            ["spec.validation.openAPIV3Schema: Required value: schemas are required"],
         ),
         (
             {"names": {**DEFINITION["names"], "listKind": "Sheep"}},
@@ -174,7 +174,7 @@ def test_every_value_of_a_definition_has_a_type() -> None:
     errors = made(
         "customresourcedefinitions", {"spec": DEFINITION | {"versions": versions}}, "apiextensions.k8s.io", "sheep.farm.example.com"
     )
-    where = "spec.versions[0].schema.openAPIV3Schema.properties"
+    where = "spec.validation.openAPIV3Schema.properties"
     assert errors[1] == [
         f"{where}[a].type: Required value: must not be empty for specified object fields",
         f"{where}[b].items: Required value: must be specified",

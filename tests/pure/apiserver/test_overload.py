@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 from pathlib import Path
@@ -10,14 +11,13 @@ from typing import Any
 from podwire.apiserver import app
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.api import Api
-from podwire.apiserver.authentication import Tokens
 from podwire.store import Store
 
 
 async def test_too_many_requests_are_asked_to_come_again(tmp_path: Path, monkeypatch: Any) -> None:
     monkeypatch.setattr(app, "IN_FLIGHT", 1)
     api = Api(Store.open(tmp_path / "db"), Allocator(Ranges(), random.Random(0)))
-    application = app.Application(api, Tokens(api.store), "v1.37.0")
+    application = app.Application(api, "v1.37.0")
     scope = {"type": "http", "method": "GET", "path": "/readyz", "query_string": b"", "headers": []}
     inner: list[dict[str, Any]] = []
     outer: list[dict[str, Any]] = []
@@ -35,7 +35,8 @@ async def test_too_many_requests_are_asked_to_come_again(tmp_path: Path, monkeyp
         outer.append(message)
 
     path = "/api/v1/namespaces/default/configmaps"
-    first = {**scope, "method": "POST", "path": path, "extensions": {app.EXTENSION: {"user": app.User("ann", ("system:masters",))}}}
+    scope["extensions"] = {app.EXTENSION: {"user": app.User("ann", ("system:masters",))}}
+    first = {**scope, "method": "POST", "path": path}
     await application(first, receive, send)
     assert outer[0]["status"] == 400
     assert inner[0]["status"] == 429
@@ -44,4 +45,35 @@ async def test_too_many_requests_are_asked_to_come_again(tmp_path: Path, monkeyp
     assert (told["kind"], told["reason"], told["details"]["retryAfterSeconds"]) == ("Status", "TooManyRequests", 1)
     await application(scope, receive, send)
     assert outer[2]["status"] == 200
+    await api.store.close()
+
+
+async def test_who_does_not_send_his_body_is_not_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
+    monkeypatch.setattr(app, "BODY_S", 0.01)
+    api = Api(Store.open(tmp_path / "db"), Allocator(Ranges(), random.Random(0)))
+    application = app.Application(api, "v1.37.0")
+    sent: list[dict[str, Any]] = []
+    trickled: list[bytes] = []
+
+    async def receive() -> dict[str, Any]:
+        await asyncio.sleep(0.001)
+        trickled.append(b" ")
+        return {"type": "http.request", "body": b" ", "more_body": True}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    scope = {
+        "type": "http",
+        "method": "POST",
+        "path": "/api/v1/namespaces/default/configmaps",
+        "query_string": b"",
+        "headers": [],
+        "extensions": {app.EXTENSION: {"user": app.User("ann", ("system:masters",))}},
+    }
+    await application(scope, receive, send)
+    assert sent[0]["status"] == 504
+    assert dict(sent[0]["headers"])[b"connection"] == b"close"
+    assert json.loads(sent[1]["body"])["reason"] == "Timeout"
+    assert trickled
     await api.store.close()

@@ -152,16 +152,18 @@ def _nulls(node: Any) -> bool:
 
 
 def test_openapi_documents_are_whole() -> None:
-    index = orjson.loads(openapi.index())["paths"]
+    index = orjson.loads(openapi.index(REGISTRY))["paths"]
     assert index["api/v1"]["serverRelativeURL"].startswith("/openapi/v3/api/v1?hash=")
     for group, versions in REGISTRY.groups().items():
         for version in versions:
             assert openapi.place(group, version) in index
-            document = orjson.loads(openapi.openapi(group, version))
+            document = orjson.loads(openapi.openapi(REGISTRY, group, version))
             schemas = document["components"]["schemas"]
             assert _references(document) <= {"#/components/schemas/" + name for name in schemas}
             assert not _nulls(schemas)
-    patch = orjson.loads(openapi.openapi("apps", "v1"))["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
+    patch = orjson.loads(openapi.openapi(REGISTRY, "apps", "v1"))["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"][
+        "patch"
+    ]
     assert patch["x-kubernetes-group-version-kind"] == {"group": "apps", "version": "v1", "kind": "Deployment"}
     assert "fieldValidation" in {parameter["name"] for parameter in patch["parameters"]}
 
@@ -171,7 +173,7 @@ def test_every_operation_has_a_name_of_its_own() -> None:
         operation["operationId"]
         for group, versions in REGISTRY.groups().items()
         for version in versions
-        for path in orjson.loads(openapi.openapi(group, version))["paths"].values()
+        for path in orjson.loads(openapi.openapi(REGISTRY, group, version))["paths"].values()
         for verb, operation in path.items()
         if verb != "parameters"
     ]

@@ -72,8 +72,8 @@ def test_every_configuration_is_one_that_an_agent_reads() -> None:
 def test_the_addons_are_instances_and_cluster_dns() -> None:
     cluster = made()
     trees = addons.trees(cluster, ["dns"])
-    assert [tree["kind"] for tree in trees] == ["Instance"] * 3 + ["ServiceAccount", "Service", "Deployment"]
-    assert IPv4Address(trees[4]["spec"]["clusterIP"]) in cluster.spec.ranges.services
+    assert [tree["kind"] for tree in trees] == ["Instance"] * 3 + ["StorageClass", "ServiceAccount", "Service", "Deployment"]
+    assert IPv4Address(trees[5]["spec"]["clusterIP"]) in cluster.spec.ranges.services
     for tree, node in zip(trees, cluster.nodes, strict=False):
         [interface] = tree["spec"]["networkInterfaces"]
         assert (interface["networkIP"], IPv4Network(interface["aliasIPRanges"][0])) == (str(node.address), node.pod_range)

@@ -20,7 +20,22 @@ def test_no_file_means_three_zones_of_one_node() -> None:
         "10.8.0.0/20",
         "10.127.0.0/28",
         "203.0.113.0/24",
+        "None",
+        "None",
+        "None",
     ]
+    assert not cluster.dual_stack
+
+
+def test_a_second_family() -> None:
+    cluster = spec.parse(HEAD + "spec: {stackType: IPV4_IPV6, ranges: {podsIPv6: 'fd00:4::/104'}}")
+    assert cluster.dual_stack
+    assert [str(cluster.ranges.nodes_ipv6), str(cluster.ranges.pods_ipv6), str(cluster.ranges.services_ipv6)] == [
+        "fd20:0:80::/64",
+        "fd00:4::/104",
+        "fd20:0:8::/112",
+    ]
+    assert spec.parse(json.dumps(spec.manifest(cluster))) == cluster
 
 
 def test_the_command_line_overrides_the_file() -> None:
@@ -35,6 +50,25 @@ def test_the_command_line_overrides_the_file() -> None:
 @pytest.mark.parametrize(
     ("body", "message"),
     [
+        (
+            "spec:\n  ranges:\n    podsIPv6: fd00::/64",
+            "c.yaml:5: spec.ranges.podsIPv6: only a cluster with spec.stackType: IPV4_IPV6 has IPv6 ranges",
+        ),
+        (
+            "spec:\n  stackType: IPV4_IPV6\n  ranges: {podsIPv6: 10.4.0.0/14}",
+            "c.yaml:5: spec.ranges.podsIPv6: expected an IPv6 range such as fd20:0:4::/64, got '10.4.0.0/14' "
+            "(At least 3 parts expected in '10.4.0.0')",
+        ),
+        (
+            "spec: {stackType: IPV4_IPV6, ranges: {podsIPv6: 'fd20:0:80::/56'}}",
+            "c.yaml:3: spec.ranges.podsIPv6: fd20:0:80::/56 overlaps spec.ranges.nodesIPv6 (fd20:0:80::/64)",
+        ),
+        (
+            "spec: {stackType: IPV4_IPV6, ranges: {podsIPv6: 'fd00::/111'}}",
+            "c.yaml:3: spec.ranges.podsIPv6: fd00::/111 has room for 2 nodes of a /112 each, 3 are asked for",
+        ),
+        ("spec: {proxyMode: ipvs}", "c.yaml:3: spec.proxyMode: invalid enum value 'ipvs'"),
+        ("spec: {stackType: IPV6}", "c.yaml:3: spec.stackType: invalid enum value 'IPV6'"),
         ("spec: {ranges: {pods: 10.128.0.0/16}}", "c.yaml:3: spec.ranges.pods: 10.128.0.0/16 overlaps spec.ranges.nodes (10.128.0.0/20)"),
         (
             "spec:\n  ranges:\n    pods: 10.4.0.0/23",

@@ -15,12 +15,12 @@ def test_defaults() -> None:
 
 
 def test_json_and_yaml_say_the_same(tmp_path: Path) -> None:
-    (tmp_path / "a.json").write_text('{"pod_ranges": ["10.4.0.0/14"], "node_ip": "10.128.0.2"}')
-    (tmp_path / "a.yaml").write_text("pod_ranges: [10.4.0.0/14]\nnode_ip: 10.128.0.2\n")
+    (tmp_path / "a.json").write_text('{"pod_ranges": ["10.4.0.0/14"], "node_ips": ["10.128.0.2"]}')
+    (tmp_path / "a.yaml").write_text("pod_ranges: [10.4.0.0/14]\nnode_ips: [10.128.0.2]\n")
     assert (
         config.load(tmp_path / "a.json")
         == config.load(tmp_path / "a.yaml")
-        == AgentConfig(pod_ranges=("10.4.0.0/14",), node_ip="10.128.0.2")
+        == AgentConfig(pod_ranges=("10.4.0.0/14",), node_ips=("10.128.0.2",))
     )
 
 
@@ -31,7 +31,7 @@ def test_json_and_yaml_say_the_same(tmp_path: Path) -> None:
         (b'{"max_pods": 0}', "max_pods: must be at least 1"),
         (b'{"max_podz": 1}', "max_podz"),
         (b'{"pod_ranges": ["10.4.0.0/33"]}', "pod_ranges: '10.4.0.0/33' is not a range"),
-        (b'{"node_ip": "ten"}', "node_ip: 'ten' is not an address"),
+        (b'{"node_ips": ["ten"]}', "node_ips: 'ten' is not an address"),
         (b'{"log_level": "loud"}', "log_level: 'loud' is none of debug, info"),
         (b"{", "neither JSON nor YAML"),
         (b'["a"]', "Expected `object`"),

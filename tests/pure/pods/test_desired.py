@@ -26,7 +26,7 @@ from podwire.pods.desired import NodeFacts, Player
 from podwire.pods.standins.messages import Port
 
 FACTS = NodeFacts(
-    name="node-1", ip="10.128.0.2", zone="z", cluster_dns=("10.8.0.10",), resolv_conf="nameserver 1.1.1.1\nsearch corp\noptions rotate"
+    name="node-1", ips=("10.128.0.2",), zone="z", cluster_dns=("10.8.0.10",), resolv_conf="nameserver 1.1.1.1\nsearch corp\noptions rotate"
 )
 
 
@@ -60,7 +60,7 @@ def test_the_image_alone_decides(image: str, who: Player) -> None:
 def test_a_stand_in_listens_where_anything_says() -> None:
     container = Container(
         name="c",
-        image="nginx",
+        image="shop/server",
         ports=(ContainerPort(name="http", container_port=80), ContainerPort(container_port=53, protocol="UDP")),
         readiness_probe=Probe(http_get=HTTPGetAction(port="http")),
         liveness_probe=Probe(tcp_socket=TCPSocketAction(port=81)),

@@ -107,7 +107,8 @@ def test_config_maps_and_secrets() -> None:
         (from_(config_map_key_ref=KeySelector(name="none", key="a")), 'configmap "none" not found'),
         (from_(secret_key_ref=KeySelector(name="secret", key="c")), "couldn't find key c in secret shop/secret"),
         (from_(field_ref=ObjectFieldSelector(field_path="spec.what")), r"unsupported fieldPath: spec\.what"),
-        (from_(resource_field_ref=ResourceFieldSelector(resource="limits.cpu")), "resourceFieldRef is not supported"),
+        (from_(resource_field_ref=ResourceFieldSelector(resource="limits")), "unsupported container resource : limits"),
+        (from_(resource_field_ref=ResourceFieldSelector(container_name="b", resource="limits.cpu")), "container b not found"),
     ],
 )
 def test_what_cannot_be_had_is_said(variable: EnvVar, words: str) -> None:

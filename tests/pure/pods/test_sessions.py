@@ -16,12 +16,12 @@ from podwire.pods.standins.connection import session_for
 from podwire.pods.standins.http1 import Http1
 from podwire.pods.standins.http2 import Http2
 from podwire.pods.standins.messages import Role
-from podwire.pods.standins.session import PREFACE, Place, Speech, recognise
+from podwire.pods.standins.session import PREFACE, Part, Place, Speech, recognise
 from podwire.pods.standins.tls import Tls
 from podwire.probes.grpc_health import CHECK, encode_request, frame
 
 ROLE = Role(uid="u1", name="web", namespace="default", ip="10.4.0.5", node="n1", zone="z1", service_account="default")
-PLACE = Place(ROLE, 8080, "server", ("10.4.1.7", 40000))
+PLACE = Place(ROLE, 8080, "server", ("10.4.1.7", 40000), Part())
 
 
 def bodies(stream: bytes) -> list[dict[str, object]]:

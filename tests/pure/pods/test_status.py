@@ -14,7 +14,7 @@ from podwire.pods.desired import NodeFacts
 from podwire.pods.runs import Record, Run, State
 from podwire.pods.status import qos_class, status
 
-FACTS = NodeFacts(name="n", ip="10.128.0.2")
+FACTS = NodeFacts(name="n", ips=("10.128.0.2",))
 NOW = 1_000_000.0
 
 
@@ -30,7 +30,7 @@ def record(**states: Run) -> Record:
 
 
 def running(ready: bool = True) -> Run:
-    return msgspec.structs.replace(runs.began(Run(), NOW, started=True), ready=ready)
+    return msgspec.structs.replace(runs.began(Run(), NOW), started=True, ready=ready)
 
 
 def ended(code: int) -> Run:
@@ -162,7 +162,7 @@ def test_a_restarted_container_remembers_how_it_ended() -> None:
 
 
 def test_a_node_that_was_restarted_begins_everything_anew() -> None:
-    lost = runs.lost(record(main=running(), done=ended(0)), NOW + 9)
+    lost = runs.lost(record(main=running(), done=ended(0)), [], NOW + 9)
     assert lost.addresses == ()
     assert lost.runs["done"].state is State.TERMINATED
     main = lost.runs["main"]
@@ -176,3 +176,62 @@ def test_a_node_that_was_restarted_begins_everything_anew() -> None:
 def test_a_record_comes_back_from_disk(run: Run) -> None:
     written = record(main=run)
     assert msgspec.json.decode(msgspec.json.encode(written), type=Record) == written
+
+
+# The Pod as a whole ------------------------------------------------------------------------------------------------------
+
+
+def test_conditions_name_the_generation_they_speak_of() -> None:
+    made = msgspec.structs.replace(pod(), metadata=ObjectMeta(name="web", namespace="default", uid="u", generation=4))
+    tree = status(made, record(main=running()), FACTS, NOW)
+    assert tree["observedGeneration"] == 4
+    assert {one["observedGeneration"] for one in tree["conditions"]} == {4}
+
+
+def test_words_of_readiness_gates() -> None:
+    gates = (ReadinessGate(condition_type="a"), ReadinessGate(condition_type="b"))
+    tree = status(pod(readiness_gates=gates, conditions=(Condition(type="a", status="False"),)), record(main=running()), FACTS, NOW)
+    ready = next(one for one in tree["conditions"] if one["type"] == "Ready")
+    assert ready["message"] == (
+        'the status of pod readiness gate "a" is not "True", but False, corresponding condition of pod readiness gate "b" does not exist.'
+    )
+
+
+def test_a_container_whose_hook_has_not_ended_is_not_running_yet() -> None:
+    tree = status(pod(), record(main=runs.began(Run(), NOW, starting=True)), FACTS, NOW)
+    assert tree["phase"] == "Pending"
+    assert tree["containerStatuses"][0]["state"] == {"waiting": {"reason": "ContainerCreating"}}
+
+
+def test_a_pod_that_stays_initialized_when_its_sidecar_fails() -> None:
+    side = Container(name="side", image="x", restart_policy="Always")
+    failed = runs.waiting(ended(1), "CrashLoopBackOff")
+    before = record(side=failed)
+    assert conditions(status(pod(init=(side,)), before, FACTS, NOW))["Initialized"] == "False"
+    after = msgspec.structs.replace(record(side=failed, main=running()), initialized=True)
+    assert conditions(status(pod(init=(side,)), after, FACTS, NOW))["Initialized"] == "True"
+    lost = runs.lost(msgspec.structs.replace(record(first=ended(0)), initialized=True), ["first"], NOW)
+    assert (lost.initialized, lost.runs["first"].state) == (False, State.WAITING)
+
+
+def test_a_pod_that_has_failed_as_a_whole() -> None:
+    failed = msgspec.structs.replace(record(main=running()), reason="DeadlineExceeded", message="too long")
+    assert status(pod(), failed, FACTS, NOW)["phase"] == "Running"  # as long as its containers have not ended
+    failed = msgspec.structs.replace(failed, finished=True)
+    tree = status(pod(), failed, FACTS, NOW)
+    assert (tree["phase"], tree["reason"], tree["message"]) == ("Failed", "DeadlineExceeded", "too long")
+    assert conditions(tree)["Ready"] == "False"
+
+
+@pytest.mark.parametrize(("codes", "phase"), [((0, 0), "Succeeded"), ((0, 137), "Failed")])
+def test_a_pod_that_was_ended_says_how(codes: tuple[int, int], phase: str) -> None:
+    over = msgspec.structs.replace(record(a=ended(codes[0]), b=ended(codes[1])), finished=True)
+    assert status(pod("a", "b"), over, FACTS, NOW)["phase"] == phase
+
+
+def test_back_off_is_said_in_whole_durations() -> None:
+    run = msgspec.structs.replace(Run(), back_off_s=80)
+    run = runs.to_restart(runs.ended(runs.began(run, NOW), NOW + 1, exit_code=1), NOW + 1)
+    waits = runs.crash_loop(run, NOW + 30, "main", "web_default(u)")
+    assert waits.message == "back-off 1m20s restarting failed container=main pod=web_default(u)"
+    assert [runs.duration(seconds) for seconds in (10, 60, 300)] == ["10s", "1m0s", "5m0s"]

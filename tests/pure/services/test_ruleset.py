@@ -87,7 +87,7 @@ class World:
         self.kernel.apply(self.program.create())
         self.program.reconcile(None)
         self.wanted: dict[str, desired.ServiceProgram] = {}
-        self.seen: dict[bytes, set[Any]] = {}
+        self.given = 0  # the highest number that the kernel has ever held
 
     def put(self, key: str, view: ServiceFrontends | None) -> None:
         wanted = None if view is None else desired.program(view, HERE)
@@ -108,7 +108,7 @@ class World:
     def restart(self) -> None:
         numbers, table = Numbers(), self.kernel.table()
         adopt(numbers, table, self.wanted.values())
-        assert numbers.ceiling >= self.program.numbers.ceiling or not self.program.numbers.ceiling
+        assert numbers._next > self.given  # numbers that were drawn and never given to the kernel may be drawn again
         self.program = Program(STRUCTURE, "node-1", numbers)
         for key, wanted in self.wanted.items():
             self.program.put(key, wanted)
@@ -117,6 +117,10 @@ class World:
     def check(self) -> None:
         """Whatever a packet looks up leads to an endpoint, at every moment."""
         elements = self.kernel.elements
+        held = [number(key[:4]) for name in ("backends", "short-circuit") for key in elements[name]]
+        held += [number(element.value) for element in elements["handles"].values()]
+        self.given = max([self.given, *held])
+        assert not held or self.given < number(elements["sizes"][mark(0)].value)
         without = {element.key for element in elements["short-circuit"].values()}
         for place in ("frontends", "node-ports"):
             for element in elements[place].values():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import resource
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podwire.store import Change, Compacted, LayoutMismatch, Store, StoreInUse, Unwritable, Watch
+from podwire.store.disk import Batch, Disk
+from podwire.store.store import ENOUGH
 
 KEYS = ["pods/a/x", "pods/a/y", "pods/b/x", "pods/ab/x", "nodes/n", "nodes/m"]
 PREFIXES = ["pods/", "pods/a/", "pods/b/", "nodes/"]
@@ -273,3 +275,42 @@ async def test_a_layout_that_is_not_known_is_refused(tmp_path: Path) -> None:
     garbage.write_bytes(b"no database at all" * 100)
     with pytest.raises(LayoutMismatch, match="not a database"):
         Store.open(garbage)
+
+
+class Counting(Disk):
+    """A file that knows how many keys each commit wrote."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.sizes: list[int] = []
+
+    def write(self, batch: Batch, done: Callable[[BaseException | None], None]) -> None:
+        self.sizes.append(len(batch.rows))
+        super().write(batch, done)
+
+
+async def test_what_comes_in_a_row_shares_a_commit(tmp_path: Path) -> None:
+    disk = Counting(tmp_path / "x.sqlite")
+    store = Store(disk)
+    waiting = []
+    for number in range(ENOUGH - 1):
+        transaction = store.transaction()
+        transaction.put(f"pods/a/{number}", b"{}")
+        waiting.append(store.commit(transaction))
+        await asyncio.sleep(0)  # the next one comes a little later, as requests do
+    assert disk.sizes == []
+    await asyncio.gather(*waiting)
+    assert disk.sizes == [ENOUGH - 1]
+    await put(store, **{"pods/a/alone": "{}"})
+    assert disk.sizes == [ENOUGH - 1, 1]
+    disk.sizes.clear()
+    many = []
+    for number in range(3 * ENOUGH):
+        transaction = store.transaction()
+        transaction.put(f"pods/b/{number}", b"{}")
+        many.append(store.commit(transaction))
+        await asyncio.sleep(0)
+    await asyncio.gather(*many)
+    assert disk.sizes[0] == ENOUGH  # more are not waited for
+    assert sum(disk.sizes) == 3 * ENOUGH
+    await store.close()

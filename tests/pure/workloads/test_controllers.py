@@ -14,6 +14,7 @@ import running_apiserver
 from podwire.client.api import Client
 from podwire.client.informer import Informer
 from podwire.objects.resources import (
+    CONFIG_MAPS,
     DEPLOYMENTS,
     ENDPOINT_SLICES,
     ENDPOINTS,
@@ -169,6 +170,23 @@ async def test_accounts_have_tokens_that_the_api_knows(server: running_apiserver
             return "robot-token" not in {one.name for one in await client.list(SECRETS, where)}
 
         await until(gone)
+
+
+async def test_each_namespace_has_the_certificates_of_the_api(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server) as (client, _):
+        where, name = await namespace(client, "certified"), "kube-root-ca.crt"
+        authority = client.configuration.authority.decode()
+        made = await until(lambda: client.get(CONFIG_MAPS, name, where))
+        assert made.data == {"ca.crt": authority}
+        await client.delete(CONFIG_MAPS, name, where)
+        again = await until(lambda: client.get(CONFIG_MAPS, name, where))
+        assert again.metadata.uid != made.metadata.uid
+        await client.patch(CONFIG_MAPS, name, where, {"data": {"ca.crt": "forged", "more": "x"}})
+
+        async def repaired() -> bool:
+            return (await client.get(CONFIG_MAPS, name, where)).data == {"ca.crt": authority}
+
+        await until(repaired)
 
 
 async def test_a_pod_that_fits_nowhere_says_why_and_is_placed_when_it_can_be(server: running_apiserver.ApiServer) -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -205,3 +206,21 @@ def test_the_trigger_is_the_latest_change() -> None:
     assert desired.trigger(service(), []) == "2026-01-01T00:00:00Z"
     assert desired.trigger(service(), [pod("a")]) == "2026-01-01T00:00:05Z"
     assert desired.trigger(service(), [pod("a", meta={"deletionTimestamp": "2026-01-01T00:00:09Z"})]) == "2026-01-01T00:00:09Z"
+
+
+@pytest.mark.parametrize(
+    ("distribution", "zones", "nodes"),
+    [("", [], []), ("PreferClose", ["a"], []), ("PreferSameZone", ["a"], []), ("PreferSameNode", ["a"], ["n1"])],
+)
+def test_endpoints_say_for_whom_they_are_meant(distribution: str, zones: list[str], nodes: list[str]) -> None:
+    ready, starting = endpoints(service(trafficDistribution=distribution), pod("a"), pod("b", ready=False))
+    found = ready.endpoint.hints
+    assert ([one.name for one in found.for_zones] if found else []) == zones
+    assert ([one.name for one in found.for_nodes] if found else []) == nodes
+    assert (found is None) is (distribution == "")
+    assert starting.endpoint.hints is None
+
+
+def test_a_node_of_no_zone_gives_no_hint_for_one() -> None:
+    [member] = endpoints(service(trafficDistribution="PreferClose"), pod("a", spec={"nodeName": "elsewhere"}))
+    assert member.endpoint.hints is None

@@ -8,6 +8,7 @@ from podwire.objects.core import Pod
 from podwire.objects.resources import REPLICA_SETS
 from podwire.workloads import ownership
 from podwire.workloads.kinds import ReplicaSet, ReplicationController
+from podwire.workloads.ranking import DELETION_COST, victims
 from podwire.workloads.replicasets import desired
 
 NOW = datetime(2026, 1, 1, 0, 1, tzinfo=UTC)
@@ -55,15 +56,15 @@ def test_those_whose_loss_costs_least_go_first() -> None:
         pod("unplaced", node="", phase="Pending"),
         pod("pending", node="n1", phase="Pending"),
         pod("unready", node="n2"),
-        pod("cheap", node="n3", ready=EARLY, meta={"annotations": {desired.DELETION_COST: "-5"}}),
+        pod("cheap", node="n3", ready=EARLY, meta={"annotations": {DELETION_COST: "-5"}}),
         pod("crowded", node="n4", ready=EARLY),
         pod("crowding", node="n4", ready=EARLY),
         pod("young", node="n5", ready=LATE),
         pod("restarted", node="n6", ready=EARLY, restarts=3),
         pod("old", node="n7", ready=EARLY),
-        pod("dear", node="n8", ready=EARLY, meta={"annotations": {desired.DELETION_COST: "5"}}),
+        pod("dear", node="n8", ready=EARLY, meta={"annotations": {DELETION_COST: "5"}}),
     ]
-    assert [one.name for one in desired.victims(ranked[::-1], len(ranked))] == [one.name for one in ranked]
+    assert [one.name for one in victims(ranked[::-1], len(ranked))] == [one.name for one in ranked]
 
 
 def test_available_is_ready_for_long_enough() -> None:

@@ -5,7 +5,7 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/workload-resources/j
 
 from __future__ import annotations
 
-import re
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from podwire.apiserver.kind import STATUS, Kind, Tree
 from podwire.apiserver.kinds import workload_cells as cells
@@ -14,6 +14,7 @@ from podwire.apiserver.kinds.pod_validation import template_errors
 from podwire.apiserver.kinds.workload_validation import selector_and_labels
 from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, dns_subdomain, invalid, required, unsupported
 from podwire.apiserver.validation_values import not_negative, one_of
+from podwire.objects import cron
 
 _SPEC = Path("spec")
 _OF_A_JOB = "batch.kubernetes.io/"
@@ -56,10 +57,6 @@ def _validate_job(tree: Tree, old: Tree | None) -> list[FieldError]:
     return errors
 
 
-_is_field = re.compile(r"[0-9A-Za-z*/,?LW#-]+").fullmatch
-_MACROS = ("@yearly", "@annually", "@monthly", "@weekly", "@daily", "@midnight", "@hourly")
-
-
 def _validate_cron_job(tree: Tree, _old: Tree | None) -> list[FieldError]:
     spec, name = tree.get("spec", {}), tree["metadata"].get("name", "")
     errors: list[FieldError] = []
@@ -68,18 +65,39 @@ def _validate_cron_job(tree: Tree, _old: Tree | None) -> list[FieldError]:
     schedule = spec.get("schedule", "")
     if not schedule:
         errors.append(required(_SPEC / "schedule"))
-    elif schedule not in _MACROS and not schedule.startswith("@every ") and not _is_schedule(schedule):
-        fields = schedule.split()
-        errors.append(invalid(_SPEC / "schedule", schedule, f"expected exactly 5 fields, found {len(fields)}: [{' '.join(fields)}]"))
+    else:
+        errors += _schedule_errors(schedule)
+    errors += _time_zone_errors(spec.get("timeZone"))
     errors += one_of(spec.get("concurrencyPolicy", ""), ("Allow", "Forbid", "Replace"), _SPEC / "concurrencyPolicy")
     for key in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         errors += not_negative(spec.get(key), _SPEC / key)
     return errors + _job_spec_errors(spec.get("jobTemplate", {}).get("spec", {}), _SPEC / "jobTemplate" / "spec")
 
 
-def _is_schedule(text: str) -> bool:
-    fields = text.split()
-    return len(fields) == 5 and all(_is_field(field) for field in fields)
+def _schedule_errors(schedule: str) -> list[FieldError]:
+    where = _SPEC / "schedule"
+    if "TZ" in schedule:
+        return [invalid(where, schedule, "cannot use TZ or CRON_TZ in schedule, use timeZone field instead")]
+    try:
+        cron.parse(schedule)
+    except cron.BadSchedule as error:
+        return [invalid(where, schedule, str(error))]
+    return []
+
+
+def _time_zone_errors(name: str | None) -> list[FieldError]:
+    where = _SPEC / "timeZone"
+    if name is None:
+        return []
+    if not name:
+        return [invalid(where, name, "timeZone must be nil or non-empty string")]
+    if name.lower() == "local":
+        return [invalid(where, name, "timeZone must be an explicit time zone as defined in https://www.iana.org/time-zones")]
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        return [invalid(where, name, f"unknown time zone {name}")]
+    return []
 
 
 JOB = Kind(

@@ -1,6 +1,6 @@
 """The row of the group apiextensions.k8s.io, version v1: CustomResourceDefinition.
 
-Here: how a kind is defined. It is stored, checked and printed. Not here: the serving of what it defines.
+Here: how a kind is defined. It is stored, checked and printed. Not here: the serving of what it defines (``extension/``).
 
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from podwire.apiserver.cells import UNKNOWN
+from podwire.apiserver.extension import paths, rules, structural
 from podwire.apiserver.kind import NAME, STATUS, Column, Kind, Tree
 from podwire.apiserver.kinds.webhook_client import client_errors, default_client
 from podwire.apiserver.validation import (
@@ -20,10 +21,10 @@ from podwire.apiserver.validation import (
     Path,
     dns_1035_label,
     dns_subdomain,
-    forbidden,
+    duplicate,
     invalid,
     required,
-    unsupported,
+    too_many,
 )
 from podwire.apiserver.validation_values import one_of
 
@@ -31,7 +32,8 @@ _SPEC = Path("spec")
 _NAMES, _VERSIONS = _SPEC / "names", _SPEC / "versions"
 _PROTECTED = (".k8s.io", ".kubernetes.io")
 _APPROVED = "api-approved.kubernetes.io"
-_TYPES = ("array", "boolean", "integer", "number", "object", "string")
+CLEANUP = "customresourcecleanup.apiextensions.k8s.io"
+_MOST_SELECTABLE = 8
 _MIXED = "may have mixed case, but should otherwise match: "
 
 
@@ -72,10 +74,10 @@ def _validate(tree: Tree, old: Tree | None) -> list[FieldError]:
         errors.append(invalid(Path("metadata") / "name", name, 'must be spec.names.plural+"."+spec.group'))
     errors += _group_errors(group, tree["metadata"].get("annotations", {}))
     errors += one_of(spec.get("scope", ""), ("Cluster", "Namespaced"), _SPEC / "scope")
-    errors += _versions_errors(spec.get("versions", []))
+    errors += _versions_errors(spec)
     errors += _names_errors(spec["names"])
     errors += _conversion_errors(spec["conversion"])
-    return errors + (_changes(spec, old["spec"]) if old is not None else [])
+    return errors + (_changes(tree, old) if old is not None else [])
 
 
 def _group_errors(group: str, annotations: Tree) -> list[FieldError]:
@@ -109,54 +111,87 @@ def _names_errors(names: Tree) -> list[FieldError]:
     return errors
 
 
-def _versions_errors(versions: list[Tree]) -> list[FieldError]:
+def _versions_errors(spec: Tree) -> list[FieldError]:
+    versions: list[Tree] = spec.get("versions", [])
     errors: list[FieldError] = []
     names = [version.get("name", "") for version in versions]
-    for index, version in enumerate(versions):
+    for index, name in enumerate(names):
         path = _VERSIONS @ index
-        errors += [invalid(path / "name", names[index], ",".join(texts))] if (texts := dns_1035_label(names[index])) else []
-        schema = version.get("schema", {}).get("openAPIV3Schema")
-        where = path / "schema" / "openAPIV3Schema"
-        if schema is None:
-            errors.append(required(where, "schemas are required"))
-        else:
-            errors += _root_errors(schema, where)
-        for place, column in enumerate(version.get("additionalPrinterColumns", ())):
-            errors += _column_errors(column, path / "additionalPrinterColumns" @ place)
+        errors += [invalid(path / "name", name, ",".join(texts))] if (texts := dns_1035_label(name)) else []
     if len(set(names)) < len(names):
         errors.append(invalid(_VERSIONS, versions, "must contain unique version names"))
     if sum(bool(version.get("storage")) for version in versions) != 1:
         errors.append(invalid(_VERSIONS, versions, "must have exactly one version marked as storage version"))
+    if spec.get("preserveUnknownFields"):
+        errors.append(invalid(_SPEC / "preserveUnknownFields", True, "must be false"))
+    for path, schema in _said(versions, "schema", "validation"):
+        where = path / "openAPIV3Schema"
+        found = schema.get("openAPIV3Schema")
+        errors += [required(where, "schemas are required")] if found is None else _schema_errors(found, where)
+    for path, columns in _said(versions, "additionalPrinterColumns", "additionalPrinterColumns"):
+        for place, column in enumerate(columns):
+            errors += _column_errors(column, path @ place)
+    for path, parts in _said(versions, "subresources", "subresources"):
+        errors += _scale_errors(parts["scale"], path / "scale") if "scale" in parts else []
+    for path, fields in _said(versions, "selectableFields", "selectableFields"):
+        errors += _selectable_errors(fields, path)
     return errors
 
 
-def _root_errors(schema: Tree, path: Path) -> list[FieldError]:
-    if not schema.get("type"):
-        return [required(path / "type", "must not be empty at the root"), *_schema_errors(schema, path)]
-    if schema["type"] != "object":
-        return [invalid(path / "type", schema["type"], "must be object at the root")]
-    return list(_schema_errors(schema, path))
+def _said(versions: list[Tree], word: str, shared: str) -> Iterator[tuple[Path, Any]]:
+    """Give what versions say, with the path where it is: what all say alike is said once, of the definition."""
+    values: list[Any] = [version.get(word) for version in versions]
+    if values and all(value == values[0] for value in values):
+        if values[0] or word == "schema":
+            yield _SPEC / shared, values[0] or {}
+        return
+    for index, value in enumerate(values):
+        if value or word == "schema":
+            yield _VERSIONS @ index / word, value or {}
 
 
-def _schema_errors(schema: Tree, path: Path) -> Iterator[FieldError]:
-    """Check that every value has a type, all the way down."""
-    if "additionalProperties" in schema and schema.get("properties"):
-        yield forbidden(path / "additionalProperties", "additionalProperties and properties are mutual exclusive")
-    below = [(one, path / "properties" % name, "fields") for name, one in schema.get("properties", {}).items()]
-    if isinstance(schema.get("items"), dict):
-        below.append((schema["items"], path / "items", "items"))
-    elif schema.get("type") == "array":
-        yield required(path / "items", "must be specified")
-    if isinstance(schema.get("additionalProperties"), dict):
-        below.append((schema["additionalProperties"], path / "additionalProperties", "values"))
-    for one, where, what in below:
-        kind, free = one.get("type", ""), one.get("x-kubernetes-int-or-string") or one.get("x-kubernetes-preserve-unknown-fields")
-        if not kind and not free:
-            owner = {"fields": "object fields", "items": "array items", "values": "object fields"}[what]
-            yield required(where / "type", f"must not be empty for specified {owner}")
-        elif kind and kind not in _TYPES:
-            yield unsupported(where / "type", kind, _TYPES)
-        yield from _schema_errors(one, where)
+def _schema_errors(schema: Tree, path: Path) -> list[FieldError]:
+    return structural.errors(schema, path) or rules.errors(schema, path)
+
+
+def _scale_errors(scale: Tree, path: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    for key, roots, text, needed in (
+        ("specReplicasPath", ("spec",), ".spec", True),
+        ("statusReplicasPath", ("status",), ".status", True),
+        ("labelSelectorPath", ("spec", "status"), "either .spec or .status", False),
+    ):
+        said = scale.get(key, "")
+        if not said:
+            errors += [required(path / key, f"{key} must be set")] if needed else []
+            continue
+        try:
+            ok = paths.fields(said)[0] in roots
+        except ValueError:
+            ok = False
+        errors += [] if ok else [invalid(path / key, said, f"should be a json path under {text}")]
+    return errors
+
+
+def _selectable_errors(fields: list[Tree], path: Path) -> list[FieldError]:
+    errors: list[FieldError] = []
+    if len(fields) > _MOST_SELECTABLE:
+        errors.append(too_many(path, _MOST_SELECTABLE))
+    seen: set[str] = set()
+    for index, one in enumerate(fields):
+        where, said = path @ index / "jsonPath", one.get("jsonPath", "")
+        if not said:
+            errors.append(required(where))
+            continue
+        try:
+            root = paths.fields(said)[0]
+        except ValueError:
+            errors.append(invalid(where, said, f"is an invalid path: {said} is no chain of fields"))
+            continue
+        errors += [invalid(where, said, "must not point to fields in metadata")] if root == "metadata" else []
+        errors += [duplicate(where, said)] if said in seen else []
+        seen.add(said)
+    return errors
 
 
 def _column_errors(column: Tree, path: Path) -> list[FieldError]:
@@ -167,7 +202,14 @@ def _column_errors(column: Tree, path: Path) -> list[FieldError]:
         errors.append(required(path / "type", text))
     elif kind not in kinds:
         errors.append(invalid(path / "type", kind, text))
-    return errors if column.get("jsonPath") else [*errors, required(path / "JSONPath")]
+    said = column.get("jsonPath", "")
+    if not said:
+        return [*errors, required(path / "JSONPath")]
+    try:
+        paths.find(said)
+    except ValueError as error:
+        errors.append(invalid(path / "jsonPath", said, str(error)))
+    return errors
 
 
 def _conversion_errors(conversion: Tree) -> list[FieldError]:
@@ -184,10 +226,38 @@ def _conversion_errors(conversion: Tree) -> list[FieldError]:
     return errors
 
 
-def _changes(spec: Tree, before: Tree) -> list[FieldError]:
+def _changes(tree: Tree, old: Tree) -> list[FieldError]:
+    spec, before = tree["spec"], old["spec"]
     errors = [invalid(_SPEC / key, spec.get(key), IMMUTABLE) for key in ("group", "scope") if spec.get(key) != before.get(key)]
     names, had = spec["names"], before["names"]
-    return errors + [invalid(_NAMES / key, names.get(key), IMMUTABLE) for key in ("plural", "kind") if names.get(key) != had.get(key)]
+    errors += [invalid(_NAMES / key, names.get(key), IMMUTABLE) for key in ("plural", "kind") if names.get(key) != had.get(key)]
+    return errors + _stored_errors(tree)
+
+
+def _stored_errors(tree: Tree) -> list[FieldError]:
+    """A version in which objects may be stored stays."""
+    known = {version.get("name") for version in tree["spec"].get("versions", ())}
+    stored = tree.get("status", {}).get("storedVersions", [])
+    path = Path("status") / "storedVersions"
+    return [invalid(path @ index, name, "must appear in spec.versions") for index, name in enumerate(stored) if name not in known]
+
+
+def _validate_status(tree: Tree, _old: Tree | None) -> list[FieldError]:
+    stored, path = tree.get("status", {}).get("storedVersions", []), Path("status") / "storedVersions"
+    errors = _stored_errors(tree)
+    storage = next((version["name"] for version in tree["spec"]["versions"] if version.get("storage")), "")
+    if not stored:
+        errors.append(required(path, "must have at least one stored version"))
+    if storage not in stored:
+        errors.append(invalid(path, stored, f"must have the storage version {storage}"))
+    return errors
+
+
+def _mark(tree: Tree) -> None:
+    """A definition goes after its objects."""
+    finalizers = tree["metadata"].setdefault("finalizers", [])
+    if CLEANUP not in finalizers:
+        finalizers.append(CLEANUP)
 
 
 CUSTOM_RESOURCE_DEFINITION = Kind(
@@ -206,6 +276,8 @@ CUSTOM_RESOURCE_DEFINITION = Kind(
     prepare_create=_prepare_create,
     prepare_update=_prepare_update,
     validate=_validate,
+    validate_status=_validate_status,
+    mark=_mark,
 )
 
 KINDS = (CUSTOM_RESOURCE_DEFINITION,)

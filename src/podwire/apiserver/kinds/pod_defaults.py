@@ -17,6 +17,18 @@ from podwire.apiserver.kind import Tree
 
 _TOLERATED_SECONDS = 300
 
+_SPEC = (
+    ("restartPolicy", "Always"),
+    ("terminationGracePeriodSeconds", 30),
+    ("dnsPolicy", "ClusterFirst"),
+    ("schedulerName", "default-scheduler"),
+)
+_CONTAINER = (("terminationMessagePath", "/dev/termination-log"), ("terminationMessagePolicy", "File"))
+_PORT = (("protocol", "TCP"),)
+_PROBE = (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3))
+_HTTP_GET = (("path", "/"), ("scheme", "HTTP"))
+_FIELD_REF = (("apiVersion", "v1"),)
+
 
 def default_template(template: Tree) -> None:
     """Fill a Pod template."""
@@ -36,13 +48,7 @@ def default_pod(tree: Tree) -> None:
 
 def default_spec(spec: Tree) -> None:
     """Fill the spec of a Pod."""
-    _fill(
-        spec,
-        restartPolicy="Always",
-        terminationGracePeriodSeconds=30,
-        dnsPolicy="ClusterFirst",
-        schedulerName="default-scheduler",
-    )
+    _fill(spec, _SPEC)
     spec.setdefault("securityContext", {})
     account = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if account:
@@ -53,9 +59,10 @@ def default_spec(spec: Tree) -> None:
         _default_volume(volume)
 
 
-def _fill(tree: Tree, **values: Any) -> None:
-    for key, value in values.items():
-        if tree.get(key) in (None, ""):
+def _fill(tree: Tree, values: tuple[tuple[str, Any], ...]) -> None:
+    for key, value in values:
+        found = tree.get(key)
+        if found is None or found == "":
             tree[key] = value
 
 
@@ -64,12 +71,12 @@ def _all_containers(spec: Tree) -> list[Tree]:
 
 
 def _default_container(container: Tree, host_network: bool) -> None:
-    _fill(container, terminationMessagePath="/dev/termination-log", terminationMessagePolicy="File")
+    _fill(container, _CONTAINER)
     if not container.get("imagePullPolicy"):
         container["imagePullPolicy"] = "Always" if _is_latest(container.get("image", "")) else "IfNotPresent"
     container.setdefault("resources", {})
     for port in container.get("ports", ()):
-        _fill(port, protocol="TCP")
+        _fill(port, _PORT)
         if host_network and not port.get("hostPort") and port.get("containerPort"):
             port["hostPort"] = port["containerPort"]
     for key in ("livenessProbe", "readinessProbe", "startupProbe"):
@@ -77,11 +84,11 @@ def _default_container(container: Tree, host_network: bool) -> None:
             _default_probe(container[key])
     for hook in container.get("lifecycle", {}).values():
         if isinstance(hook, dict) and "httpGet" in hook:
-            _fill(hook["httpGet"], path="/", scheme="HTTP")
+            _fill(hook["httpGet"], _HTTP_GET)
     for variable in container.get("env", ()):
         source = variable.get("valueFrom", {})
         if "fieldRef" in source:
-            _fill(source["fieldRef"], apiVersion="v1")
+            _fill(source["fieldRef"], _FIELD_REF)
 
 
 def _is_latest(image: str) -> bool:
@@ -93,11 +100,11 @@ def _is_latest(image: str) -> bool:
 
 
 def _default_probe(probe: Tree) -> None:
-    for key, value in (("timeoutSeconds", 1), ("periodSeconds", 10), ("successThreshold", 1), ("failureThreshold", 3)):
+    for key, value in _PROBE:
         if not probe.get(key):
             probe[key] = value
     if "httpGet" in probe:
-        _fill(probe["httpGet"], path="/", scheme="HTTP")
+        _fill(probe["httpGet"], _HTTP_GET)
     if "grpc" in probe:
         probe["grpc"].setdefault("service", "")
 
@@ -117,7 +124,7 @@ def _default_volume(volume: Tree) -> None:
         items += source.get("downwardAPI", {}).get("items", ())
     for item in items:
         if "fieldRef" in item:
-            _fill(item["fieldRef"], apiVersion="v1")
+            _fill(item["fieldRef"], _FIELD_REF)
 
 
 def prepare_new_pod(tree: Tree) -> None:

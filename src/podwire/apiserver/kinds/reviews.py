@@ -16,9 +16,10 @@ def _row(package: str, name: str, *, namespaced: bool = False) -> Kind:
 
 
 SELF_SUBJECT = _row("authentication", "SelfSubjectReview")
+TOKEN = _row("authentication", "TokenReview")
 LOCAL_ACCESS = _row("authorization", "LocalSubjectAccessReview", namespaced=True)
 SELF_ACCESS = _row("authorization", "SelfSubjectAccessReview")
 SELF_RULES = _row("authorization", "SelfSubjectRulesReview")
 ACCESS = _row("authorization", "SubjectAccessReview")
 
-KINDS = (SELF_SUBJECT, LOCAL_ACCESS, SELF_ACCESS, SELF_RULES, ACCESS)
+KINDS = (SELF_SUBJECT, TOKEN, LOCAL_ACCESS, SELF_ACCESS, SELF_RULES, ACCESS)

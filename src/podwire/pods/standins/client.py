@@ -5,10 +5,10 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from podwire.linux import unix
-from podwire.pods.standins.messages import MAXIMUM, Malformed, Port, Reply, Request, Role, decode_reply, encode
+from podwire.pods.standins.messages import MAXIMUM, Ended, Malformed, Port, Reply, Request, Role, decode_reply, encode
 
 
 class StandinsGone(ConnectionError):
@@ -22,8 +22,9 @@ class StandinsRefused(RuntimeError):
 class Standins:
     """One connection. ``gone`` is set when it ends; the owner then connects anew and plays everything again."""
 
-    def __init__(self, connection: socket.socket) -> None:
+    def __init__(self, connection: socket.socket, ended: Callable[[Ended], None] | None = None) -> None:
         self.gone = asyncio.Event()
+        self._ended = ended
         self._socket = connection
         self._numbers = itertools.count(1)
         self._waiting: dict[int, asyncio.Future[Reply]] = {}
@@ -32,14 +33,14 @@ class Standins:
         self._loop.add_reader(connection.fileno(), self._read)
 
     @classmethod
-    def connect(cls, path: str) -> Standins:
-        """Connect to the socket at ``path``. Raises StandinsGone."""
+    def connect(cls, path: str, ended: Callable[[Ended], None] | None = None) -> Standins:
+        """Connect to the socket at ``path``; ``ended`` is told of containers that end by themselves. Raises StandinsGone."""
         try:
             connection = unix.connect(path)  # a unix socket connects at once or not at all
         except OSError as error:
             raise StandinsGone(f"the stand-ins are not there: {error.strerror}") from error
         connection.setblocking(False)
-        return cls(connection)
+        return cls(connection, ended)
 
     async def play(self, role: Role, ports: Iterable[Port], namespace: int) -> dict[str, str]:
         """Listen on exactly these ports in the namespace of that descriptor. Gives the ports that could not be had, and why.
@@ -124,6 +125,10 @@ class Standins:
             reply = decode_reply(packet)
         except Malformed:
             self.close()
+            return
+        if reply.ended is not None:
+            if self._ended is not None:
+                self._ended(reply.ended)
             return
         future = self._waiting.get(reply.id)
         if future is not None and not future.done():

@@ -7,6 +7,8 @@ echoed when it does not. A client that does not read is not read from either.
 from __future__ import annotations
 
 import asyncio
+import socket
+import struct
 from collections.abc import Callable
 from typing import cast
 
@@ -16,29 +18,34 @@ PATIENCE = 0.2
 """Seconds that undecided first bytes may wait for more."""
 
 
-def session_for(place: Place, speech: Speech) -> Session:
-    """The session for a protocol. What it needs is imported when first spoken."""
+def session_for(place: Place, speech: Speech, wake: Callable[[], None] = lambda: None) -> Session:
+    """The session for a protocol; ``wake`` is called when it has something to say later. What it needs is imported when first spoken."""
     if speech is Speech.HTTP1:
         from podwire.pods.standins.http1 import Http1
 
-        return Http1(place)
+        return Http1(place, wake)
     if speech is Speech.HTTP2:
         from podwire.pods.standins.http2 import Http2
 
-        return Http2(place)
+        return Http2(place, wake)
     if speech is Speech.TLS:
         from podwire.pods.standins.tls import Tls
 
-        return Tls(lambda first: session_for(place, recognise(first)))
+        return Tls(lambda first: session_for(place, recognise(first), wake))
     return Echo()
 
 
 class Connection(asyncio.Protocol):
-    """From accept to close. ``open_connections`` is the Pod's set of these, so that they can end with the Pod."""
+    """From accept to close. ``open_connections`` is the Pod's set of these, so that they can end with the Pod; ``resets`` says whether this
+    one is to be reset at once.
+    """
 
-    def __init__(self, place: Callable[[tuple[str, int]], Place], open_connections: set[Connection]) -> None:
-        self._place = place
+    def __init__(
+        self, place: Callable[[tuple[str, int]], Place], open_connections: set[Connection], resets: Callable[[], bool] = lambda: False
+    ) -> None:
+        self._place_of = place
         self._all = open_connections
+        self._resets = resets
         self._session: Session | None = None
         self._first = b""
         self._timer: asyncio.TimerHandle | None = None
@@ -47,10 +54,20 @@ class Connection(asyncio.Protocol):
         # Not asserted: the transports of other event loops are of classes of their own.
         self._transport = cast("asyncio.Transport", transport)
         self._all.add(self)
+        if self._resets():
+            self._reset()
+            return
+        peer = self._transport.get_extra_info("peername") or ("", 0)
+        self._place = self._place_of((str(peer[0]), int(peer[1])))
+        self._session = self._place.part.talk(self._place)
+        if self._session is not None:
+            self._receive(b"")
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002  (why it ended is nobody's concern)
         self._all.discard(self)
         self._stop_waiting()
+        if self._session is not None:
+            self._session.close()
 
     def data_received(self, data: bytes) -> None:
         if self._session is None:
@@ -80,10 +97,19 @@ class Connection(asyncio.Protocol):
 
     def _begin(self, speech: Speech) -> None:
         self._stop_waiting()
-        peer = self._transport.get_extra_info("peername") or ("", 0)
-        self._session = session_for(self._place((str(peer[0]), int(peer[1]))), speech)
+        self._session = session_for(self._place, speech, self._wake)
         first, self._first = self._first, b""
         self._receive(first)
+
+    def _wake(self) -> None:
+        if not self._transport.is_closing():
+            self._receive(b"")
+
+    def _reset(self) -> None:
+        # Closed with nothing to linger for, a connection ends with RST: socket(7), SO_LINGER.
+        accepted = self._transport.get_extra_info("socket")
+        accepted.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self._transport.abort()
 
     def _receive(self, data: bytes) -> None:
         assert self._session is not None
@@ -99,13 +125,19 @@ class Connection(asyncio.Protocol):
 
 
 class Datagrams(asyncio.DatagramProtocol):
-    """A UDP port: says what it hears, to whom it heard it from."""
+    """A UDP port: gives each caller its part's answer."""
+
+    def __init__(self, place: Callable[[tuple[str, int]], Place]) -> None:
+        self._place = place
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast("asyncio.DatagramTransport", transport)
 
     def datagram_received(self, data: bytes, addr: tuple[str, int]) -> None:
-        self._transport.sendto(data, addr)
+        place = self._place((str(addr[0]), int(addr[1])))
+        said = place.part.datagram(place, data)
+        if said is not None:
+            self._transport.sendto(said, addr)
 
     def error_received(self, exc: Exception) -> None:
         """A caller that went away before its answer (ICMP) is no error of ours."""

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from podwire.pods.standins.client import Standins, StandinsGone, StandinsRefused
-from podwire.pods.standins.messages import Port, Role
+from podwire.pods.standins.messages import Ended, Port, Role
 
 _RETRY_S = 0.02
 _LONGEST_RETRY_S = 1.0
@@ -22,9 +22,10 @@ class _Part:
 
 
 class StandinsLink:
-    """``run`` keeps the connection; ``play`` and ``stop`` wait for it."""
+    """``run`` keeps the connection; ``play`` and ``stop`` wait for it. ``ended`` is told of containers that end by themselves."""
 
     def __init__(self, path: str, log: logging.Logger) -> None:
+        self.ended: Callable[[Ended], None] | None = None
         self._path = path
         self._log = log
         self._parts: dict[str, _Part] = {}
@@ -35,7 +36,7 @@ class StandinsLink:
         wait_s = _RETRY_S
         while True:
             try:
-                standins = Standins.connect(self._path)
+                standins = Standins.connect(self._path, self.ended)
             except StandinsGone:
                 await asyncio.sleep(wait_s)
                 wait_s = min(2 * wait_s, _LONGEST_RETRY_S)

@@ -7,7 +7,8 @@ A SOCK_SEQPACKET socket carries one JSON message a packet; the descriptor of a P
     stop {uid}                          close everything of that Pod
     list {after}                        what is playing, at most PAGE Pods whose uid sorts after the given one
 
-The namespace's descriptor is not kept: sockets hold a namespace by themselves, and thousands of Pods cost only their sockets.
+The namespace's descriptor is kept only for a Pod whose players call others (agnhost's ``/dial``): sockets hold a namespace by
+themselves, and thousands of Pods cost only their sockets.
 """
 
 from __future__ import annotations
@@ -37,8 +38,23 @@ class Port(msgspec.Struct, frozen=True, order=True, array_like=True, omit_defaul
         return f"{self.protocol}/{self.number}"
 
 
+class Character(msgspec.Struct, frozen=True, omit_defaults=True):
+    """How a container is played: its personality (``""``: the plain one), its program's words, the variables that those look at, its
+    image's tag, and how often it was started again: each time it has forgotten what it knew.
+    """
+
+    container: str
+    kind: str = ""
+    tag: str = ""
+    run: int = 0
+    words: tuple[str, ...] = ()
+    environment: dict[str, str] = {}
+
+
 class Role(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The Pod that is played: what its answers say about it."""
+    """The Pod that is played: what its answers say about it, how each container that is not plain is played, what its annotations tell
+    (``directions.accepted``), and the files by which names are resolved in it, for the players that call others.
+    """
 
     uid: str
     name: str = ""
@@ -47,6 +63,12 @@ class Role(msgspec.Struct, frozen=True, omit_defaults=True):
     node: str = ""
     zone: str = ""
     service_account: str = ""
+    cluster: str = ""
+    hostname: str = ""
+    characters: tuple[Character, ...] = ()
+    told: dict[str, str] = {}
+    resolv_conf: str = ""
+    hosts: str = ""
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -58,14 +80,26 @@ class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     after: str = ""
 
 
+class Ended(msgspec.Struct, frozen=True):
+    """A container that ended because it was asked to, over the network: agnhost's ``/exit``."""
+
+    uid: str
+    container: str
+    exit_code: int
+
+
 class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
-    """``failures``: port as ``TCP/80`` to why it is not listened on. ``error``: why the request was not done at all."""
+    """``failures``: port as ``TCP/80`` to why it is not listened on. ``error``: why the request was not done at all.
+
+    One that nobody asked for has the number 0 and says ``ended``: a container whose program has ended by itself.
+    """
 
     id: int
     failures: dict[str, str] = {}
     playing: dict[str, tuple[Port, ...]] = {}
     more: bool = False
     error: str = ""
+    ended: Ended | None = None
 
 
 _requests = msgspec.json.Decoder(Request)

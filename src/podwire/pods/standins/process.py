@@ -16,12 +16,12 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from podwire.daemon.notify import Notifier
 from podwire.linux import unix
 from podwire.linux.errors import KernelRefused
-from podwire.pods.standins.messages import MAXIMUM, PAGE, Malformed, Reply, Request, decode_request, encode
+from podwire.pods.standins.messages import MAXIMUM, PAGE, Ended, Malformed, Reply, Request, decode_request, encode
 from podwire.pods.standins.stage import Stage
 
 log = logging.getLogger("podwire.standins")
@@ -59,15 +59,18 @@ async def serve(listener: socket.socket, stop: asyncio.Event | None = None) -> N
         stop = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, stop.set)
-    stage = Stage()
+    agents: set[_Agent] = set()
+    stage = Stage(lambda ended: _tell_all(agents, ended))
     tasks: set[asyncio.Task[None]] = set()
 
     def accept() -> None:
         with contextlib.suppress(BlockingIOError, ConnectionAbortedError):
             accepted, _ = listener.accept()
-            task = loop.create_task(_Agent(accepted, stage).run())
+            agents.add(agent := _Agent(accepted, stage))
+            task = loop.create_task(agent.run())
             tasks.add(task)
             task.add_done_callback(tasks.discard)
+            task.add_done_callback(lambda _: agents.discard(agent))
 
     listener.setblocking(False)
     loop.add_reader(listener.fileno(), accept)
@@ -91,6 +94,11 @@ class _Agent:
         self._socket.setblocking(False)
         self._stage = stage
         self._packets: asyncio.Queue[tuple[bytes, list[int]]] = asyncio.Queue()
+
+    def tell(self, ended: Ended) -> None:
+        """Say what nobody asked. A packet that finds no room is lost, and the container goes on."""
+        with contextlib.suppress(OSError):
+            self._socket.send(encode(Reply(id=0, ended=ended)))
 
     async def run(self) -> None:
         loop = asyncio.get_running_loop()
@@ -152,6 +160,11 @@ class _Agent:
             return Reply(id=request.id)
         playing, more = self._stage.playing(request.after, PAGE)
         return Reply(id=request.id, playing=playing, more=more)
+
+
+def _tell_all(agents: Iterable[_Agent], ended: Ended) -> None:
+    for agent in agents:
+        agent.tell(ended)
 
 
 def _close_all(descriptors: Sequence[int]) -> None:

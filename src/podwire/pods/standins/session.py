@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Protocol
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import orjson
 
@@ -48,20 +50,81 @@ def recognise(first: bytes) -> Speech:
 
 
 @dataclass(frozen=True, slots=True)
+class Request:
+    """An HTTP request: ``target`` is what was asked for, as it was written; header names are in lower case."""
+
+    method: str
+    target: str
+    host: str
+    headers: dict[str, str]
+    body: bytes = b""
+
+    @property
+    def path(self) -> str:
+        """The target's path, decoded, without what a proxy's request has in front of it."""
+        return unquote(urlsplit(self.target).path) or "/"
+
+    @property
+    def query(self) -> dict[str, str]:
+        """The first value of each field of the query, and of a form in the body."""
+        fields = parse_qsl(urlsplit(self.target).query, keep_blank_values=True)
+        if self.headers.get("content-type", "").startswith("application/x-www-form-urlencoded"):
+            fields = parse_qsl(self.body.decode("latin-1"), keep_blank_values=True) + fields
+        return dict(reversed(fields))
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An HTTP answer. ``kind`` is its media type; ``close``: the connection ends with it."""
+
+    body: bytes
+    status: int = 200
+    kind: str = "application/json"
+    headers: tuple[tuple[str, str], ...] = ()
+    server: str = "podwire"
+    close: bool = False
+
+
+class Part:
+    """Who is behind the ports of a container, and keeps what that remembers as long as it runs. This one is the plain one.
+
+    The kind of session is told by a connection's first bytes, unless the part speaks of itself (``talk``).
+    """
+
+    def respond(self, place: Place, request: Request) -> Answer | Awaitable[Answer]:
+        """Answer an HTTP request; what takes time is awaited."""
+        return Answer(who_answers(place, request))
+
+    def talk(self, place: Place) -> Session | None:  # noqa: ARG002
+        """Give the session of a new connection where no protocol has to be guessed; it is asked for what it says at once."""
+        return None
+
+    def datagram(self, place: Place, data: bytes) -> bytes | None:  # noqa: ARG002
+        """Answer a datagram; None is silence."""
+        return data
+
+
+@dataclass(frozen=True, slots=True)
 class Place:
-    """Where a connection was accepted: the Pod, the port and its container, and who called."""
+    """Where a connection was accepted: the Pod, the port and its container, who called, and who answers."""
 
     role: Role
     port: int
     container: str
     caller: tuple[str, int]
+    part: Part
 
 
 class Session(Protocol):
+    """``closing``: nothing follows what was returned last."""
+
     closing: bool
 
     def receive(self, data: bytes) -> bytes:
-        """Take what arrived, and return what to send."""
+        """Take what arrived, perhaps nothing, and return what to send."""
+
+    def close(self) -> None:
+        """The connection has ended: nothing is waited for any more."""
 
 
 class Echo:
@@ -72,14 +135,17 @@ class Echo:
     def receive(self, data: bytes) -> bytes:
         return data
 
+    def close(self) -> None:
+        """Nothing is under way."""
+
 
 def plain_address(address: str) -> str:
     """The address as its family writes it: without the IPv6 form that a socket of both families gives to an IPv4 one."""
     return address.removeprefix("::ffff:")
 
 
-def answer(place: Place, method: str, host: str, path: str, headers: dict[str, str]) -> bytes:
-    """The body of an HTTP answer: who answers, to whom, and what was asked, as one line of JSON."""
+def who_answers(place: Place, request: Request) -> bytes:
+    """The body of a plain answer: who answers, to whom, and what was asked, as one line of JSON."""
     role = place.role
     pod = {"name": role.name, "namespace": role.namespace, "ip": role.ip, "uid": role.uid, "serviceAccount": role.service_account}
     body = {
@@ -89,10 +155,10 @@ def answer(place: Place, method: str, host: str, path: str, headers: dict[str, s
         "zone": role.zone,
         "port": place.port,
         "caller": {"address": place.caller[0], "port": place.caller[1]},
-        "host": host,
-        "method": method,
-        "path": path,
-        "headers": headers,
+        "host": request.host,
+        "method": request.method,
+        "path": request.target,
+        "headers": request.headers,
     }
     return orjson.dumps(body, option=orjson.OPT_APPEND_NEWLINE)
 

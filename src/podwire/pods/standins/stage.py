@@ -9,86 +9,174 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import errno
 import functools
 import os
 import resource
 import socket
-from collections.abc import Iterable, Sequence
+import struct
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 from podwire.linux import namespaces
 from podwire.pods.standins.connection import Connection, Datagrams
-from podwire.pods.standins.messages import Port, Role
-from podwire.pods.standins.session import Place, plain_address
+from podwire.pods.standins.directions import Directions
+from podwire.pods.standins.messages import Character, Ended, Port, Role
+from podwire.pods.standins.outside import Outside
+from podwire.pods.standins.parts import Told, part_of
+from podwire.pods.standins.session import Answer, Part, Place, Request, Session, plain_address
 
 BACKLOG = 1024
+# asm/socket.h and linux/bpf_common.h; the socket module does not have them.
+_SO_ATTACH_FILTER, _SO_DETACH_FILTER, _RETURN = 26, 27, 0x06
 
 
 @dataclass
 class _Cast:
-    """A Pod being played. A change of its role is seen by the connections that come after it.
+    """A Pod being played. A change of its role is seen by the requests that come after it.
 
-    ``ports`` remembers those that are gone, too: connections to them live on.
+    ``ports`` remembers those that are gone, too: connections to them live on. ``outside`` is made for the parts that call others.
     """
 
     role: Role
+    directions: Directions = field(default_factory=Directions)
     ports: dict[tuple[str, int], Port] = field(default_factory=dict)
     servers: dict[tuple[str, int], asyncio.Server | asyncio.DatagramTransport] = field(default_factory=dict)
+    sockets: dict[tuple[str, int], socket.socket] = field(default_factory=dict)
+    parts: dict[str, tuple[Character | None, Part]] = field(default_factory=dict)
     connections: set[Connection] = field(default_factory=set)
+    dropped: set[tuple[str, int]] = field(default_factory=set)
+    outside: Outside | None = None
 
     def place(self, key: tuple[str, int], caller: tuple[str, int]) -> Place:
-        return Place(self.role, key[1], self.ports[key].container, (plain_address(caller[0]), caller[1]))
+        container = self.ports[key].container
+        return Place(self.role, key[1], container, (plain_address(caller[0]), caller[1]), _Current(self, container))
+
+    def close(self, key: tuple[str, int]) -> None:
+        self.servers.pop(key).close()
+        self.sockets.pop(key, None)
+        self.dropped.discard(key)
+
+
+_PLAIN = Part()
+
+
+class _Current(Part):
+    """The part of a container as it is when it is asked: annotations and restarts hold for connections that are open, too."""
+
+    def __init__(self, cast: _Cast, container: str) -> None:
+        self._cast = cast
+        self._container = container
+
+    def _part(self) -> Part:
+        part = self._cast.parts.get(self._container, (None, _PLAIN))[1]
+        return Told(part, self._cast.directions) if self._cast.directions.values else part
+
+    def respond(self, place: Place, request: Request) -> Answer | Awaitable[Answer]:
+        return self._part().respond(place, request)
+
+    def talk(self, place: Place) -> Session | None:
+        return self._part().talk(place)
+
+    def datagram(self, place: Place, data: bytes) -> bytes | None:
+        return self._part().datagram(place, data)
 
 
 class Stage:
-    """All Pods of this process."""
+    """All Pods of this process. ``ended`` is told of containers that end because somebody asked them to, over the network."""
 
-    def __init__(self) -> None:
+    def __init__(self, ended: Callable[[Ended], None] | None = None) -> None:
         self._casts: dict[str, _Cast] = {}
+        self._ended = ended
 
     async def play(self, role: Role, ports: Iterable[Port], namespace: int) -> dict[str, str]:
         """Listen on exactly these ports for that Pod. Gives the ports that could not be had, as ``TCP/80``, and why."""
         cast = self._casts.setdefault(role.uid, _Cast(role))
-        wanted = {(port.protocol, port.number): port for port in ports}
+        cast.role, cast.directions = role, Directions.of(role.told)
+        self._give_parts(cast, namespace)
+        wanted = {(port.protocol, port.number): port for port in ports if not _is_off(cast.directions, port.number)}
         for key in cast.servers.keys() - wanted.keys():
-            cast.servers.pop(key).close()
-        cast.role, cast.ports = role, wanted | {key: cast.ports[key] for key in cast.ports.keys() - wanted.keys()}
+            cast.close(key)
+        cast.ports = wanted | {key: cast.ports[key] for key in cast.ports.keys() - wanted.keys()}
         missing = [port for key, port in wanted.items() if key not in cast.servers]
-        if not missing:
-            return {}
-        opened, failures = namespaces.inside(namespace, functools.partial(_open_all, missing))
-        for port, made in opened:
-            try:
-                cast.servers[port.protocol, port.number] = await self._serve(cast, port, made)
-            except OSError as error:
-                made.close()
-                failures[str(port)] = _reason(error)
+        failures: dict[str, str] = {}
+        if missing:
+            opened, failures = namespaces.inside(namespace, functools.partial(_open_all, missing))
+            for port, made in opened:
+                try:
+                    cast.servers[port.protocol, port.number] = await self._serve(cast, port, made)
+                    cast.sockets[port.protocol, port.number] = made
+                except OSError as error:
+                    made.close()
+                    failures[str(port)] = _reason(error)
+        for key, made in cast.sockets.items():
+            _drop(cast, key, made, drop=cast.directions.at("drop", key[1]))
         return failures
+
+    def _give_parts(self, cast: _Cast, namespace: int) -> None:
+        """Keep the parts of containers that are played as they were; a container that was started again has a new one."""
+
+        def outside() -> Outside:
+            if cast.outside is None:
+                cast.outside = Outside(cast.role, namespace)
+            return cast.outside
+
+        former, cast.parts = cast.parts, {}
+        for character in cast.role.characters:
+            known = former.get(character.container)
+            if known is None or known[0] != character:
+                tell = functools.partial(self._tell, cast.role.uid, character.container)
+                known = character, part_of(character, outside, tell)
+            cast.parts[character.container] = known
+
+    def _tell(self, uid: str, container: str, exit_code: int) -> None:
+        if uid in self._casts and self._ended is not None:
+            self._ended(Ended(uid, container, exit_code))
 
     async def _serve(self, cast: _Cast, port: Port, made: socket.socket) -> asyncio.Server | asyncio.DatagramTransport:
         loop = asyncio.get_running_loop()
-        if port.protocol == "UDP":
-            transport, _ = await loop.create_datagram_endpoint(Datagrams, sock=made)
-            return transport
         place = functools.partial(cast.place, (port.protocol, port.number))
-        return await loop.create_server(lambda: Connection(place, cast.connections), sock=made, backlog=BACKLOG)
+        if port.protocol == "UDP":
+            transport, _ = await loop.create_datagram_endpoint(lambda: Datagrams(place), sock=made)
+            return transport
+        resets = lambda: cast.directions.at("reset", port.number)  # noqa: E731
+        return await loop.create_server(lambda: Connection(place, cast.connections, resets), sock=made, backlog=BACKLOG)
 
     def stop(self, uid: str) -> None:
         """Close every port and connection of that Pod. One that is not playing is none."""
         cast = self._casts.pop(uid, None)
         if cast is None:
             return
-        for server in cast.servers.values():
-            server.close()
+        for key in list(cast.servers):
+            cast.close(key)
         for connection in list(cast.connections):
             connection.close()
+        if cast.outside is not None:
+            cast.outside.close()
 
     def playing(self, after: str, limit: int) -> tuple[dict[str, tuple[Port, ...]], bool]:
         """Pods whose uid sorts after the given one, with their ports; and whether there are more."""
         uids = sorted(uid for uid in self._casts if uid > after)
         casts = {uid: self._casts[uid] for uid in uids[:limit]}
         return {uid: tuple(cast.ports[key] for key in cast.servers) for uid, cast in casts.items()}, len(uids) > limit
+
+
+def _is_off(directions: Directions, port: int) -> bool:
+    return directions.at("refuse", port) or directions.at("off", port)
+
+
+def _drop(cast: _Cast, key: tuple[str, int], made: socket.socket, *, drop: bool) -> None:
+    """Let the kernel throw away what comes for a socket, or no more. A listening one then answers no SYN: socket(7), SO_ATTACH_FILTER."""
+    if drop is (key in cast.dropped):
+        return
+    if drop:
+        instruction = ctypes.create_string_buffer(struct.pack("HBBI", _RETURN, 0, 0, 0))
+        made.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_FILTER, struct.pack("HxxxxxxP", 1, ctypes.addressof(instruction)))
+        cast.dropped.add(key)
+    else:
+        made.setsockopt(socket.SOL_SOCKET, _SO_DETACH_FILTER, 0)
+        cast.dropped.discard(key)
 
 
 def _open_all(ports: Sequence[Port]) -> tuple[list[tuple[Port, socket.socket]], dict[str, str]]:

@@ -64,14 +64,30 @@ class Tls:
             self.closing = True  # the alert that says why is in what is to be sent
         return self._out.read()
 
+    def close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+
     def _talk(self) -> None:
+        if self._session is not None and self._say(b""):
+            return
         while data := self._tls.read(65536):
             if self._session is None:
                 self._session = self._inner(data)
-            if said := self._session.receive(data):
-                self._tls.write(said)
-            if self._session.closing:
-                break
+            if self._say(data):
+                return
+        self._end()
+
+    def _say(self, data: bytes) -> bool:
+        """Let the session inside hear that, and send what it has to say; gives whether it has done."""
+        assert self._session is not None
+        if said := self._session.receive(data):
+            self._tls.write(said)
+        if self._session.closing:
+            self._end()
+        return self._session.closing
+
+    def _end(self) -> None:
         # The peer has said that it is done, or the session has.
         self.closing = True
         self._tls.unwrap()

@@ -1,4 +1,4 @@
-"""Watches namespaces, service accounts and their Secrets; makes what is missing, deletes tokens whose account is gone."""
+"""Watches namespaces, their certificates, accounts and Secrets; makes what is missing, deletes tokens whose account is gone."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Any
 from podwire.client.errors import ApiError
 from podwire.client.informer import Informer
 from podwire.daemon.context import Context
-from podwire.objects.core import Namespace, Secret, ServiceAccount
-from podwire.objects.resources import NAMESPACES, SECRETS, SERVICE_ACCOUNTS
+from podwire.objects.core import ConfigMap, Namespace, Secret, ServiceAccount
+from podwire.objects.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SERVICE_ACCOUNTS
 from podwire.workloads import work
 from podwire.workloads.accounts import desired
 from podwire.workloads.kinds import Tree
@@ -23,15 +23,17 @@ class Accounts:
         self._authority = context.client.configuration.authority
         self._namespaces = context.informer(NAMESPACES)
         self._accounts = context.informer(SERVICE_ACCOUNTS)
+        self._certificates = context.informer(CONFIG_MAPS, fields=f"metadata.name={desired.ROOT_CERTIFICATES}")
         self._secrets = context.informer(SECRETS, fields=f"type={desired.TOKEN_TYPE}", indexes={"account": _account})
         self._namespace_work = work.reconciler(context, "accounts", self._namespace_round)
         self._token_work = work.reconciler(context, "tokens", self._token_round)
         self._namespaces.subscribe(self._namespace_changed)
         self._accounts.subscribe(self._account_changed)
+        self._certificates.subscribe(self._certificates_changed)
         self._secrets.subscribe(self._secret_changed)
 
     async def start(self) -> None:
-        informers: list[Informer[Any]] = [self._namespaces, self._accounts, self._secrets]
+        informers: list[Informer[Any]] = [self._namespaces, self._accounts, self._certificates, self._secrets]
         await work.start(self._context, self._namespace_work, "accounts", informers)
         await work.start(self._context, self._token_work, "tokens", informers)
 
@@ -46,6 +48,11 @@ class Accounts:
             if new is None and value.name == desired.DEFAULT:
                 self._namespace_work.mark(value.namespace)
 
+    def _certificates_changed(self, old: ConfigMap | None, new: ConfigMap | None) -> None:
+        value = new or old
+        if value is not None:
+            self._namespace_work.mark(value.namespace)
+
     def _secret_changed(self, old: Secret | None, new: Secret | None) -> None:
         for value in (old, new):
             if value is not None:
@@ -57,6 +64,9 @@ class Accounts:
         account = self._accounts.table.get(f"{name}/{desired.DEFAULT}")
         if namespace is not None and desired.needs_default(namespace, account):
             await self._made(SERVICE_ACCOUNTS, desired.default_account(name))
+        found = self._certificates.table.get(f"{name}/{desired.ROOT_CERTIFICATES}")
+        if namespace is not None and desired.needs_certificates(namespace, found, self._authority):
+            await self._certified(name, found)
 
     async def _token_round(self, key: str) -> None:
         account = self._accounts.table.get(key)
@@ -84,6 +94,14 @@ class Accounts:
         except ApiError as error:
             if not error.already_exists:
                 raise
+
+    async def _certified(self, namespace: str, found: ConfigMap | None) -> None:
+        tree = desired.certificates(namespace, self._authority)
+        if found is None:
+            await self._made(CONFIG_MAPS, tree)
+        else:
+            tree["metadata"]["resourceVersion"] = found.metadata.resource_version
+            await self._client.update(CONFIG_MAPS, tree)
 
     async def _deleted(self, secret: Secret) -> None:
         try:

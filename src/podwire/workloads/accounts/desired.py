@@ -1,4 +1,4 @@
-"""The service account ``default`` of each namespace, and the token that belongs to each account.
+"""The service account ``default`` and the ConfigMap ``kube-root-ca.crt`` of each namespace, and the token that belongs to each account.
 
 Pure: the random token is a parameter. A token is opaque text in a Secret of type ``kubernetes.io/service-account-token``, named
 after the account; the API server knows a caller by it, and a node puts the Secret's three values into the Pod's containers.
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import base64
 
-from podwire.objects.core import Namespace, Secret, ServiceAccount
+from podwire.objects.core import ConfigMap, Namespace, Secret, ServiceAccount
 from podwire.workloads.kinds import Tree
 
 DEFAULT = "default"
+ROOT_CERTIFICATES, CERTIFICATE = "kube-root-ca.crt", "ca.crt"
+_TOLD = "kubernetes.io/description"
 TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 - a type, not a token
 ACCOUNT_NAME = "kubernetes.io/service-account.name"
 ACCOUNT_UID = "kubernetes.io/service-account.uid"
@@ -25,6 +27,20 @@ def needs_default(namespace: Namespace, account: ServiceAccount | None) -> bool:
 
 def default_account(namespace: str) -> Tree:
     return {"metadata": {"name": DEFAULT, "namespace": namespace}}
+
+
+def needs_certificates(namespace: Namespace, found: ConfigMap | None, authority: bytes) -> bool:
+    """Say whether a namespace lacks the certificates with which its Pods know the API server, or has others."""
+    return namespace.metadata.deletion_timestamp is None and (found is None or found.data != {CERTIFICATE: authority.decode()})
+
+
+def certificates(namespace: str, authority: bytes) -> Tree:
+    """Make the ConfigMap that a token volume mounts beside the token. ``authority``: the API server's CA certificate, PEM."""
+    told = (
+        "Contains a CA bundle that can be used to verify the kube-apiserver when using internal endpoints such as the internal service IP"
+    )
+    metadata = {"name": ROOT_CERTIFICATES, "namespace": namespace, "annotations": {_TOLD: f"{told} or kubernetes.default.svc."}}
+    return {"metadata": metadata, "data": {CERTIFICATE: authority.decode()}}
 
 
 def secret_name(account: str) -> str:

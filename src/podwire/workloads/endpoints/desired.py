@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from podwire.objects import codec
 from podwire.objects.core import Endpoints, EndpointsPort, ObjectReference, Pod, Service, ServicePort
-from podwire.objects.discovery import Endpoint, EndpointConditions, EndpointPort
+from podwire.objects.discovery import Endpoint, EndpointConditions, EndpointHints, EndpointPort, ForZone
 from podwire.workloads.kinds import Tree
 from podwire.workloads.times import NEVER, parse
 
@@ -23,6 +23,7 @@ LEGACY_LIMIT = 1000  # addresses in an Endpoints object
 OVER_CAPACITY = "endpoints.kubernetes.io/over-capacity"
 HEADLESS = "service.kubernetes.io/headless"
 TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
+SAME_ZONE, SAME_NODE = ("PreferClose", "PreferSameZone"), "PreferSameNode"
 Group = tuple[str, tuple[EndpointPort, ...]]
 
 
@@ -82,16 +83,30 @@ def target_port(port: ServicePort, pod: Pod) -> int | None:
 
 def _endpoint(service: Service, pod: Pod, address: str, zone_of: Callable[[str], str]) -> Endpoint:
     published = service.spec.publish_not_ready_addresses
+    ready = published or (pod.ready and not pod.terminating)
+    node = pod.spec.node_name
+    zone = zone_of(node) if node else ""
     return Endpoint(
         addresses=(address,),
-        conditions=EndpointConditions(
-            ready=published or (pod.ready and not pod.terminating), serving=pod.ready, terminating=pod.terminating
-        ),
+        conditions=EndpointConditions(ready=ready, serving=pod.ready, terminating=pod.terminating),
         hostname=_hostname(service, pod),
-        node_name=pod.spec.node_name,
-        zone=zone_of(pod.spec.node_name) if pod.spec.node_name else "",
+        node_name=node,
+        zone=zone,
         target_ref=ObjectReference(kind="Pod", namespace=pod.namespace, name=pod.name, uid=pod.metadata.uid),
+        hints=hints(service.spec.traffic_distribution, node, zone) if ready else None,
     )
+
+
+def hints(distribution: str, node: str, zone: str) -> EndpointHints | None:
+    """Say for whom an endpoint is meant: the clients of its own zone, or of its own node first. Without a wish, for nobody in particular.
+
+    Source: https://kubernetes.io/docs/concepts/services-networking/service/#traffic-distribution
+    """
+    if distribution not in (SAME_NODE, *SAME_ZONE):
+        return None
+    zones = (ForZone(name=zone),) if zone else ()
+    nodes = (ForZone(name=node),) if node and distribution == SAME_NODE else ()
+    return EndpointHints(for_zones=zones, for_nodes=nodes) if zones or nodes else None
 
 
 def _hostname(service: Service, pod: Pod) -> str:

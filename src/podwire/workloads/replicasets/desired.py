@@ -1,4 +1,4 @@
-"""How many Pods a ReplicaSet lacks or has too many, and which of them go first.
+"""How many Pods a ReplicaSet lacks or has too many.
 
 Pure. A ReplicationController is decided on as the ReplicaSet that it would be.
  Source: https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/
@@ -6,19 +6,16 @@ Pure. A ReplicationController is decided on as the ReplicaSet that it would be.
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 
 from podwire.objects.core import Condition, Pod
 from podwire.workloads import ownership
-from podwire.workloads.availability import is_active, is_available, ready_since, until_available_s
+from podwire.workloads.availability import is_active, is_available, until_available_s
 from podwire.workloads.kinds import ReplicaSet, Tree, controller_of
-from podwire.workloads.times import NEVER, parse, stamp
-
-DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
-_PHASES = {"Pending": 0, "Unknown": 1, "": 1, "Running": 2}
+from podwire.workloads.ranking import victims
+from podwire.workloads.times import stamp
 
 
 @dataclass(frozen=True)
@@ -46,36 +43,6 @@ def decide(replica_set: ReplicaSet, pods: Iterable[Pod], now: datetime) -> Plan:
         delete=tuple(victims(active, -lacking)) if lacking < 0 and not ending else (),
         again_s=until_available_s(active, spec.min_ready_seconds, now),
     )
-
-
-def victims(pods: Sequence[Pod], count: int) -> list[Pod]:
-    """Choose the Pods to delete: those whose loss costs least first, as the ReplicaSet controller of Kubernetes ranks them."""
-    on_node = Counter(pod.spec.node_name for pod in pods)
-
-    def rank(pod: Pod) -> tuple[object, ...]:
-        since = ready_since(pod)
-        restarts = max((status.restart_count for status in pod.status.container_statuses), default=0)
-        created = parse(pod.metadata.creation_timestamp) or NEVER
-        return (
-            bool(pod.spec.node_name),  # not yet on a node
-            _PHASES.get(pod.status.phase, 2),  # not yet running
-            since is not None,  # not ready
-            _deletion_cost(pod),  # cheap by annotation
-            -on_node[pod.spec.node_name],  # with many beside it on its node
-            -(since or NEVER).timestamp() if since and since != NEVER else 0.0,  # ready for a short time
-            -restarts,  # often restarted
-            -created.timestamp() if created != NEVER else 0.0,  # young
-            pod.name,
-        )
-
-    return sorted(pods, key=rank)[:count]
-
-
-def _deletion_cost(pod: Pod) -> int:
-    try:
-        return int(pod.metadata.annotations.get(DELETION_COST, "0"))
-    except ValueError:
-        return 0
 
 
 def status(replica_set: ReplicaSet, pods: Iterable[Pod], failure: str, now: datetime) -> Tree:

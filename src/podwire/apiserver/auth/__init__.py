@@ -1,0 +1,1 @@
+"""Who may do what: RBAC, nodes, tokens, impersonation, the record of who did what. See README.md."""

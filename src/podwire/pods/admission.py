@@ -1,0 +1,76 @@
+"""What a node refuses of a Pod that was bound to it, and what of a container that it would have to run untruly. Pure.
+
+Sources: https://kubernetes.io/docs/tasks/administer-cluster/sysctl-cluster/,
+https://kubernetes.io/docs/tasks/configure-pod-container/security-context/
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from podwire.objects.core import Container, Pod
+
+SAFE_SYSCTLS = frozenset(
+    {
+        "kernel.shm_rmid_forced",
+        "net.ipv4.ip_local_port_range",
+        "net.ipv4.ip_local_reserved_ports",
+        "net.ipv4.ip_unprivileged_port_start",
+        "net.ipv4.ping_group_range",
+        "net.ipv4.tcp_fin_timeout",
+        "net.ipv4.tcp_keepalive_intvl",
+        "net.ipv4.tcp_keepalive_probes",
+        "net.ipv4.tcp_keepalive_time",
+        "net.ipv4.tcp_rmem",
+        "net.ipv4.tcp_syncookies",
+        "net.ipv4.tcp_wmem",
+    }
+)
+"""What a Pod may set: namespaced, and without effect on other Pods."""
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """Why a Pod is not run at all. ``reason`` is the word that its status shows."""
+
+    reason: str
+    message: str
+
+
+class CannotStart(Exception):
+    """A container that cannot be started now. ``reason`` is the word that its status shows."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+def sysctls(pod: Pod) -> dict[str, str]:
+    """The kernel's settings that the Pod asks for, by dotted name."""
+    context = pod.spec.security_context
+    return {one.name.replace("/", "."): one.value for one in context.sysctls} if context is not None else {}
+
+
+def refusal(pod: Pod) -> Refusal | None:
+    """Why the node refuses the Pod; None: it does not."""
+    for name in sysctls(pod):
+        if name not in SAFE_SYSCTLS:
+            return Refusal("SysctlForbidden", f'forbidden sysctl: "{name}" not allowlisted')
+        if pod.spec.host_network and name.startswith("net."):
+            return Refusal("SysctlForbidden", f'forbidden sysctl: "{name}" not allowed with host net enabled')
+    return None
+
+
+def check_user(pod: Pod, container: Container) -> None:
+    """A program of the machine is root of the cluster's user namespace, which has no other user. Raises CannotStart."""
+    where = f'(pod: "{pod.name}_{pod.namespace}({pod.metadata.uid})", container: {container.name})'
+    contexts = [context for context in (container.security_context, pod.spec.security_context) if context is not None]
+    user = next((context.run_as_user for context in contexts if context.run_as_user is not None), None)
+    group = next((context.run_as_group for context in contexts if context.run_as_group is not None), None)
+    for field, value in (("runAsUser", user), ("runAsGroup", group)):
+        if value:
+            words = f"a program of the machine runs as user 0 and group 0 of the cluster alone: {field} {value} cannot be had {where}"
+            raise CannotStart("CreateContainerConfigError", words)
+    if next((context.run_as_non_root for context in contexts if context.run_as_non_root is not None), False):
+        words = "container's runAsUser breaks non-root policy" if user == 0 else "container has runAsNonRoot and image will run as root"
+        raise CannotStart("CreateContainerConfigError", f"{words} {where}")

@@ -1,0 +1,117 @@
+"""Stdin, stdout and stderr of containers that are programs: pipes, or a terminal where the container has ``tty``.
+
+The container has one end of each. The other one is held by the node's first process, so that it outlives the agent: the reading ends
+of the outputs for the program that writes logs (``logs.writer``), the writing end of stdin (where the container has ``stdin``) for
+whoever attaches. Here, too, is kept what a container was started with, since a command in it finds the same environment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import os
+from collections.abc import Sequence
+
+import msgspec
+
+from podwire.linux.errors import KernelRefused
+from podwire.linux.process import Program
+from podwire.objects.core import Container
+from podwire.pods.logs.file import path_of
+from podwire.pods.logs.link import LogWriter
+from podwire.pods.programs import Programs
+from podwire.pods.records import Records
+
+_DRAIN_S = 5.0
+"""How long the end of a run waits for its last words to be written: longer where a disk is stuck, or who attached does not read."""
+
+
+class StartedWith(msgspec.Struct, frozen=True):
+    """What a container was started with."""
+
+    env: dict[str, str] = {}
+    cwd: str = "/"
+
+
+def run_of(program: str) -> str:
+    """``UID/CONTAINER/N`` of a program's name."""
+    return program.removeprefix("pod/")
+
+
+def _stdin_name(program: str) -> str:
+    return f"stdin/{run_of(program)}"
+
+
+class StandardStreams:
+    """Starts programs of containers with their streams, and gives the streams to who attaches."""
+
+    def __init__(self, programs: Programs, logs: LogWriter, records: Records) -> None:
+        self._programs, self.logs, self._records = programs, logs, records
+
+    async def start(self, name: str, container: Container, program: Program) -> None:
+        """Start a container's program. Raises ProgramNotStarted, KernelRefused, OSError."""
+        uid = run_of(name).partition("/")[0]
+        kept = msgspec.json.encode(StartedWith(dict(program.env), program.cwd))
+        self._records.write_files(uid, {f"{container.name}.json": kept}, "started")
+        ours, theirs, stdin = _terminal() if container.tty else _pipes(container.stdin)
+        try:
+            try:
+                await self.logs.hold(run_of(name), ours)
+                if stdin >= 0:
+                    await self._programs.client.hold(_stdin_name(name), stdin)
+                given, out, err = theirs
+                started = dataclasses.replace(program, stdin=given, stdout=out, stderr=err, terminal=container.tty)
+                await self._programs.start(name, started)
+            finally:
+                for fd in {*ours.values(), *theirs, stdin}:
+                    if fd is not None and fd >= 0:
+                        os.close(fd)
+        except BaseException:
+            await self.logs.let_go(run_of(name), tuple(ours))
+            await self.close_stdin(name)
+            raise
+        await self.logs.take(run_of(name))
+
+    async def ended(self, name: str) -> None:
+        """A program has ended: wait until its last words are written, and let go of its stdin."""
+        if not name:
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_S):
+                await self.logs.drained(run_of(name))
+        await self.close_stdin(name)
+
+    def log_of(self, name: str) -> str:
+        """Where a program's output is logged."""
+        uid, container, number = run_of(name).split("/")
+        return str(path_of(self._records.path(""), uid, container, int(number)))
+
+    async def stdin(self, name: str) -> int | None:
+        """A descriptor to write a container's stdin to, which is the caller's; None where it has none or that is closed."""
+        held = await self._programs.client.give(_stdin_name(name))
+        return held.get(_stdin_name(name))
+
+    async def close_stdin(self, name: str) -> None:
+        """The container reads the end of its stdin, once nobody else has it open."""
+        with contextlib.suppress(KernelRefused):
+            await self._programs.client.release(_stdin_name(name))
+
+    def started_with(self, uid: str, container: str) -> StartedWith:
+        """What a container was started with."""
+        try:
+            with open(self._records.path(uid, f"started/{container}.json"), "rb") as file:
+                return msgspec.json.decode(file.read(), type=StartedWith)
+        except (FileNotFoundError, msgspec.DecodeError):
+            return StartedWith()
+
+
+def _terminal() -> tuple[dict[str, int], Sequence[int | None], int]:
+    master, slave = os.openpty()
+    return {"tty": master}, (slave, slave, slave), -1
+
+
+def _pipes(stdin: bool) -> tuple[dict[str, int], Sequence[int | None], int]:
+    out, err = os.pipe2(os.O_CLOEXEC), os.pipe2(os.O_CLOEXEC)
+    ins = os.pipe2(os.O_CLOEXEC) if stdin else (None, -1)
+    return {"stdout": out[0], "stderr": err[0]}, (ins[0], out[1], err[1]), ins[1]

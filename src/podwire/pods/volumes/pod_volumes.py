@@ -1,0 +1,269 @@
+"""One Pod's volumes: made before its containers start, written anew when what they are taken from changes, and mounted in them.
+
+They lie below the Pod's folder on the node's disk; empty folders of medium Memory below a folder of the cluster's own tmpfs. Nothing is
+mounted on the node: a container's mounts are made in its own view and end with it, so nothing of them can be left behind.
+
+A ServiceAccount's token, unless it is not wanted, is one volume more, mounted where the API's clients look for it.
+
+Sources: https://kubernetes.io/docs/concepts/storage/volumes/, .../concepts/security/service-accounts/#assign-to-pod
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from podwire.client.api import Client
+from podwire.client.errors import ApiError, Unreachable
+from podwire.objects.core import Container, Pod, VolumeMount
+from podwire.objects.quantities import exact
+from podwire.objects.resources import SERVICE_ACCOUNTS
+from podwire.objects.volumes import ServiceAccountTokenProjection, Volume
+from podwire.pods import downward, environment
+from podwire.pods.admission import CannotStart
+from podwire.pods.desired import Player, player
+from podwire.pods.environment import Sources, Unavailable, expand
+from podwire.pods.volumes import atomic, payload, tokens
+from podwire.pods.volumes.payload import DEFAULT_MODE, File
+from podwire.pods.volumes.sources import Interest
+from podwire.pods.volumes.sources import Sources as Followed
+
+ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
+ACCOUNT_VOLUME = "kube-api-access"
+_ACCOUNT_TOKEN = ServiceAccountTokenProjection(expiration_seconds=3607, path="token")
+_RETRY_S, _LONGEST_RETRY_S, _SILENT_S = 0.02, 10.0, 0.5
+_MEASURE_S = 10.0
+
+
+@dataclass(frozen=True)
+class VolumePlace:
+    """What the volumes of all Pods of a node share. ``authority``: the cluster's certificate, as PEM."""
+
+    client: Client
+    followed: Followed
+    disk: Path
+    memory: Path
+    authority: bytes
+    now: Callable[[], float]
+    allocatable: downward.Amounts
+
+    def folder(self, uid: str, volume: Volume) -> Path:
+        in_memory = volume.empty_dir is not None and volume.empty_dir.medium == "Memory"
+        return self.memory / uid / volume.name if in_memory else self.disk / uid / "volumes" / volume.name
+
+    def remove(self, uid: str) -> None:
+        """Remove all volumes of a Pod."""
+        shutil.rmtree(self.memory / uid, ignore_errors=True)
+        shutil.rmtree(self.disk / uid / "volumes", ignore_errors=True)
+
+
+@dataclass
+class Mounts:
+    """Path in the container to the path of what is shown there; ``folders`` may be written to."""
+
+    files: dict[str, str] = field(default_factory=dict)
+    folders: dict[str, str] = field(default_factory=dict)
+
+
+class PodVolumes:
+    """``event`` reports something that has happened to the Pod: type, reason, message."""
+
+    def __init__(self, place: VolumePlace, pod: Pod, event: Callable[[str, str, str], None]) -> None:
+        self._place, self._pod, self._event = place, pod, event
+        self._interest = Interest(place.followed, pod.namespace)
+        self._tokens = tokens.PodTokens(place.client, place.now)
+        self._account: bool | None = pod.spec.automount_service_account_token
+        programs = [one for one in (*pod.spec.init_containers, *pod.spec.containers) if player(one) is Player.MACHINE]
+        self._volumes = pod.spec.volumes if programs else ()
+        if not programs:
+            self._account = False
+            return
+        taken = [environment.references(container) for container in programs]
+        config_maps, secrets, _ = payload.references(self._volumes)
+        self._interest.want(config_maps.union(*(maps for maps, _ in taken)), secrets.union(*(kept for _, kept in taken)))
+
+    def update(self, pod: Pod) -> None:
+        """The Pod's object has changed: its labels and annotations may stand in a volume."""
+        former, self._pod = self._pod.metadata, pod
+        if (former.labels, former.annotations) != (pod.metadata.labels, pod.metadata.annotations):
+            self._interest.changed.set()
+
+    def close(self) -> None:
+        """Follow nothing any more; the files stay."""
+        self._interest.close()
+
+    async def changed(self) -> None:
+        """Wait until something has changed that volumes or variables are taken from."""
+        await self._interest.changed.wait()
+
+    async def known(self) -> None:
+        """Wait, within reason, until it is known what there is of all that volumes and variables are taken from."""
+        await self._interest.unknown()
+
+    def sources(self) -> Sources:
+        """What variables are taken from, as it is now."""
+        return Sources(self._interest.config_maps(), self._interest.secrets(), self._tokens.held(), self._place.allocatable)
+
+    # Making and keeping -----------------------------------------------------------------------------------------------------
+
+    async def prepare(self) -> None:
+        """Make all volumes; what is missing is waited for, and said."""
+        wait_s, began = _RETRY_S, self._place.now()
+        while True:
+            self._interest.changed.clear()
+            failures = await self._write_all()
+            if not failures:
+                return
+            if self._place.now() - began >= _SILENT_S:
+                self._report(failures)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._interest.changed.wait()
+            wait_s = min(2 * wait_s, _LONGEST_RETRY_S)
+
+    async def follow(self) -> None:
+        """Write volumes anew whenever something has changed, until cancelled; at first what an agent before this one wrote."""
+        if self._account is not False or self._volumes:
+            await self._write_all()
+        while True:
+            with contextlib.suppress(TimeoutError):
+                renewal = self._tokens.next_renewal()
+                async with asyncio.timeout(None if renewal is None else max(0.0, renewal - self._place.now())):
+                    await self._interest.changed.wait()
+            self._interest.changed.clear()
+            self._report(await self._write_all())
+
+    def _report(self, failures: Mapping[str, str]) -> None:
+        for name, message in failures.items():
+            self._event("Warning", "FailedMount", f'MountVolume.SetUp failed for volume "{name}" : {message}')
+
+    async def _write_all(self) -> dict[str, str]:
+        """Bring all volumes up to date; gives those that cannot be, and why."""
+        failures: dict[str, str] = {}
+        unknown = await self._interest.unknown()
+        for volume in self._volumes:
+            try:
+                if unknown and payload.is_written(volume):
+                    raise Unavailable(f"failed to sync {unknown[0]} cache: timed out waiting for the condition")
+                await self._tokens.refresh(self._pod, payload.references([volume])[2])
+                self._write(volume)
+            except Unavailable as missing:
+                failures[volume.name] = str(missing)
+            except OSError as error:
+                failures[volume.name] = f"{error.strerror}: {error.filename}"
+        try:
+            await self._write_account()
+        except Unavailable as missing:
+            failures[ACCOUNT_VOLUME] = str(missing)
+        return failures
+
+    def _write(self, volume: Volume) -> None:
+        folder = self._place.folder(self._pod.metadata.uid, volume)
+        if payload.is_written(volume):
+            atomic.write(folder, payload.payload(volume, self._pod, self.sources()), self._stamp())
+        elif volume.empty_dir is not None:
+            folder.mkdir(parents=True, exist_ok=True)
+            folder.chmod(0o777)
+        elif volume.host_path is not None:
+            raise Unavailable(f"hostPath {volume.host_path.path} is a path of the machine, which is given to no container")
+        else:
+            raise Unavailable("a volume of this kind is not made here: only configMap, secret, projected, downwardAPI and emptyDir are")
+
+    async def _write_account(self) -> None:
+        """The files that prove the Pod's ServiceAccount, where it is to have them."""
+        name = payload.account(self._pod)
+        try:
+            if self._account is None:
+                found = await self._place.client.get(SERVICE_ACCOUNTS, name, self._pod.namespace)
+                self._account = found.automount_service_account_token is not False
+        except (ApiError, Unreachable) as error:
+            raise Unavailable(f"failed to fetch token: {error}") from error
+        if self._account:
+            await self._tokens.refresh(self._pod, [_ACCOUNT_TOKEN])
+            texts = {"token": self._tokens.held()[_ACCOUNT_TOKEN].encode(), "ca.crt": self._place.authority}
+            files = {key: File(text, DEFAULT_MODE) for key, text in (texts | {"namespace": self._pod.namespace.encode()}).items()}
+            atomic.write(self._account_folder(), files, self._stamp())
+
+    def _account_folder(self) -> Path:
+        return self._place.folder(self._pod.metadata.uid, Volume(name=ACCOUNT_VOLUME))
+
+    def _stamp(self) -> str:
+        return f"{datetime.fromtimestamp(self._place.now(), UTC):%Y_%m_%d_%H_%M_%S}"
+
+    # Sizes --------------------------------------------------------------------------------------------------------------------
+
+    async def exceeded(self) -> str:
+        """Wait until an empty folder holds more than its ``sizeLimit``; gives the words for that."""
+        limits = {volume: volume.empty_dir.size_limit for volume in self._volumes if volume.empty_dir and volume.empty_dir.size_limit}
+        while limits:
+            for volume, limit in limits.items():
+                most = exact(limit) if isinstance(limit, str) else limit
+                size = await asyncio.to_thread(_size, self._place.folder(self._pod.metadata.uid, volume))
+                if size > most > 0:
+                    return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{limit}". '
+            await asyncio.sleep(_MEASURE_S)
+        await asyncio.Event().wait()
+        return ""
+
+    # Mounts -------------------------------------------------------------------------------------------------------------------
+
+    def mounts(self, container: Container, variables: Mapping[str, str]) -> Mounts:
+        """What a container finds mounted. Raises CannotStart."""
+        mounts = Mounts()
+        known = {volume.name: volume for volume in self._volumes}
+        if self._account and not any(mount.mount_path.rstrip("/") == ACCOUNT_FOLDER for mount in container.volume_mounts):
+            mounts.files[ACCOUNT_FOLDER] = str(self._account_folder())
+        for mount in sorted(container.volume_mounts, key=lambda one: one.mount_path.count("/")):
+            volume = known.get(mount.name)
+            if volume is not None:
+                source = self._source(volume, mount, variables)
+                writable = volume.empty_dir is not None and not mount.read_only
+                (mounts.folders if writable else mounts.files)[mount.mount_path] = source
+                _make_mount_point(mounts, mount.mount_path, os.path.isdir(source))
+        return mounts
+
+    def _source(self, volume: Volume, mount: VolumeMount, variables: Mapping[str, str]) -> str:
+        folder = self._place.folder(self._pod.metadata.uid, volume)
+        below = expand(mount.sub_path_expr, variables) if mount.sub_path_expr else mount.sub_path
+        if not below:
+            return str(folder)
+        source = Path(os.path.realpath(folder / below))
+        if not source.is_relative_to(os.path.realpath(folder)):
+            raise CannotStart(
+                "CreateContainerConfigError", f'failed to prepare subPath for volumeMount "{mount.name}": it leaves the volume'
+            )
+        if not source.exists():
+            if volume.empty_dir is None:
+                words = f'failed to prepare subPath for volumeMount "{mount.name}" of container: {below} is not in the volume'
+                raise CannotStart("CreateContainerConfigError", words)
+            source.mkdir(parents=True)
+        return str(source)
+
+
+def _make_mount_point(mounts: Mounts, path: str, folder: bool) -> None:
+    """Where a mount lies below one that may be written to, its place is made there, as a container runtime does it."""
+    parents = [parent for parent in mounts.folders if path != parent and path.startswith(parent.rstrip("/") + "/")]
+    if parents:
+        parent = max(parents, key=len)
+        place = Path(mounts.folders[parent], path.removeprefix(parent.rstrip("/")).lstrip("/"))
+        with contextlib.suppress(FileExistsError):
+            if folder:
+                place.mkdir(parents=True, exist_ok=True)
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                place.touch()
+
+
+def _size(folder: Path) -> int:
+    total = 0
+    for root, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(OSError):
+                total += os.lstat(os.path.join(root, name)).st_blocks * 512
+    return total

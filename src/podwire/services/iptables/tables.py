@@ -1,0 +1,228 @@
+"""The rules of one family in the kernel of one node, through iptables-restore.
+
+What belongs here: which chains differ from what the kernel acknowledged, in one text for iptables-restore; reading them back; jumps
+from the built-in chains. What must not: the lines (rules.py), waiting, retrying: ``update`` either leaves the kernel as wanted, or
+raises, and the next call begins with a repair.
+
+A text names only the chains that change (``--noflush``), each with all of its lines, and is carried out in one transaction for each
+table. A chain that nobody leads to any more is emptied and deleted in the same text. A packet passes nat in one look, so nothing of an
+endpoint has to stay for packets under way.
+
+The variant of iptables that writes nf_tables is used: it shares the number of transactions that tells of changes by others, and needs
+no lock. Source: iptables-restore(8); https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-mode-iptables.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from podwire.linux import namespaces
+from podwire.linux.errors import KernelRefused
+from podwire.linux.nftables import Nftables
+from podwire.services.desired import ServiceProgram
+from podwire.services.iptables.rules import FILTER, JUMPS, NAT, PREFIX, Chain, Lines, PortChains, Rules
+from podwire.services.layout import Family
+
+T = TypeVar("T")
+STEP = 100
+LIMIT_S = 30.0
+_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+_ORDER = (FILTER, NAT)
+
+
+class ProgramMissing(OSError):
+    """iptables is not on this machine; the text says what to install."""
+
+
+def program(family: Family, what: str) -> str:
+    """Find ``iptables-nft-restore`` and its kin. Raises ProgramMissing."""
+    name = f"{'iptables' if family.number == 4 else 'ip6tables'}-nft-{what}"
+    found = shutil.which(name, path=_PATH)
+    if found is None:
+        raise ProgramMissing(errno.ENOENT, f"{name} is not installed, which proxy_mode iptables needs: apt-get install iptables")
+    return found
+
+
+class IptablesTables:
+    """One family's chains. ``namespace`` is the descriptor of a network namespace, None for one's own. Close it when done."""
+
+    def __init__(
+        self,
+        family: Family,
+        node: str,
+        pod_ranges: tuple[str, ...],
+        service_ranges: tuple[str, ...],
+        namespace: int | None = None,
+        *,
+        node_port_ranges: tuple[str, ...] = (),
+    ) -> None:
+        self.family, self.node = family, node
+        self.refused: dict[str, str] = {}
+        self.sound = False
+        self.commits = 0
+        self.has_stale, self.round = False, 0
+        self._namespace = namespace
+        self._restore, self._save = program(family, "restore"), program(family, "save")
+        self._generations = Nftables(namespace)
+        self._rules = Rules(family, pod_ranges, service_ranges, node_port_ranges)
+        self._ports: dict[str, tuple[ServiceProgram, tuple[PortChains, ...]]] = {}
+        self._have: dict[Chain, Lines] = {}  # what the kernel acknowledged
+
+    def close(self) -> None:
+        """Close the socket. The rules stay."""
+        self._generations.close()
+
+    def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
+        """Make the kernel hold what is wanted, in steps. Raises KernelRefused; then it may be started again."""
+        self._ports.clear()
+        for count, (key, service) in enumerate(wanted.items(), 1):
+            self._put(key, service)
+            if not count % STEP:
+                yield
+        self._settle()
+
+    def update(self, changes: Mapping[str, ServiceProgram | None]) -> None:
+        """Replace what is wanted for some Services; None removes one. Raises KernelRefused."""
+        for key, service in changes.items():
+            self._put(key, service)
+        try:
+            if self.sound:
+                self._apply(self._wanted())
+            else:
+                self._settle()
+        except KernelRefused:
+            self.sound = False
+            raise
+
+    def expire(self, round: int) -> None:  # noqa: A002
+        """There is nothing that has to wait."""
+
+    def dump(self, _: Nftables) -> dict[Chain, Lines]:
+        """Read our chains, and the lines of built-in ones that lead to them. Raises KernelRefused."""
+        return _ours(self._run([self._save]))
+
+    def findings(self, have: Any) -> list[str]:
+        """Say how what was read differs from what should be there."""
+        found = []
+        for chain, lines in self._whole().items():
+            there = have.get(chain)
+            if there is None:
+                found.append(f"chain {chain[1]} of table {chain[0]} is gone")
+            elif there != lines and not (chain in JUMPS and set(lines) <= set(there)):
+                found.append(f"chain {chain[1]} of table {chain[0]} has other rules")
+        return found + [f"chain {name} was added to table {table}" for table, name in have if (table, name) not in self._whole()]
+
+    def distrust(self) -> None:
+        """Begin the next update with a repair."""
+        self.sound = False
+
+    def remove(self) -> list[str]:
+        """Take every chain of the service proxy, and what leads to it, out of the kernel. Gives what was removed, in words."""
+        have = _ours(self._run([self._save]))
+        self.sound = False
+        self._have = {}
+        if not have:
+            return []
+        self._load(_text({chain: () for chain in have if chain not in JUMPS}, gone=have, jumps=_deletions(have)))
+        return [f"chain {name} of table {table}" for table, name in have if (table, name) not in JUMPS]
+
+    # How it works ------------------------------------------------------------------------------------------------------------
+
+    def _put(self, key: str, service: ServiceProgram | None) -> None:
+        if service is None:
+            self._ports.pop(key, None)
+        else:
+            self._ports[key] = (service, tuple(self._rules.port(service, port) for port in service.ports))
+
+    def _wanted(self) -> dict[Chain, Lines]:
+        found = self._rules.constant() | self._rules.dispatch(self._ports)
+        for _, ports in self._ports.values():
+            for port in ports:
+                found |= port.chains
+        return found
+
+    def _whole(self) -> dict[Chain, Lines]:
+        return {**JUMPS, **self._have}
+
+    def _settle(self) -> None:
+        """Lead the kernel from what it is found to hold to what is wanted."""
+        have = _ours(self._run([self._save]))
+        self._have = {chain: lines for chain, lines in have.items() if chain not in JUMPS}
+        missing = [
+            f"{table} -I {name} {place} {line}"
+            for (table, name), lines in JUMPS.items()
+            for place, line in enumerate(lines, 1)
+            if line not in have.get((table, name), ())
+        ]
+        self._apply(self._wanted(), [tuple(one.split(" ", 1)) for one in missing])  # type: ignore[misc]
+        self.sound = True
+
+    def _apply(self, wanted: dict[Chain, Lines], jumps: Iterable[tuple[str, str]] = ()) -> None:
+        changed = {chain: lines for chain, lines in wanted.items() if self._have.get(chain) != lines}
+        gone = [chain for chain in self._have if chain not in wanted]
+        jumps = list(jumps)
+        if changed or gone or jumps:
+            self._load(_text(changed, gone=gone, jumps=jumps))
+        self._have = wanted
+
+    def _load(self, text: str) -> None:
+        before = self._generations.generation()
+        self._run([self._restore, "--noflush"], text)
+        self.commits += self._generations.generation() - before
+
+    def _run(self, command: list[str], text: str = "") -> str:
+        """Run a program in the namespace. Raises KernelRefused with what it said."""
+
+        def run() -> subprocess.CompletedProcess[str]:
+            return subprocess.run(command, input=text, capture_output=True, text=True, timeout=LIMIT_S, check=False)
+
+        try:
+            done = self._inside(run)
+        except subprocess.TimeoutExpired:
+            raise KernelRefused(errno.ETIMEDOUT, command[0], f"no end within {LIMIT_S:g} s") from None
+        if done.returncode:
+            raise KernelRefused(errno.EINVAL, os.path.basename(command[0]), done.stderr.strip().replace("\n", "; "))
+        return done.stdout
+
+    def _inside(self, action: Callable[[], T]) -> T:
+        return action() if self._namespace is None else namespaces.inside(self._namespace, action)
+
+
+def _text(changed: Mapping[Chain, Lines], *, gone: Iterable[Chain], jumps: Iterable[tuple[str, str]]) -> str:
+    """Write what iptables-restore is to do. A chain that is declared is emptied; one that goes is emptied before it is deleted."""
+    leaving = [chain for chain in gone if chain not in JUMPS]
+    parts = []
+    for table in _ORDER:
+        lines = [f":{name} - [0:0]" for name in sorted({name for where, name in (*changed, *leaving) if where == table})]
+        lines += [command for where, command in jumps if where == table and command.startswith("-D")]
+        lines += [f"-A {name} {line}" for (where, name), rules in sorted(changed.items()) if where == table for line in rules]
+        lines += [command for where, command in jumps if where == table and not command.startswith("-D")]
+        lines += [f"-X {name}" for where, name in sorted(leaving) if where == table]
+        if lines:
+            parts.append("\n".join([f"*{table}", *lines, "COMMIT"]))
+    return "\n".join(parts) + "\n"
+
+
+def _deletions(have: Mapping[Chain, Lines]) -> list[tuple[str, str]]:
+    return [(table, f"-D {name} {line}") for (table, name), lines in have.items() if (table, name) in JUMPS for line in lines]
+
+
+def _ours(saved: str) -> dict[Chain, Lines]:
+    """Read what iptables-save printed: our chains whole, of the built-in ones the lines that lead to ours."""
+    found: dict[Chain, list[str]] = {}
+    table = ""
+    for line in saved.splitlines():
+        if line.startswith("*"):
+            table = line[1:]
+        elif line.startswith(f":{PREFIX}"):
+            found[table, line[1:].split()[0]] = []
+        elif line.startswith("-A "):
+            _, name, rule = line.split(" ", 2)
+            if name.startswith(PREFIX) or f"-j {PREFIX}" in rule:
+                found.setdefault((table, name), []).append(rule)
+    return {chain: tuple(lines) for chain, lines in found.items()}

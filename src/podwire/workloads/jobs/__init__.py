@@ -1,0 +1,1 @@
+"""Jobs: so many Pods that end well."""

@@ -1,0 +1,99 @@
+"""The life of containers on a node of its own: hooks, endings and what they say, deadlines, refusals. Programs are real."""
+
+from __future__ import annotations
+
+from kernel.pods.running import Tree, condition, eventually, running_node
+
+
+def machine(script: str, name: str = "main", **more: object) -> Tree:
+    return {"name": name, "image": "podwire.dev/machine", "command": ["sh", "-c", script], **more}
+
+
+def terminated(status: Tree, container: int = 0) -> Tree:
+    found: Tree = status["containerStatuses"][container]["state"]["terminated"]
+    return found
+
+
+def test_what_a_container_says_about_its_end() -> None:
+    with running_node() as node:
+        node.service_account()
+        fallback = {"terminationMessagePolicy": "FallbackToLogsOnError"}
+        node.pod("said", machine("echo the disk is full > /dev/termination-log; exit 3"), restartPolicy="Never")
+        node.pod("path", machine("echo elsewhere > /tmp/why; exit 4", terminationMessagePath="/tmp/why"), restartPolicy="Never")
+        node.pod("logs", machine("echo last words; exit 5", **fallback), restartPolicy="Never")
+        node.pod("good", machine("echo nothing to say", **fallback), restartPolicy="Never")
+        node.pod("none", machine("", command=["/no/such/program"]), restartPolicy="Never")
+        expected = {"said": (3, "the disk is full\n"), "path": (4, "elsewhere\n"), "logs": (5, "last words\n")}
+        for name, (code, message) in expected.items():
+            status = node.wait(name, lambda status: status.get("phase") == "Failed")["status"]
+            assert (terminated(status)["exitCode"], terminated(status)["message"]) == (code, message)
+            assert condition(status, "Ready") == "False"
+        status = node.wait("good", lambda status: status.get("phase") == "Succeeded")["status"]
+        assert "message" not in terminated(status)
+        status = node.wait("none", lambda status: status.get("phase") == "Failed")["status"]
+        assert (terminated(status)["exitCode"], terminated(status)["reason"]) == (128, "StartError")
+        assert "/no/such/program" in terminated(status)["message"]
+
+
+def test_hooks_and_grace() -> None:
+    serve = "import http.server; http.server.HTTPServer(('', 8080), http.server.SimpleHTTPRequestHandler).serve_forever()"
+    with running_node() as node:
+        node.service_account()
+        post = {"postStart": {"exec": {"command": ["sh", "-c", "touch /tmp/began || exit 1"]}}}
+        node.pod("hooked", machine("sleep 1000", lifecycle=post))
+        node.pod(
+            "failing", machine("sleep 1000", lifecycle={"postStart": {"exec": {"command": ["false"]}}}), terminationGracePeriodSeconds=0
+        )
+        finalizer = {"finalizers": ["podwire.dev/kept"]}
+        stop = {"preStop": {"httpGet": {"path": "/", "port": 8080}}}
+        script = f"trap 'echo $hooked; exit 7' TERM; python3 -c \"{serve}\" 2>/dev/termination-log & while :; do sleep 0.1; done"
+        probe = {"tcpSocket": {"port": 8080}, "periodSeconds": 1}
+        node.create(
+            "/api/v1/namespaces/default/pods",
+            {
+                "metadata": {"name": "kept", **finalizer},
+                "spec": {"nodeName": "node-1", "containers": [machine(script, lifecycle=stop, readinessProbe=probe)]},
+            },
+        )
+        assert node.ready("hooked")["status"]["containerStatuses"][0]["restartCount"] == 0
+        node.wait("failing", lambda status: "CrashLoopBackOff" in str(status), "the hook fails")
+        eventually(lambda: {"FailedPostStartHook: PostStartHook failed", "Killing: FailedPostStartHook"} <= set(node.events("failing")))
+        node.ready("kept")
+        node.delete("kept")
+        status = node.wait("kept", lambda status: status.get("phase") == "Failed")["status"]
+        assert terminated(status)["exitCode"] == 7
+        assert '"GET / HTTP/1.1" 200' in terminated(status)["message"]  # the hook was a request from the node
+        eventually(lambda: "Killing: Stopping container main" in node.events("kept"))
+        assert condition(status, "Ready") == "False"
+
+
+def test_deadlines_and_refusals() -> None:
+    with running_node() as node:
+        node.service_account()
+        node.pod("slow", machine("trap 'exit 9' TERM; while :; do sleep 0.1; done"), activeDeadlineSeconds=1)
+        node.pod("stood", {"name": "server", "image": "nginx"}, activeDeadlineSeconds=1)
+        forbidden = {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}
+        node.pod("forbidden", {"name": "server", "image": "nginx"}, securityContext=forbidden)
+        node.pod("user", machine("id", securityContext={"runAsUser": 1000}))
+        node.pod("image", {"name": "server", "image": "nginx:1"})
+        for name in ("slow", "stood"):
+            status = node.wait(name, lambda status: status.get("phase") == "Failed")["status"]
+            assert (status["reason"], status["message"]) == (
+                "DeadlineExceeded",
+                "Pod was active on the node longer than the specified deadline",
+            )
+        assert terminated(node.get("slow")["status"])["exitCode"] == 9
+        status = node.wait("forbidden", lambda status: status.get("phase") == "Failed")["status"]
+        assert status["reason"] == "SysctlForbidden"
+        assert status["message"] == 'Pod was rejected: forbidden sysctl: "kernel.msgmax" not allowlisted'
+        status = node.wait("user", lambda status: "CreateContainerConfigError" in str(status))["status"]
+        assert "runAsUser 1000 cannot be had" in status["containerStatuses"][0]["state"]["waiting"]["message"]
+        pod = node.ready("image")
+        assert pod["status"]["observedGeneration"] == pod["metadata"]["generation"] == 1
+        patch = {"spec": {"containers": [{"name": "server", "image": "nginx:2"}]}}
+        node.call("PATCH", "/api/v1/namespaces/default/pods/image", patch, "application/strategic-merge-patch+json")
+        status = node.wait("image", lambda status: status["containerStatuses"][0]["restartCount"] == 1)["status"]
+        assert status["containerStatuses"][0]["image"] == "nginx:2"
+        assert status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 0
+        assert status["observedGeneration"] == 2
+        eventually(lambda: "Killing: Container server definition changed, will be restarted" in node.events("image"))

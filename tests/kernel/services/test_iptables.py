@@ -1,0 +1,188 @@
+"""The dialect iptables by itself: what is written is what is read back, repair, clean-up, many Services at random."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import subprocess
+
+import pytest
+
+from kernel.services.test_agent import LIMIT_S, World, in_loop, slice_of
+from kernel.services.test_agent import service as manifest
+from kernel.services.test_beside import fetch, running
+from kernel.services.test_packets import CONFIG, ENDPOINTS, IP, NODE_PORT, PORT, VIP, service, world
+from kernel.services.wires import ask, spread
+from podwire.linux import namespaces
+from podwire.linux.network import Network
+from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, SERVICES
+from podwire.services import desired
+from podwire.services.desired import ServiceProgram
+from podwire.services.iptables.rules import JUMPS
+from podwire.services.iptables.tables import IptablesTables
+from podwire.services.layout import IPV4, IPV6, Family
+from podwire.views.frontends import ServiceFrontends
+from podwire.views.topology import Place
+from podwire.wire.rtnetlink import Link, change
+
+PLACE = Place("node-1", "zone-1")
+
+
+def tables_here(family: Family = IPV4, namespace: int | None = None) -> IptablesTables:
+    with Network(namespace) as network:
+        network.apply([change(Link("lo", up=True))])
+    return IptablesTables(family, "node-1", CONFIG.pod_ranges, CONFIG.service_ranges, namespace)
+
+
+def decided(*views: ServiceFrontends) -> dict[str, ServiceProgram]:
+    found = {view.key: desired.program(view, PLACE) for view in views}
+    return {key: program for key, program in found.items() if program is not None}
+
+
+def start(tables: IptablesTables, wanted: dict[str, ServiceProgram]) -> None:
+    for _ in tables.start(wanted):
+        pass
+
+
+def at_random(draw: random.Random, number: int) -> ServiceFrontends:
+    endpoints = [(f"10.4.{draw.randint(1, 3)}.{draw.randint(2, 99)}", draw.randint(1, 3)) for _ in range(draw.randint(0, 7))]
+    return service(
+        *dict(endpoints).items(),
+        key=f"shop/s{number}",
+        ip=f"10.8.1.{number}",
+        protocol=draw.choice(("TCP", "UDP", "SCTP")),
+        node_port=draw.choice((0, 30000 + number)),
+        vips=draw.choice(((), (f"203.0.113.{number}",))),
+        external_ips=draw.choice(((), ("192.0.2.80",))),
+        external_local=draw.random() < 0.3,
+        internal_local=draw.random() < 0.3,
+        affinity_s=draw.choice((0, 0, 600)),
+        source_ranges=draw.choice(((), ("10.0.0.0/8", "10.1.0.0/16"), ("0.0.0.0/0",))),
+    )
+
+
+def test_what_is_read_back_is_what_was_written_after_any_changes() -> None:
+    draw = random.Random(7)
+    tables = tables_here()
+    start(tables, {})
+    wanted: dict[str, ServiceProgram] = {}
+    for _ in range(12):
+        changes: dict[str, ServiceProgram | None] = {}
+        for number in draw.sample(range(1, 25), 6):
+            view = at_random(draw, number)
+            changes[view.key] = None if draw.random() < 0.3 else decided(view)[view.key]
+        tables.update(changes)
+        wanted = {key: program for key, program in (wanted | changes).items() if program is not None}
+        have = tables.dump(tables._generations)
+        assert tables.findings(have) == []
+        anew = tables_here()
+        generation = anew._generations.generation()
+        start(anew, wanted)
+        assert anew._generations.generation() == generation, "a new process changes nothing"
+        assert anew.dump(anew._generations) == have
+        anew.close()
+
+
+def test_what_is_read_back_in_the_second_family() -> None:
+    tables = tables_here(IPV6)
+    view = service(("fd00:10:4:1::2", 1), ("fd00:10:4:1::9", 1), ip="fd00:10:8::20", node_port=NODE_PORT, affinity_s=60)
+    program = desired.program(view, PLACE, 6)
+    assert program is not None
+    start(tables, {program.key: program})
+    assert tables.findings(tables.dump(tables._generations)) == []
+
+
+def test_every_change_by_another_hand_is_found_and_put_right() -> None:
+    tables = tables_here()
+    wanted = decided(service(*ENDPOINTS), service(key="shop/empty", ip="10.8.0.21"))
+    start(tables, wanted)
+    whole = tables.dump(tables._generations)
+    chain = next(name for table, name in whole if name.startswith("KUBE-SVC-"))
+    by_hand = [
+        f"*nat\n-F {chain}\nCOMMIT\n",
+        "*filter\n-D KUBE-SERVICES 1\nCOMMIT\n",
+        "*nat\n-D PREROUTING 1\nCOMMIT\n",
+        "*nat\n:KUBE-SVC-OF-NOBODY - [0:0]\nCOMMIT\n",
+        "*filter\n-I KUBE-SERVICES -d 10.8.0.20/32 -j DROP\nCOMMIT\n",
+    ]
+    for text in by_hand:
+        tables._run([tables._restore, "--noflush"], text)
+        assert tables.findings(tables.dump(tables._generations)), text
+        tables.distrust()
+        tables.update({})
+        assert tables.dump(tables._generations) == whole, text
+
+
+def test_the_rules_of_others_stay_and_off_means_gone() -> None:
+    tables = tables_here()
+    theirs = "*nat\n:THEIRS - [0:0]\n-A PREROUTING -p tcp -m tcp --dport 7 -j THEIRS\nCOMMIT\n"
+    tables._run([tables._restore, "--noflush"], theirs)
+    start(tables, decided(service(*ENDPOINTS)))
+    assert tables.remove()
+    assert tables.dump(tables._generations) == {}
+    saved = tables._run([tables._save])
+    assert "-A PREROUTING -p tcp -m tcp --dport 7 -j THEIRS" in saved
+    assert "KUBE-" not in saved
+    assert tables.remove() == []
+
+
+def test_every_jump_is_in_place_once() -> None:
+    tables = tables_here()
+    start(tables, {})
+    start(tables, {})
+    have = tables.dump(tables._generations)
+    assert {chain: lines for chain, lines in have.items() if chain in JUMPS} == dict(JUMPS)
+
+
+def test_connections_go_on_while_another_dialect_takes_over() -> None:
+    _, proxies, pods = world(service(*ENDPOINTS, vips=(VIP,)))
+    assert set(spread(pods["10.4.1.9"], IP, PORT, 30)) == set(dict(ENDPOINTS))
+    for which, place in proxies.wires.nodes.items():
+        proxies.tables[which].remove()
+        tables = tables_here(namespace=place.fd)
+        start(tables, decided(service(*ENDPOINTS, vips=(VIP,))))
+        proxies.tables[which] = tables
+    assert set(spread(pods["10.4.1.9"], IP, PORT, 30)) == set(dict(ENDPOINTS))
+    saved = namespaces.inside(proxies.wires.nodes[1].fd, lambda: proxies.tables[1]._run([proxies.tables[1]._save]))
+    assert '"shop/users:http -> 10.4.1.2:8080"' in saved
+    proxies.remove()
+    assert ask(pods["10.4.1.9"], IP, PORT, limit_s=0.2) == "unreachable"
+
+
+def saved() -> str:
+    return subprocess.run(["iptables-nft-save"], capture_output=True, text=True, check=True).stdout
+
+
+def flush() -> None:
+    subprocess.run(["iptables-nft", "-t", "nat", "-F", "KUBE-SERVICES"], check=True)
+
+
+def test_the_agent_speaks_either_removes_the_other_and_puts_right_what_somebody_changes(tmp_path_factory: pytest.TempPathFactory) -> None:
+    async def body(world: World) -> None:
+        await world.client.create(SERVICES, manifest("users", "10.8.0.20"))
+        await world.client.create(ENDPOINT_SLICES, slice_of("users", "10.4.0.2", "10.4.0.3"))
+        async with running(world) as proxy:
+            assert world.comments("frontends")
+            assert (await fetch(10249, "/proxyMode"))[1] == "nftables"
+        async with running(world, proxy_mode="iptables") as proxy:
+            assert world.comments("frontends") == []
+            assert (await fetch(10249, "/proxyMode"))[1] == "iptables"
+            assert saved().count("--to-destination 10.4.0.") == 2
+            await world.client.patch(ENDPOINT_SLICES, "users-x", "shop", {"endpoints": slice_of("users", "10.4.0.3")["endpoints"]})
+            await world.until(lambda: saved().count("--to-destination 10.4.0.") == 1)
+            await world.until(lambda: proxy.beside._seen[0] == world.kernel.generation())
+            flush()
+            await world.until(lambda: "cluster IP" in saved())
+
+            async def told() -> list[str]:
+                return [event.message for event in await world.client.list(EVENTS) if event.reason == "ServiceRulesChanged"]
+
+            async with asyncio.timeout(LIMIT_S):
+                while not (found := await told()):
+                    pass
+            assert "chain KUBE-SERVICES of table nat has other rules" in found[0]
+        async with running(world):
+            assert world.comments("frontends")
+            assert "KUBE-" not in saved()
+
+    in_loop(tmp_path_factory.mktemp("i"), body)
