@@ -13,12 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address
+from ipaddress import ip_address, ip_network
 from random import Random
 
 from podwire.apiserver.allocation_services import change_service, new_service, release_service
 from podwire.apiserver.kind import Kind, Tree
 from podwire.apiserver.kinds.service_addresses import ALLOCATOR, MANAGED_BY
+from podwire.apiserver.kinds.service_cidr import is_ready
 from podwire.apiserver.pools import Grant, Pools, Ranges
 from podwire.apiserver.validation import Path, internal, invalid
 from podwire.ipam.addresses import Unavailable
@@ -37,6 +38,9 @@ class Allocator:
         """Take what a stored object has. Gives what is wrong with it (out of range, held twice), for the log: the object stays as it is."""
         grant = Grant()
         problems: list[str] = []
+        if kind.kind == "ServiceCIDR":
+            self._range(tree)
+            return []
         if kind.kind == "IPAddress":
             if tree["metadata"].get("labels", {}).get(MANAGED_BY) != ALLOCATOR:
                 self._reserve(tree, grant)
@@ -76,17 +80,29 @@ class Allocator:
             self.pools.release_service_address(text, grant)
         grant.commit()
 
+    def follow(self, kind: Kind, before: Tree | None, after: Tree | None) -> None:
+        """Learn that an object was stored or is gone: what it gives others, or what it held."""
+        if kind.kind == "ServiceCIDR":
+            if after is not None:
+                self._range(after)
+            elif before is not None:
+                self.pools.put_service_range(before["metadata"]["name"], (), ready=False)
+        elif after is None and before is not None:
+            self.release(kind, before)
+
+    def _range(self, tree: Tree) -> None:
+        networks = [ip_network(text) for text in tree.get("spec", {}).get("cidrs", ())]
+        self.pools.put_service_range(tree["metadata"]["name"], networks, ready=is_ready(tree))
+
     def _reserve(self, tree: Tree, grant: Grant) -> None:
-        """An IPAddress that somebody makes keeps its address from Services. One of no Service range is none of our business."""
+        """An IPAddress that somebody makes keeps its address from Services, also from those of ranges that are still to come."""
         text = tree["metadata"].get("name", "")
         try:
             address = ip_address(text)
         except ValueError:
             return  # validation says so
-        if not self.pools.is_service_address(address):
-            return
         try:
-            self.pools.service_address(f"IPv{address.version}", text, grant)
+            self.pools.keep_service_address(address, grant)
         except Unavailable as error:
             grant.errors.append(invalid(Path("metadata") / "name", text, str(error)))
             return

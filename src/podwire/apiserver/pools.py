@@ -6,15 +6,18 @@ arithmetic (``podwire.ipam``). The random choice is a parameter.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from ipaddress import ip_address, ip_network
 from random import Random
 
+from podwire.apiserver.service_ranges import ServiceRanges
 from podwire.apiserver.validation import FieldError
-from podwire.ipam.addresses import FULL, AddressPool, IPAddress, IPNetwork, Unavailable, service_static_part
+from podwire.ipam.addresses import FULL, AddressPool, IPAddress, IPNetwork, Unavailable
 from podwire.ipam.ports import PortPool
+
+DEFAULT_RANGE = "kubernetes"  # the ServiceCIDR of the configured ranges, there from the start
 
 
 @dataclass(frozen=True)
@@ -56,7 +59,9 @@ class Pools:
 
     def __init__(self, ranges: Ranges, random: Random) -> None:
         self._below = random.randrange
-        self.services = {f"IPv{network.version}": AddressPool(network, static=service_static_part(network)) for network in ranges.services}
+        self.services = {f"IPv{network.version}": ServiceRanges() for network in ranges.services}
+        for network in ranges.services:
+            self.services[f"IPv{network.version}"].put(DEFAULT_RANGE, [network], ready=True)
         self.external = [
             AddressPool(network, reserved=[one for one in ranges.external_reserved if one in network]) for network in ranges.external
         ]
@@ -69,13 +74,26 @@ class Pools:
 
     def service_address(self, family: str, wanted: str, grant: Grant) -> str:
         """Take a Service address, any when ``wanted`` is empty. Raises Unavailable."""
-        pool = self.services[family]
-        return self._address(pool, wanted, grant)
+        ranges = self.services[family]
+        if wanted:
+            address = ip_address(wanted)
+            ranges.take(address)
+        else:
+            address = ranges.give(self._below)
+        grant.taken.append(partial(ranges.release, address))
+        return str(address)
 
-    def is_service_address(self, address: IPAddress) -> bool:
-        """Say whether a Service can be given an address."""
-        pool = self.services.get(f"IPv{address.version}")
-        return pool is not None and pool.may_give(address)
+    def keep_service_address(self, address: IPAddress, grant: Grant) -> None:
+        """Take an address out of reach of Services, whether a range holds it or not. Raises Unavailable."""
+        ranges = self.services.get(f"IPv{address.version}")
+        if ranges is not None:
+            ranges.keep(address)
+            grant.taken.append(partial(ranges.release, address))
+
+    def put_service_range(self, name: str, networks: Sequence[IPNetwork], *, ready: bool) -> None:
+        """Take the ranges of a ServiceCIDR object as they are now, none when it is gone. Only families of the cluster count."""
+        for family, ranges in self.services.items():
+            ranges.put(name, [network for network in networks if f"IPv{network.version}" == family], ready=ready)
 
     def release_service_address(self, text: str, grant: Grant) -> None:
         address = ip_address(text)

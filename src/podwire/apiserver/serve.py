@@ -24,7 +24,7 @@ from ipaddress import ip_network
 import uvicorn
 import uvloop
 
-from podwire.apiserver import aggregating, bootstrap, companions, expiry, keys
+from podwire.apiserver import aggregating, bootstrap, companions, expiry, keys, range_objects
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.answers import decode
 from podwire.apiserver.api import Api
@@ -42,7 +42,7 @@ from podwire.store import Change, LayoutMismatch, Store, StoreInUse
 _LOG = logging.getLogger("podwire.apiserver")
 _GRACE_S = 2
 _FAREWELL_S = 0.1
-_ALLOCATED = ("Service", "IPAddress", "Address")  # kinds that hold something of the allocator's
+_ALLOCATED = ("ServiceCIDR", "Service", "IPAddress", "Address")  # kinds that concern the allocator; the first says what there is
 _BACKLOG = 1024
 
 
@@ -97,20 +97,21 @@ def open_api(config: ApiServerConfig) -> Api:
     external = ip_network(config.external_range)
     ranges = Ranges(tuple(map(ip_network, config.service_ranges)), config.node_port_range, (external,), (external[1],))
     allocator = Allocator(ranges, random.SystemRandom())
-    for kind in REGISTRY:
-        if kind.kind in _ALLOCATED:
-            for record in store.range(keys.prefix(kind)):
-                for problem in allocator.load(kind, decode(record.value)):
-                    _LOG.error("%s", problem)
-            store.observe(kind.resource, partial(_release, allocator, kind))
+    for kind in sorted((kind for kind in REGISTRY if kind.kind in _ALLOCATED), key=lambda kind: _ALLOCATED.index(kind.kind)):
+        for record in store.range(keys.prefix(kind)):
+            for problem in allocator.load(kind, decode(record.value)):
+                _LOG.error("%s", problem)
+        store.observe(kind.resource, partial(_follow, allocator, kind))
     key = Key.read(config.service_account_key) if config.service_account_key else Key.fresh()
     return Api(store, allocator, Registry(REGISTRY), token_key=key)
 
 
-def _release(allocator: Allocator, kind: Kind, change: Change) -> None:
-    """An object is gone: what it held is free again."""
+def _follow(allocator: Allocator, kind: Kind, change: Change) -> None:
+    """An object was stored or is gone. What is stored of most kinds the allocator has given itself."""
     if change.record is None and change.previous is not None:
-        allocator.release(kind, decode(change.previous.value))
+        allocator.follow(kind, decode(change.previous.value), None)
+    elif change.record is not None and kind.kind == "ServiceCIDR":
+        allocator.follow(kind, None, decode(change.record.value))
 
 
 async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notifier: Notifier) -> None:
@@ -146,6 +147,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
                 Watchdog(_LOG).run(),
                 bootstrap.keep(api, config),
                 companions.keep(api),
+                range_objects.keep(api),
                 expiry.keep(api),
                 aggregating.keep(api),
                 definitions.run(),

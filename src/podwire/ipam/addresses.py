@@ -64,6 +64,11 @@ class AddressPool:
         if not self._pool.take(number):
             raise Unavailable(TAKEN)
 
+    def mark(self, address: IPAddress) -> None:
+        """Note that somebody has an address. One that is taken, or that the pool does not give, is no error."""
+        if self.may_give(address):
+            self._pool.take(int(address) - self._first)
+
     def give(self, below: Below) -> IPAddress:
         """Take some free address. Raises Unavailable when there is none."""
         number = self._pool.give(below)

@@ -13,6 +13,7 @@ from running_apiserver import ApiServer, start
 
 Tree = dict[str, Any]
 ADDRESSES = "/apis/networking.k8s.io/v1/ipaddresses"
+RANGES = "/apis/networking.k8s.io/v1/servicecidrs"
 LIMIT_S = 20.0
 
 
@@ -124,8 +125,11 @@ def _crash(running: ApiServer) -> None:
     kept = {"metadata": {"name": "10.8.0.77"}, "spec": {"parentRef": {"group": "example.com", "resource": "things", "name": "t"}}}
     assert post(ADDRESSES, kept) == 201
     assert post("/api/v1/namespaces/default/services", service("x", clusterIP="10.8.0.78")) == 201
+    assert post(RANGES, {"metadata": {"name": "more"}, "spec": {"cidrs": ["10.77.0.0/24"]}}) == 201
+    assert post("/api/v1/namespaces/default/services", service("z", clusterIP="10.77.0.10")) == 201
     running.kill()
     running.run()
-    for address in ("10.8.0.77", "10.8.0.78"):
+    for address in ("10.8.0.77", "10.8.0.78", "10.77.0.10"):
         assert post("/api/v1/namespaces/default/services", service("y", clusterIP=address)) == 422
     assert post("/api/v1/namespaces/default/services", service("y", clusterIP="10.8.0.79")) == 201
+    assert post("/api/v1/namespaces/default/services", service("w", clusterIP="10.77.0.11")) == 201

@@ -125,8 +125,8 @@ def test_defaults_of_a_load_balancer() -> None:
         (
             {"ports": [HTTP], "clusterIP": "10.9.0.1"},
             [
-                'spec.clusterIPs: Invalid value: ["10.9.0.1"]: failed to allocate IP 10.9.0.1: the provided IP (10.9.0.1) is not in the valid range. '
-                "The range of valid IPs is 10.8.0.0/20"
+                'spec.clusterIPs: Invalid value: ["10.9.0.1"]: failed to allocate IP 10.9.0.1: '
+                "the provided network does not match the current range"
             ],
         ),
         (

@@ -11,6 +11,7 @@ from typing import Any
 
 from podwire.apiserver.cells import NONE, age, selector
 from podwire.apiserver.kind import AGE, NAME, STATUS, Column, Kind, Tree
+from podwire.apiserver.kinds import service_cidr
 from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, dns_subdomain, forbidden, invalid, required
 from podwire.apiserver.validation_values import one_of, port_errors, port_or_name_errors, range_errors, selector_errors
 
@@ -201,15 +202,6 @@ def _range_row(tree: Tree, now: datetime) -> list[Any]:
     return _cells(tree, now, ",".join(tree.get("spec", {}).get("cidrs", ())))
 
 
-def _validate_range(tree: Tree, old: Tree | None) -> list[FieldError]:
-    ranges = tree.get("spec", {}).get("cidrs", [])
-    if not ranges:
-        return [required(_SPEC / "cidrs", "at least one CIDR required")]
-    if old is not None and ranges != old.get("spec", {}).get("cidrs"):
-        return [invalid(_SPEC / "cidrs", ranges, IMMUTABLE)]
-    return [error for index, text in enumerate(ranges) for error in range_errors(text, _SPEC / "cidrs" @ index)]
-
-
 def _address_row(tree: Tree, now: datetime) -> list[Any]:
     about = tree.get("spec", {}).get("parentRef", {})
     resource = about.get("resource", "") + ("." + about["group"] if about.get("group") else "")
@@ -285,7 +277,9 @@ SERVICE_CIDR = Kind(
     subresources=(STATUS,),
     columns=(NAME, Column("CIDRs", description="The ranges."), AGE),
     row=_range_row,
-    validate=_validate_range,
+    prepare_create=service_cidr.prepare_new,
+    prepare_update=service_cidr.prepare_changed,
+    validate=service_cidr.validate,
 )
 IP_ADDRESS = Kind(
     _GROUP,
