@@ -58,6 +58,7 @@ class Api:
     clock: Callable[[], datetime] = _now
     token_key: Key = field(default_factory=Key.fresh)
     streams: set[Stream] = field(default_factory=set)
+    ending: bool = False
     watch_queue: int = QUEUE
     bookmark_s: float = 60.0
     _second: tuple[int, str] = (0, "")
@@ -77,7 +78,8 @@ class Api:
         return self._second[1]
 
     def close_streams(self) -> None:
-        """End all watches, so that their clients ask another server or ask again."""
+        """End all watches, so that their clients ask another server or ask again. The server is ending, and says so where it is asked."""
+        self.ending = True
         for stream in list(self.streams):
             if stream.stop is not None:
                 stream.stop()

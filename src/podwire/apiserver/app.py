@@ -18,7 +18,7 @@ from typing import Any
 
 import orjson
 
-from podwire.apiserver import authentication, bodies, discovery, openapi, requests, status, verbs
+from podwire.apiserver import authentication, bodies, discovery, health, openapi, requests, status, verbs
 from podwire.apiserver.answers import Answer, Stream, TooDeep, answer
 from podwire.apiserver.api import Api
 from podwire.apiserver.auth import impersonation
@@ -71,7 +71,7 @@ class Application:
             path: str = scope["path"]
             target = requests.target(path)
             if target is None:
-                found: Answer | Stream = await self._other(scope["method"], path, headers, user)
+                found: Answer | Stream = await self._other(scope["method"], path, scope["query_string"], headers, user)
             else:
                 request = Request(scope["method"], path, target, requests.query(scope["query_string"]), headers, user)
                 verb = verbs.authorize(self._api, request)
@@ -117,19 +117,22 @@ class Application:
         certified = extension["user"] if extension is not None else None
         return certified if certified is not None else ANONYMOUS
 
-    async def _other(self, method: str, path: str, headers: Mapping[bytes, bytes], user: User) -> Answer:
+    async def _other(self, method: str, path: str, query: bytes, headers: Mapping[bytes, bytes], user: User) -> Answer:
         """Answer to a path that is not a resource's. Raises Failure (403, 404, 405)."""
         self._api.authorizer.demand(user, Attributes("get" if method == "HEAD" else method.lower(), path=path), {})
-        found = await self._page(path.rstrip("/") or "/", headers)
+        found = self._health(path, query) or await self._page(path.rstrip("/") or "/", headers)
         if found is None:
             raise status.no_such_path()
         if method not in ("GET", "HEAD"):
             raise status.method_not_allowed()
         return found
 
+    def _health(self, path: str, query: bytes) -> Answer | None:
+        well = {"ping": True, "etcd": not self._api.store.refused, "shutdown": not self._api.ending}
+        found = health.page(path, query.decode("latin-1"), well)
+        return None if found is None else Answer(found[0], found[1].encode(), content_type=b"text/plain; charset=utf-8")
+
     async def _page(self, path: str, headers: Mapping[bytes, bytes]) -> Answer | None:
-        if path in ("/healthz", "/livez", "/readyz"):
-            return Answer(200, b"ok", content_type=b"text/plain; charset=utf-8")
         if path == "/version":
             return answer(self._version)
         if path == "/metrics":

@@ -82,6 +82,7 @@ class Store:
         self._reaching: deque[tuple[int, asyncio.Future[int]]] = deque()
         self._idle: asyncio.Event = asyncio.Event()
         self._idle.set()
+        self.refused = ""  # what the disk said when it did not take the last write
         self.revision = disk.revision()
         self._head = self.revision
         self._floor = self.revision
@@ -247,6 +248,7 @@ class Store:
         self._hand_over(loop)
 
     def _succeed(self, group: _Group) -> None:
+        self.refused = ""
         self.revision = group.revision
         for transaction, _ in group.transactions:
             for key, change in transaction.changes.items():
@@ -264,6 +266,7 @@ class Store:
                 waiter.set_result(self.revision)
 
     def _fail(self, failed: list[tuple[Transaction, asyncio.Future[int]]], error: BaseException) -> None:
+        self.refused = str(error)
         self._pending.clear()
         self._collecting = _Group()
         self._head = self.revision

@@ -231,19 +231,21 @@ async def test_a_full_disk_fails_all_writes_under_way_and_leaves_the_state(tmp_p
             transaction.on_success.append(lambda: undone.append("wrong"))
             transaction.on_failure.append(lambda name=name: undone.append(name))
             waiters.append(store.commit(transaction))
-            if name == "x":
+            for _ in range(3):
                 await asyncio.sleep(0)  # the first is handed over, the second collects
         reached = asyncio.ensure_future(store.reached(kept + 2))
         for waiter in (*waiters, reached):
             with pytest.raises(Unwritable):
                 await waiter
     assert undone == ["y", "x"]
+    assert store.refused
     assert store.revision == kept
     assert shown(store, "pods/") == {"pods/a/x": b"1"}
     assert store.latest("pods/a/y") is None
     assert watch.take() == []
     again = await write(store, "pods/a/y", b"3")
     assert again == kept + 1
+    assert not store.refused
     await store.close()
     store = Store.open(path)
     assert (store.revision, shown(store, "pods/")) == (again, {"pods/a/x": b"1", "pods/a/y": b"3"})
