@@ -25,6 +25,7 @@ from podwire.apiserver.auth import impersonation
 from podwire.apiserver.auth.attributes import Attributes
 from podwire.apiserver.authentication import ANONYMOUS, User
 from podwire.apiserver.bodies import LIMIT
+from podwire.apiserver.fairness import Turns, Visit, is_exempt
 from podwire.apiserver.requests import Request
 from podwire.store import Unwritable
 
@@ -35,7 +36,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 EXTENSION = "podwire"
 BODY_S = 60.0  # how long a client may take to send a body
-IN_FLIGHT = 400  # requests worked on at once, watches apart; more are asked to come again
+WHOLE = "podwire.whole"  # in a scope: says whether all of the body has come
 
 _LOG = logging.getLogger("podwire.apiserver")
 _COMMON = ((b"cache-control", b"no-cache, private"),)
@@ -48,23 +49,20 @@ class _Gone(Exception):
 class Application:
     """The API over one store. ``version`` is what ``/version`` says, as ``v1.37.0``; ``url`` is where it is reached in the cluster."""
 
-    def __init__(self, api: Api, version: str, url: str = "") -> None:
+    def __init__(self, api: Api, version: str, url: str = "", turns: Turns | None = None) -> None:
         self._api = api
         self._url = url
         self._version = _version(version)
-        self._in_flight = 0
         self._reading = asyncio.Semaphore(1)  # one at a time: threads share the interpreter
+        self._turns = turns if turns is not None else Turns()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             return
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request: Request | None = None
-        counted = self._in_flight < IN_FLIGHT
-        self._in_flight += counted
+        visit: Visit | None = None
         try:
-            if not counted:
-                raise status.too_many_requests()
             user = self._user(scope, headers)
             if impersonation.is_asked(scope["headers"]):
                 user = impersonation.taken_for(self._api.authorizer, user, scope["headers"])
@@ -75,12 +73,19 @@ class Application:
             else:
                 request = Request(scope["method"], path, target, requests.query(scope["query_string"]), headers, user)
                 verb = verbs.authorize(self._api, request)
+                if not is_exempt(user, target):
+                    visit = self._turns.arrive(user.name)
                 if request.method not in ("GET", "HEAD"):
-                    async with asyncio.timeout(BODY_S):
+                    if WHOLE in scope and scope[WHOLE]():
                         request.body = await _body(headers, receive)
+                    else:
+                        async with asyncio.timeout(BODY_S):
+                            request.body = await _body(headers, receive)
                     if bodies.takes_long(request):
                         async with self._reading:
                             request.body = await asyncio.to_thread(bodies.yaml_as_json, request.body)
+                if visit is not None:
+                    await self._turns.seat(visit)
                 found = await verbs.handle(self._api, request, verb)
         except status.Failure as failure:
             found = _refusal(failure)
@@ -97,7 +102,8 @@ class Application:
             _LOG.exception("%s %s", scope["method"], scope["path"])
             found = _refusal(status.internal(f"{type(error).__name__} while the request was handled"))
         finally:
-            self._in_flight -= counted
+            if visit is not None:
+                self._turns.leave(visit)
         warnings = request.warnings if request is not None else ()
         if isinstance(found, Stream):
             await self._stream(scope, receive, send, found, warnings)
@@ -171,7 +177,8 @@ class Application:
     def _metrics(self) -> bytes:
         store, lines = self._api.store, []
         lines.append(f"apiserver_storage_revision {store.revision}")
-        lines.append(f"apiserver_current_inflight_requests {self._in_flight}")
+        lines.append(f"apiserver_current_inflight_requests {self._turns.present}")
+        lines.append(f"apiserver_flowcontrol_rejected_requests_total {self._turns.rejected}")
         lines.append(f"apiserver_longrunning_requests {len(self._api.streams)}")
         lines += [f'apiserver_storage_objects{{resource="{name}"}} {store.count(name + "/")}' for name in sorted(store.tables())]
         return ("\n".join(lines) + "\n").encode()

@@ -18,7 +18,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from podwire.apiserver.app import EXTENSION
+from podwire.apiserver.app import EXTENSION, WHOLE
 from podwire.apiserver.authentication import certificate_user
 from podwire.daemon.http_server import UpgradableProtocol
 
@@ -62,6 +62,10 @@ class Exchange(RequestResponseCycle):
             if not self.keep_alive:
                 self.transport.close()
             self.on_response()
+
+    def is_whole(self) -> bool:
+        """Say whether all of the request has come."""
+        return not self.more_body
 
     def _written_head(self, code: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """Give the status line and the headers. An answer whose length is not known is chunked."""
@@ -124,6 +128,7 @@ class Protocol(UpgradableProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive() and not parser.should_upgrade(),
             on_response=self.on_response_complete,
         )
+        scope[WHOLE] = self.cycle.is_whole
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
