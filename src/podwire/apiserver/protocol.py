@@ -128,7 +128,7 @@ class Protocol(UpgradableProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive() and not parser.should_upgrade(),
             on_response=self.on_response_complete,
         )
-        scope[WHOLE] = self.cycle.is_whole
+        scope[WHOLE] = self.cycle.is_whole  # type: ignore[literal-required]
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:

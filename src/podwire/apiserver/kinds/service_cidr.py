@@ -44,7 +44,7 @@ def held_back(now: str) -> Tree:
 def prepare_new(tree: Tree) -> None:
     metadata = tree["metadata"]
     _hold(metadata)
-    tree["status"] = {"conditions": [ready(metadata["creationTimestamp"])]}
+    tree["status"] = {"conditions": [ready(metadata.get("creationTimestamp", ""))]}
 
 
 def prepare_changed(tree: Tree, _old: Tree) -> None:
