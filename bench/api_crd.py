@@ -1,4 +1,4 @@
-"""api-crd: custom objects with rules, created over HTTPS.
+"""Custom objects with rules, created over HTTPS: a part of ``api-auth``.
 
 ``crd_create_per_s``: objects of a kind that is defined through the API, with a schema, defaults and CEL rules, created by 32 clients, each
 of which waits for its answer, so that what is counted is on disk.
@@ -15,13 +15,11 @@ import orjson
 
 from bench.api import call, count
 from bench.https_client import drive, on_a_loop, request
-from bench.report import Limit, Report, median
 from tests.running_apiserver import ApiServer, start
 
 COUNT = 6000
 PARTS = 4
 CREATORS = 32
-LIMITS = {"crd_create_per_s": Limit(least=1500)}
 GROUP = "gates.example.com"
 OBJECTS = f"/apis/{GROUP}/v1/namespaces/default/gates"
 
@@ -106,14 +104,16 @@ def _prove(server: ApiServer) -> None:
         raise SystemExit(f"a rule is not put: {refused}")
 
 
-def run() -> Report:
-    """Measure."""
+def measure() -> dict[str, list[float]]:
+    """Give the samples."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         server = start(Path(folder))
         try:
-            rates = create(server)
+            return {"crd_create_per_s": create(server)}
         finally:
             server.stop()
             server.listener.close()
-    figures = {"crd_create_per_s": round(median(rates))}
-    return Report("api-crd", figures, {"crd_create_per_s": rates}, {"objects": COUNT, "clients": CREATORS}, LIMITS)
+
+
+if __name__ == "__main__":
+    print(measure())

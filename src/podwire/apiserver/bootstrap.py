@@ -1,5 +1,5 @@
 """What a cluster's API holds before anybody has written: the system's namespaces and priority classes, roles and bindings, the range
-of Services and the Service ``kubernetes``.
+of Services and the Service ``kubernetes``, the kinds that GKE defines.
 
 Made when it is missing, at the start and every few seconds, through the same rules as any other write: what somebody deleted comes back.
 Roles and bindings are looked at once, at the start, as upstream.
@@ -12,6 +12,7 @@ Source: https://kubernetes.io/docs/concepts/overview/working-with-objects/namesp
 from __future__ import annotations
 
 import asyncio
+import copy
 import logging
 from collections.abc import Iterable
 from ipaddress import ip_network
@@ -22,6 +23,7 @@ from podwire.apiserver.api import Api, fresh_uid, put
 from podwire.apiserver.auth import bootstrap_policy
 from podwire.apiserver.auth.bootstrap_roles import GROUP
 from podwire.apiserver.config import ApiServerConfig
+from podwire.apiserver.extension import gke
 from podwire.apiserver.kind import Kind
 from podwire.store import Unwritable
 
@@ -33,7 +35,7 @@ NAMESPACES = ("default", "kube-system", "kube-public", "kube-node-lease")
 
 async def ensure(api: Api, config: ApiServerConfig) -> None:
     """Make what is missing. Raises Failure, Unwritable."""
-    await _ensure_together(api, [*_namespaces(), *_priority_classes(), _service_range(api, config)])
+    await _ensure_together(api, [*_namespaces(), *_priority_classes(), *copy.deepcopy(gke.DEFINITIONS), _service_range(api, config)])
     for tree in _kubernetes_service(config):
         await _ensure(api, tree, follow=tree["kind"] != "Service")
 

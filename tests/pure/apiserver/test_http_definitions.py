@@ -268,3 +268,19 @@ def test_objects_go_before_their_definition(call: Any, widgets: tuple[str, str])
     call("PATCH", path + "/held", {"metadata": {"finalizers": None}}, content_type="application/merge-patch+json")
     until(call, f"{CRDS}/widgets.{group}", lambda got: got.status == 404)
     until(call, f"/apis/{group}/v1", lambda got: got.status == 404)
+
+
+def test_the_kinds_of_gke_are_there(call: Any, namespace: str) -> None:
+    for group, version, plural in (
+        ("cloud.google.com", "v1", "backendconfigs"),
+        ("networking.gke.io", "v1beta1", "frontendconfigs"),
+        ("networking.gke.io", "v1", "managedcertificates"),
+        ("networking.gke.io", "v1beta1", "servicenetworkendpointgroups"),
+    ):
+        assert call("GET", f"/apis/{group}/{version}/namespaces/{namespace}/{plural}").status == 200
+    path = f"/apis/cloud.google.com/v1/namespaces/{namespace}/backendconfigs"
+    spec = {"timeoutSec": 40, "connectionDraining": {"drainingTimeoutSec": 60}, "cdn": {"enabled": True, "cacheMode": "USE_ORIGIN_HEADERS"}}
+    made = call("POST", path, thing("a", "cloud.google.com", "BackendConfig", **spec))
+    assert (made.status, made.tree["spec"]) == (201, spec)
+    wrong = call("POST", path, thing("b", "cloud.google.com", "BackendConfig", timeoutSec="40", iap={}))
+    assert {one["field"] for one in wrong.tree["details"]["causes"]} == {"spec.timeoutSec", "spec.iap.enabled"}
