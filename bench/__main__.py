@@ -15,6 +15,7 @@ BENCHMARKS = {
     "pod-network": "bench.pod_network",
     "pods-ready": "bench.pods_ready",
     "rolling": "bench.rolling",
+    "rollout": "bench.rollout",
     "service-path": "bench.service_path",
     "service-propagation": "bench.service_propagation",
     "service-sync": "bench.service_sync",
