@@ -21,6 +21,14 @@ from podwire.pods.standins.messages import Character, Port, Role
 
 MACHINE_IMAGE = "podwire.dev/machine"
 HOSTNAME_LIMIT = 63
+KERNEL_LIMIT = 64
+"""Characters of a name that the kernel keeps (HOST_NAME_MAX)."""
+NAMESERVERS, SEARCHES, SEARCH_LENGTH = 3, 32, 2048
+"""What of a resolv.conf resolvers read, and the kubelet writes."""
+
+
+class NameTooLong(ValueError):
+    """A Pod's name that the kernel would cut; the text is the kubelet's."""
 
 
 @dataclass(frozen=True)
@@ -224,10 +232,16 @@ def full_name(pod: Pod, facts: NodeFacts) -> str:
 
 
 def kernel_hostname(pod: Pod, facts: NodeFacts) -> str:
-    """The name that the kernel has for the Pod: the node's for one in its network."""
+    """The name that the kernel has for the Pod: the node's for one in its network. Raises NameTooLong."""
     if pod.spec.host_network:
         return facts.name
-    return (full_name(pod, facts) if pod.spec.set_hostname_as_fqdn else "") or hostname(pod)
+    if pod.spec.hostname_override:
+        return pod.spec.hostname_override
+    name = (full_name(pod, facts) if pod.spec.set_hostname_as_fqdn else "") or hostname(pod)
+    if len(name) > KERNEL_LIMIT:
+        words = f"FQDN {name} is too long ({KERNEL_LIMIT} is the max, {len(name)} characters requested)"
+        raise NameTooLong(f"Failed to construct FQDN from pod hostname and cluster domain, {words}")
+    return name
 
 
 def resolv_conf(pod: Pod, facts: NodeFacts) -> str:
@@ -250,12 +264,18 @@ def resolv_conf(pod: Pod, facts: NodeFacts) -> str:
         nameservers += extra.nameservers
         searches += extra.searches
         options |= {option.name: option.value for option in extra.options}
-    lines = [f"nameserver {address}" for address in dict.fromkeys(nameservers)]
-    if searches:
-        lines.insert(0, "search " + " ".join(dict.fromkeys(searches)))
+    lines = [f"nameserver {address}" for address in list(dict.fromkeys(nameservers))[:NAMESERVERS]]
+    if search := _fitting(list(dict.fromkeys(searches))[:SEARCHES]):
+        lines.insert(0, "search " + search)
     if options:
         lines.append("options " + " ".join(name if value is None else f"{name}:{value}" for name, value in options.items()))
     return "".join(line + "\n" for line in lines)
+
+
+def _fitting(searches: list[str]) -> str:
+    while len(" ".join(searches)) > SEARCH_LENGTH:
+        searches.pop()
+    return " ".join(searches)
 
 
 def _parsed(text: str) -> tuple[list[str], list[str], dict[str, str | None]]:

@@ -12,7 +12,7 @@ import functools
 import ipaddress
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -21,10 +21,10 @@ import msgspec
 
 from podwire.client.api import Client
 from podwire.client.events import EventRecorder
-from podwire.linux import namespaces
+from podwire.linux import namespaces, sysctl
 from podwire.linux.errors import KernelRefused
 from podwire.objects.core import Pod, Service
-from podwire.pods import desired
+from podwire.pods import admission, desired
 from podwire.pods.addresses import RangeExhausted
 from podwire.pods.desired import NodeFacts
 from podwire.pods.machine import NSSWITCH, Machine
@@ -36,6 +36,7 @@ from podwire.pods.runs import Record
 from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
 from podwire.pods.volumes.pod_volumes import VolumePlace
+from podwire.pods.wiring import IPAddress
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -83,16 +84,31 @@ class Host:
         if pod.spec.host_network:
             self._write(pod, record, self.facts.ips)
             return record, namespaces.own_network()
+        settings = admission.sysctls(pod)
+        if alien := [name for name in settings if not name.startswith("net.")]:
+            raise SandboxFailed(f"{alien[0]} cannot be set: Pods have no IPC namespace of their own here")
         if again:
             self.addresses.release_owner(uid)  # of a sandbox that is gone
         try:
             addresses = self.addresses.allocate(uid)
             record = msgspec.structs.replace(record, addresses=tuple(map(str, addresses)))
             self._write(pod, record, record.addresses)
-            return record, self.network.add_new(uid, addresses)
-        except (RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
+            namespace = self.network.add_new(uid, addresses)
+            if settings:
+                self._configure(uid, addresses, namespace, settings)
+        except (desired.NameTooLong, RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
             self.addresses.release_owner(uid)
             raise SandboxFailed(_words(error)) from error
+        else:
+            return record, namespace
+
+    def _configure(self, uid: str, addresses: Sequence[IPAddress], namespace: int, settings: Mapping[str, str]) -> None:
+        try:
+            sysctl.write_all(settings, namespace)
+        except BaseException:
+            self.network.delete(uid, addresses)
+            os.close(namespace)
+            raise
 
     async def _held(self, uid: str, namespace: int) -> int:
         try:
