@@ -150,7 +150,8 @@ def _judged(results: list[dict[str, Any]], load: list[_Load], generations: list[
     answered = {name for result in results for name in result["answered"]}
     for number, names in enumerate(generations):
         if not names & answered:
-            raise SystemExit(f"no Pod of rollout {number} has answered anybody")
+            seen = [(one.mode, result["asked"], sorted(result["answered"])) for result, one in zip(results, load, strict=True)]
+            raise SystemExit(f"no Pod of rollout {number} has answered anybody: {sorted(names)}, but {seen}")
     last = {name for result in results for name in result["last"]}
     if not last <= generations[-1]:
         raise SystemExit(f"at the end {sorted(last - generations[-1])} still answer")

@@ -362,6 +362,8 @@ class ContainerLife:
         if run.program:
             await self._host.programs.end(run.program, max(LEAST_GRACE_S, deadline - loop.time()) if grace_s > 0 else 0.0)
         else:
+            if grace_s > 0 and (self._over or self._pod.ending.is_set()):
+                await self._host.standins.drain(self._pod.record.uid)
             self._stood = self._stood or loop.create_future()
             if not self._stood.done():
                 self._stood.set_result(0)  # a stand-in ends in good order when it is asked to

@@ -275,3 +275,22 @@ def test_a_container_that_is_asked_to_end_says_so() -> None:
 
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(main())
+
+
+def test_a_pod_that_ends_lets_its_clients_go_by_themselves() -> None:
+    async def scenario(standins: Standins, namespace: int) -> None:
+        await standins.play(ROLE, [Port("TCP", 80, "main")], namespace)
+        reader, writer = await asyncio.open_connection("127.0.0.1", 80)
+        ask = b"GET / HTTP/1.1\r\nHost: a\r\n\r\n"
+        writer.write(ask)
+        assert b"Connection: close" not in await reader.read(65536)
+        assert await standins.drain("u1") == 1
+        writer.write(ask)
+        assert b"Connection: close" in await reader.read()  # to its end: the other side has closed
+        writer.close()
+        while await standins.drain("u1"):
+            await asyncio.sleep(0.01)
+        assert b"Connection: close" in await exchange(80, ask)  # who still comes is answered
+        assert await standins.drain("unknown") == 0
+
+    playing(scenario)

@@ -51,6 +51,10 @@ class Standins:
         request = Request(id=next(self._numbers), do="play", role=role, ports=tuple(ports))
         return (await self._ask(request, [namespace])).failures
 
+    async def drain(self, uid: str) -> int:
+        """Let every answer of that Pod end its connection; gives how many connections are open. Raises StandinsGone."""
+        return (await self._ask(Request(id=next(self._numbers), do="drain", uid=uid))).open
+
     async def stop(self, uid: str) -> None:
         """Close everything of that Pod. Raises StandinsGone."""
         await self._ask(Request(id=next(self._numbers), do="stop", uid=uid))

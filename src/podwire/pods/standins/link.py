@@ -12,6 +12,8 @@ from podwire.pods.standins.messages import Ended, Port, Role
 
 _RETRY_S = 0.02
 _LONGEST_RETRY_S = 1.0
+LINGER_S, _LINGER_STEP_S = 1.0, 0.05
+"""How long a Pod that ends waits for its clients to leave kept connections by themselves."""
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,18 @@ class StandinsLink:
                 return await standins.play(role, ports, namespace)
             except StandinsGone:
                 await asyncio.sleep(_RETRY_S)
+
+    async def drain(self, uid: str) -> None:
+        """As a server that is told to end: kept connections end with their next answer, and for a moment clients may ask for one."""
+        deadline = asyncio.get_running_loop().time() + LINGER_S
+        while uid in self._parts and self._connected.done():
+            try:
+                still_open = await self._connected.result().drain(uid)
+            except StandinsGone:
+                return
+            if not still_open or asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(_LINGER_STEP_S)
 
     async def stop(self, uid: str) -> None:
         """Close everything of that Pod. Without a connection there is nothing to close."""

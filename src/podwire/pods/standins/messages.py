@@ -4,6 +4,7 @@ A SOCK_SEQPACKET socket carries one JSON message a packet; the descriptor of a P
 ``play``. Every request has a number, and its reply carries the same one. Requests of a connection are done in order.
 
     play {role, ports} + descriptor     listen on exactly these ports in that namespace, for that Pod; again to change them
+    drain {uid}                         every answer from now on ends its connection; how many connections are open
     stop {uid}                          close everything of that Pod
     list {after}                        what is playing, at most PAGE Pods whose uid sorts after the given one
 
@@ -73,7 +74,7 @@ class Role(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):
     id: int
-    do: Literal["play", "stop", "list"]
+    do: Literal["play", "drain", "stop", "list"]
     role: Role | None = None
     ports: tuple[Port, ...] = ()
     uid: str = ""
@@ -98,6 +99,7 @@ class Reply(msgspec.Struct, frozen=True, omit_defaults=True):
     failures: dict[str, str] = {}
     playing: dict[str, tuple[Port, ...]] = {}
     more: bool = False
+    open: int = 0
     error: str = ""
     ended: Ended | None = None
 

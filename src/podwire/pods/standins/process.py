@@ -155,6 +155,8 @@ class _Agent:
             for port, reason in failures.items():
                 log.warning("%s/%s %s: %s", request.role.namespace, request.role.name, port, reason)
             return Reply(id=request.id, failures=failures)
+        if request.do == "drain":
+            return Reply(id=request.id, open=self._stage.drain(request.uid))
         if request.do == "stop":
             self._stage.stop(request.uid)
             return Reply(id=request.id)

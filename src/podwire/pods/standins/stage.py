@@ -17,7 +17,7 @@ import resource
 import socket
 import struct
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from podwire.linux import namespaces
 from podwire.pods.standins.connection import Connection, Datagrams
@@ -47,6 +47,7 @@ class _Cast:
     parts: dict[str, tuple[Character | None, Part]] = field(default_factory=dict)
     connections: set[Connection] = field(default_factory=set)
     dropped: set[tuple[str, int]] = field(default_factory=set)
+    draining: bool = False
     outside: Outside | None = None
 
     def place(self, key: tuple[str, int], caller: tuple[str, int]) -> Place:
@@ -74,13 +75,20 @@ class _Current(Part):
         return Told(part, self._cast.directions) if self._cast.directions.values else part
 
     def respond(self, place: Place, request: Request) -> Answer | Awaitable[Answer]:
-        return self._part().respond(place, request)
+        answer = self._part().respond(place, request)
+        if not self._cast.draining:
+            return answer
+        return replace(answer, close=True) if isinstance(answer, Answer) else _closing(answer)
 
     def talk(self, place: Place) -> Session | None:
         return self._part().talk(place)
 
     def datagram(self, place: Place, data: bytes) -> bytes | None:
         return self._part().datagram(place, data)
+
+
+async def _closing(answer: Awaitable[Answer]) -> Answer:
+    return replace(await answer, close=True)
 
 
 class Stage:
@@ -142,6 +150,14 @@ class Stage:
             return transport
         resets = lambda: cast.directions.at("reset", port.number)  # noqa: E731
         return await loop.create_server(lambda: Connection(place, cast.connections, resets), sock=made, backlog=BACKLOG)
+
+    def drain(self, uid: str) -> int:
+        """Let every answer of that Pod from now on end its connection; gives how many connections are open."""
+        cast = self._casts.get(uid)
+        if cast is None:
+            return 0
+        cast.draining = True
+        return len(cast.connections)
 
     def stop(self, uid: str) -> None:
         """Close every port and connection of that Pod. One that is not playing is none."""
