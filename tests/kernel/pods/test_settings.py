@@ -58,7 +58,7 @@ def test_pods_in_the_network_of_the_node() -> None:
         node.service_account()
         ports = [{"containerPort": 8085, "hostPort": 8085}]
         probe = {"httpGet": {"path": "/", "port": 8085}, "periodSeconds": 1}
-        node.pod("web", {"name": "server", "image": "nginx", "ports": ports, "readinessProbe": probe}, hostNetwork=True)
+        node.pod("web", {"name": "server", "image": "example.com/server", "ports": ports, "readinessProbe": probe}, hostNetwork=True)
         node.pod("tool", look("hostname; ls /sys/class/net"), hostNetwork=True, restartPolicy="Never", dnsPolicy="ClusterFirstWithHostNet")
         status = node.ready("web")["status"]
         assert (status["podIP"], status["hostIP"]) == (NODE_IP, NODE_IP)
@@ -92,7 +92,7 @@ def test_what_is_left_when_the_node_is_killed_again_and_again() -> None:
             "command": ["sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done"],
         }
         for number in range(4):
-            node.pod(f"web-{number}", {"name": "server", "image": "nginx", "ports": [{"containerPort": 8080}]})
+            node.pod(f"web-{number}", {"name": "server", "image": "example.com/server", "ports": [{"containerPort": 8080}]})
             node.pod(f"tool-{number}", {**worker, "volumeMounts": mounts}, volumes=volumes)
             if number:
                 node.delete(f"web-{number - 1}")
