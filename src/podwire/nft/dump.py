@@ -9,7 +9,8 @@ Source: linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+import struct
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
@@ -128,7 +129,7 @@ def elements(payloads: Iterable[bytes], one: Set) -> dict[bytes, Element]:
     """Read the NEWSETELEM messages of a set, all of them."""
     single = "interval" in one.flags and len(one.key_types) == 1
     if not one.flags and not one.is_verdict_map:
-        return dict(_plain(payloads, one))
+        return _plain(payloads, one)
     found: list[tuple[Element, bool]] = []
     for payload in payloads:
         nest = attributes(payload, 4).get(A.ELEMENTS_LIST, b"")
@@ -139,38 +140,44 @@ def elements(payloads: Iterable[bytes], one: Set) -> dict[bytes, Element]:
     return {element.key: element for element, _ in found}
 
 
-def _plain(payloads: Iterable[bytes], one: Set) -> Iterator[tuple[bytes, Element]]:
+def _plain(payloads: Iterable[bytes], one: Set) -> dict[bytes, Element]:
     """The fast path: single keys, data values, comments, in the order in which the kernel writes them; anything else the slow way."""
     key_size, value_size = datatypes.length(one.key_types), datatypes.length(one.value_types) if one.is_map else 0
     key_head = _HEAD(_padded(8 + key_size), A.ELEM_KEY) + _HEAD(4 + key_size, A.DATA_VALUE)
     value_head = _HEAD(_padded(8 + value_size), A.ELEM_DATA) + _HEAD(4 + value_size, A.DATA_VALUE) if value_size else b""
-    value_at = _padded(8 + key_size)
+    value_at = 4 + _padded(8 + key_size)
     rest_at = value_at + (_padded(8 + value_size) if value_size else 0)
+    found: dict[bytes, Element] = {}
+    value: bytes | None = None
     for payload in payloads:
-        for _, data in netlink.attribute_list(attributes(payload, 4).get(A.ELEMENTS_LIST, b"")):
-            heads = _unflagged(data, 0) == key_head and (not value_size or _unflagged(data, value_at) == value_head)
-            size = len(data)
-            comment = heads and size > rest_at + 6 and data[rest_at + 2] == A.ELEM_USERDATA and not data[rest_at + 4]
-            if not heads or (size != rest_at and not comment):
-                element = _element(attributes(data), by_end=False)[0]
-                yield element.key, element
-                continue
-            key = data[8 : 8 + key_size]
-            value = data[value_at + 8 : value_at + 8 + value_size] if value_size else None
-            text = data[rest_at + 6 : rest_at + 5 + data[rest_at + 5]].decode(errors="replace") if comment else ""
-            yield key, Element(key, value, b"", text)
+        data = attributes(payload, 4).get(A.ELEMENTS_LIST, b"")
+        at, end = 0, len(data)
+        while at < end:
+            size = _SIZE(data, at)[0]
+            if size < 4 or at + size > end:
+                raise netlink.MalformedNetlink(f"an element at byte {at} says {size} bytes where {end - at} are left")
+            key_at, rest = at + 12, at + rest_at
+            plain = data[at + 4 : key_at] == key_head and data[at + value_at : at + value_at + len(value_head)] == value_head
+            comment = size > rest_at + 6 and data[rest + 2] == A.ELEM_USERDATA and not data[rest + 4]
+            if plain and (comment or size == rest_at):
+                key = data[key_at : key_at + key_size]
+                if value_size:
+                    value = data[at + value_at + 8 : at + value_at + 8 + value_size]
+                text = data[rest + 6 : rest + 5 + data[rest + 5]].decode(errors="replace") if comment else ""
+                found[key] = Element(key, value, b"", text)
+            else:
+                element = _element(attributes(data[at + 4 : at + size]), by_end=False)[0]
+                found[element.key] = element
+            at += size + 3 & ~3
+    return found
 
 
 _HEAD: Final = netlink.ATTRIBUTE.pack
+_SIZE: Final = struct.Struct("=H").unpack_from
 
 
 def _padded(size: int) -> int:
     return size + 3 & ~3
-
-
-def _unflagged(data: bytes, at: int) -> bytes:
-    """The eight bytes of an attribute's head and its inner one's, without the flag that says that it holds attributes."""
-    return data[at : at + 3] + b"\0" + data[at + 4 : at + 8] if data[at + 3 : at + 4] == b"\x80" else data[at : at + 8]
 
 
 def _element(found: dict[int, bytes], *, by_end: bool) -> tuple[Element, bool]:

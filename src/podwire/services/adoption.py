@@ -17,7 +17,7 @@ from podwire import nft
 from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.services.desired import ServiceProgram
-from podwire.services.elements import PORT_KEY, PROTOCOLS, address_bytes, mark, target_name
+from podwire.services.elements import PORT_KEY, PROTOCOLS, address_bytes, mark, target_name, unpack_marks
 from podwire.services.numbers import FIRST, Numbers
 
 
@@ -25,8 +25,8 @@ def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram])
     """Fill ``numbers`` from a dumped table, for the Services that are wanted."""
     sets = {one.name: one.elements for one in have.sets}
     ceiling = _number(sets.get("sizes", {}).get(mark(0)))
-    numbers.raise_to(max(ceiling, _highest(sets) + 1))
-    slots, handles = _endpoints(sets)
+    slots, handles, highest = _endpoints(sets)
+    numbers.raise_to(max(ceiling, highest + 1, _kept(sets) + 1))
     external = {_int(key): _number(element) for key, element in sets.get("short-circuit", {}).items()}
     kept = {_int(key) for key in sets.get("keep-source", {})}
     taken: set[int] = set()
@@ -61,25 +61,28 @@ def _addresses(services: Iterable[ServiceProgram]) -> Iterator[tuple[str, str, b
             yield target, "node-ports", PORT_KEY.pack(protocol, port.node_port)
 
 
-def _endpoints(sets: Mapping[str, Mapping[bytes, Element]]) -> tuple[dict[int, dict[int, bytes]], dict[int, dict[bytes, int]]]:
-    """By id: endpoints by slot, and handles by endpoint."""
+def _endpoints(sets: Mapping[str, Mapping[bytes, Element]]) -> tuple[dict[int, dict[int, bytes]], dict[int, dict[bytes, int]], int]:
+    """By id: endpoints by slot, and handles by endpoint; and the highest number among them."""
     slots: dict[int, dict[int, bytes]] = {}
     handles: dict[int, dict[bytes, int]] = {}
+    highest = FIRST - 1
     for key, element in sets.get("backends", {}).items():
-        number, slot = int.from_bytes(key[:4], HOST), int.from_bytes(key[4:], HOST)
+        number, slot = unpack_marks(key)
         if isinstance(element.value, bytes):
             if slot < FIRST:
-                slots.setdefault(number, {})[slot] = element.value
+                seats = slots.get(number)
+                if seats is None:
+                    seats = slots[number] = {}
+                seats[slot] = element.value
             else:
                 handles.setdefault(number, {})[element.value] = slot
-    return slots, handles
+                highest = max(highest, slot)
+    return slots, handles, max([highest, *slots, *handles])
 
 
-def _highest(sets: Mapping[str, Mapping[bytes, Element]]) -> int:
-    """The highest number in use, for a table without a ceiling. Clients that keep to an endpoint carry ids and handles, too."""
-    found = FIRST - 1
-    for key in sets.get("backends", {}):
-        found = max(found, int.from_bytes(key[:4], HOST), int.from_bytes(key[4:], HOST))
+def _kept(sets: Mapping[str, Mapping[bytes, Element]]) -> int:
+    """The highest number that clients who keep to an endpoint carry."""
+    found = 0
     for key, element in sets.get("affinity", {}).items():
         found = max(found, int.from_bytes(key[-4:], HOST), _number(element))
     return found

@@ -75,6 +75,12 @@ def mark(number: int) -> bytes:
     return _MARK.pack(number)
 
 
+def unpack_marks(key: bytes) -> tuple[int, int]:
+    """Unpack a key of two marks: an id and a slot or a handle."""
+    number, other = _MARKS.unpack(key)
+    return number, other
+
+
 def target_name(service: str, port: PortProgram) -> str:
     """What ids are given to: ``shop/users:http/TCP``, ``shop/users:80/TCP`` for a port without a name."""
     return f"{service}:{port.name or port.port}/{port.protocol}"
@@ -200,9 +206,9 @@ def _port(building: _Building, service: ServiceProgram, port: PortProgram) -> No
 def _reachable(building: _Building, service: ServiceProgram, port: PortProgram, key: bytes) -> tuple[bool, bool]:
     """Say whether any cluster address, and any other address, leads to a port: other Services may have them."""
     lost = building.lost
-    if not lost:
-        return True, bool(service.external_ips or port.node_port)
-    external = [address_bytes(a) + key for a in service.external_ips if a not in service.cluster_ips]
+    if not lost and not service.external_ips:
+        return True, bool(port.node_port)
+    external = [address_bytes(a) + key for a in service.external_ips if a not in service.cluster_ips]  # its own is no other address
     if port.node_port:
         external.append(PORT_KEY.pack(PROTOCOLS[port.protocol], port.node_port))
     return any(address + key not in lost for address in building.cluster_ips), any(one not in lost for one in external)

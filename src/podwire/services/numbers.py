@@ -50,14 +50,17 @@ class Numbers:
             self._slots[number] = new
             return new
         held = set(old)
-        if len(new) == len(old) and len(changed := held.symmetric_difference(new)) == 2:  # one came for one that went, as most often
-            came = next(endpoint for endpoint in changed if endpoint not in held)
-            seated = [came if endpoint in changed else endpoint for endpoint in old]
+        arriving = [endpoint for endpoint in new if endpoint not in held]
+        if len(new) == len(old) == len(held) and len(arriving) == 1:  # one came for one that went, as most often
+            seated = [endpoint if endpoint in wanted else arriving[0] for endpoint in old]
             self._slots[number] = seated
             return seated
-        keep = wanted
-        arriving = [endpoint for endpoint in new if endpoint not in held]
-        seats: list[bytes | None] = [endpoint if endpoint in keep else None for endpoint in old]
+        # A kernel that was read between two batches may hold one endpoint in two slots: the later one is free.
+        seats: list[bytes | None] = []
+        leaving = held - wanted.keys()
+        for seated_one in old:
+            seats.append(None if seated_one in leaving else seated_one)
+            leaving.add(seated_one)
         arriving.reverse()
         for slot, endpoint in enumerate(seats):
             if endpoint is None and arriving:

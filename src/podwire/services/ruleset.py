@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from podwire import nft
@@ -39,6 +39,7 @@ LARGEST = BATCH
 PIECE = 256  # elements in one change
 
 _CEILING = mark(0)
+_NONE: Set[bytes] = frozenset()
 
 Batches = list[list[nft.Change]]
 Rank = tuple[bool, str, str]  # elements.addresses
@@ -82,6 +83,7 @@ class Program:
         self.services: dict[str, ServiceProgram] = {}
         self._elements: dict[str, Elements] = {}
         self._addresses: dict[bytes, tuple[Rank, ...]] = {}  # the ranks of those who claim an address, lowest first
+        self._lost: dict[str, Set[bytes]] = {}  # what a Service claims and another has, of those to whom that happens
         self._claims: dict[str, dict[bytes, tuple[tuple[str, Element], ...]]] = {field: {} for field in SHARED}
         self._noted: defaultdict[str, Notes] = defaultdict(dict)
         # What is new in a map of which nothing else is noted, Service by Service: a start is that alone, and a note for each dear.
@@ -104,21 +106,36 @@ class Program:
         old = self.services.get(key)
         if old == service:
             return
-        claims = dict(addresses(service)) if service is not None else {}
-        same = old is not None and service is not None and _claims_alike(old, service)
-        claimed = claims if same else dict(addresses(old)) if old is not None else {}
-        after = NOTHING if service is None else self._build(service, claims)
-        others = () if same or claimed == claims else self._contend(claimed, claims)
-        self._replace(key, service, after)
-        for other in others:
-            self._replace(other, self.services[other], self._build(self.services[other], dict(addresses(self.services[other]))))
+        if old is not None and service is not None and _claims_alike(old, service):
+            self._replace(key, service, self._elements_of(service, self._lost.get(key, _NONE)))
+        else:
+            claims = dict(addresses(service)) if service is not None else {}
+            claimed = dict(addresses(old)) if old is not None else {}
+            after = NOTHING if service is None else self._build(key, service, claims)
+            others = self._contend(claimed, claims)
+            self._replace(key, service, after)
+            if service is None:
+                self._lost.pop(key, None)
+            for other in others:
+                its = self.services[other]
+                self._replace(other, its, self._build(other, its, dict(addresses(its))))
         if old is not None:
             self._drop_numbers(old, service)
 
-    def _build(self, service: ServiceProgram, claims: dict[bytes, Rank]) -> Elements:
-        name = service.key  # its own claim may still be there with an earlier rank: it was made anew under its old name
+    def _build(self, key: str, service: ServiceProgram, claims: dict[bytes, Rank]) -> Elements:
         held = self._addresses
-        lost = {key for key, rank in claims.items() if key in held and any(r < rank and r[2] != name for r in held[key][:2])}
+        lost: Set[bytes] = _NONE
+        if not held.keys().isdisjoint(claims):
+            name = service.key  # its own claim may still be there with an earlier rank: it was made anew under its old name
+            lost = {key for key, rank in claims.items() if any(r < rank and r[2] != name for r in held.get(key, ())[:2])}
+        found = self._elements_of(service, lost)
+        if lost:
+            self._lost[key] = lost
+        else:
+            self._lost.pop(key, None)
+        return found
+
+    def _elements_of(self, service: ServiceProgram, lost: Set[bytes]) -> Elements:
         return elements(service, self.node, self.structure.family, self.numbers, lost)
 
     def _contend(self, claimed: Mapping[bytes, Rank], claims: Mapping[bytes, Rank]) -> set[str]:
@@ -158,7 +175,7 @@ class Program:
             if had is None:
                 if field in self._noted or not self._come(key, field, has):
                     self._differ(key, field, (), has)
-            elif had != has:
+            else:
                 self._differ(key, field, had, has)
         for field, had in before.items():
             if field not in after:
@@ -179,6 +196,15 @@ class Program:
 
     def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...]) -> None:
         shared = field in SHARED
+        if len(before) == len(after):  # most changes are of a value: the keys stay where they are
+            changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
+            if all(old.key == new.key for old, new in changed):
+                for old, new in changed:
+                    if shared:
+                        self._claim(field, new.key, owner, new)
+                    else:
+                        self._note(field, new.key, old, new)
+                return
         had = {element.key: element for element in before}
         for element in after:
             key = element.key
@@ -225,7 +251,7 @@ class Program:
         return noted
 
     def _drop_numbers(self, old: ServiceProgram, new: ServiceProgram | None) -> None:
-        if new is not None and [(p.name, p.port, p.protocol) for p in old.ports] == [(p.name, p.port, p.protocol) for p in new.ports]:
+        if new is not None and _named_alike(old, new):
             return
         gone = {target_name(old.key, port) for port in old.ports}
         if new is not None:
@@ -443,16 +469,17 @@ class Program:
 
 def _claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
     """Say that two states of a Service claim the same addresses, without naming them: most changes are of endpoints alone."""
-    return (
-        one.cluster_ips == other.cluster_ips
-        and one.external_ips == other.external_ips
-        and one.created == other.created
-        and len(one.ports) == len(other.ports)
-        and all(
-            a.port == b.port and a.node_port == b.node_port and a.protocol == b.protocol
-            for a, b in zip(one.ports, other.ports, strict=True)
-        )
-    )
+    if one.cluster_ips != other.cluster_ips or one.external_ips != other.external_ips or len(one.ports) != len(other.ports):
+        return False
+    for a, b in zip(one.ports, other.ports, strict=True):
+        if a.port != b.port or a.node_port != b.node_port or a.protocol != b.protocol:
+            return False
+    return one.created == other.created and one.key == other.key
+
+
+def _named_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
+    """Say that two states of a Service have the same ports, by all that names them."""
+    return [(p.name, p.port, p.protocol) for p in one.ports] == [(p.name, p.port, p.protocol) for p in other.ports]
 
 
 def _owner(claim: tuple[str, Element]) -> str:

@@ -207,6 +207,26 @@ def test_a_slot_that_is_taken_again_before_it_expires_is_replaced() -> None:
     assert len(world.kernel.elements["backends"]) == 2
 
 
+def test_an_external_address_that_is_its_own_cluster_address_makes_no_view() -> None:
+    world = World()
+    world.put("shop/s0", msgspec.structs.replace(one("10.4.0.1", external_local=True), external_ips=("10.8.0.1",)))
+    world.take()
+    assert not world.kernel.elements["short-circuit"]
+
+
+def test_a_restart_before_the_stale_slot_is_gone() -> None:
+    world = World()
+    world.put("shop/s0", one("10.4.0.1", "10.4.0.2", "10.4.0.3"))
+    world.take()
+    world.put("shop/s0", one("10.4.0.2", "10.4.0.3"))
+    world.take()
+    world.restart()
+    world.take()
+    world.expire()
+    assert len(world.kernel.elements["backends"]) == 2
+    assert number(next(element.value for key, element in world.kernel.elements["sizes"].items() if key != mark(0))) == 2
+
+
 def test_a_late_element_is_not_deleted_before_its_round_is_over() -> None:
     world = World()
     world.put("shop/s0", one("10.4.0.1", "10.4.0.2", "10.4.0.3"))
