@@ -23,6 +23,7 @@ from podwire.apiserver.answers import Answer, Stream, TooDeep, answer
 from podwire.apiserver.api import Api
 from podwire.apiserver.auth import impersonation
 from podwire.apiserver.auth.attributes import Attributes
+from podwire.apiserver.auth.audit import Audit
 from podwire.apiserver.authentication import ANONYMOUS, User
 from podwire.apiserver.bodies import LIMIT
 from podwire.apiserver.fairness import Turns, Visit, is_exempt
@@ -49,9 +50,10 @@ class _Gone(Exception):
 class Application:
     """The API over one store. ``version`` is what ``/version`` says, as ``v1.37.0``; ``url`` is where it is reached in the cluster."""
 
-    def __init__(self, api: Api, version: str, url: str = "", turns: Turns | None = None) -> None:
+    def __init__(self, api: Api, version: str, url: str = "", turns: Turns | None = None, audit: Audit | None = None) -> None:
         self._api = api
         self._url = url
+        self._audit = audit
         self._version = _version(version)
         self._reading = asyncio.Semaphore(1)  # one at a time: threads share the interpreter
         self._turns = turns if turns is not None else Turns()
@@ -62,16 +64,23 @@ class Application:
         headers: dict[bytes, bytes] = dict(scope["headers"])
         request: Request | None = None
         visit: Visit | None = None
+        trail = self._audit.begin(scope) if self._audit is not None else None
         try:
             user = self._user(scope, headers)
+            if trail is not None:
+                trail.user = user
             if impersonation.is_asked(scope["headers"]):
                 user = impersonation.taken_for(self._api.authorizer, user, scope["headers"])
+                if trail is not None:
+                    trail.taken_for = user
             path: str = scope["path"]
             target = requests.target(path)
             if target is None:
                 found: Answer | Stream = await self._other(scope["method"], path, scope["query_string"], headers, user)
             else:
                 request = Request(scope["method"], path, target, requests.query(scope["query_string"]), headers, user)
+                if trail is not None:
+                    trail.request = request
                 verb = verbs.authorize(self._api, request)
                 if not is_exempt(user, target):
                     visit = self._turns.arrive(user.name)
@@ -106,9 +115,13 @@ class Application:
                 self._turns.leave(visit)
         warnings = request.warnings if request is not None else ()
         if isinstance(found, Stream):
+            if self._audit is not None and trail is not None:
+                self._audit.end(trail, found, "ResponseStarted")
             await self._stream(scope, receive, send, found, warnings)
         else:
             await _send_whole(send, found, warnings, head=scope["method"] == "HEAD")
+        if self._audit is not None and trail is not None:
+            self._audit.end(trail, found)
 
     def _user(self, scope: Scope, headers: Mapping[bytes, bytes]) -> User:
         """Say who asks. Raises Failure (401)."""

@@ -29,6 +29,7 @@ from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.answers import decode
 from podwire.apiserver.api import Api
 from podwire.apiserver.app import Application
+from podwire.apiserver.auth.audit import Audit
 from podwire.apiserver.auth.jwt import Key
 from podwire.apiserver.config import ApiServerConfig, InvalidConfig, read
 from podwire.apiserver.extension.serving import Definitions
@@ -121,7 +122,8 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         await bootstrap.ensure(api, config)
         await bootstrap.ensure_policy(api)
         definitions = Definitions(api)
-        application = Application(api, config.version, f"https://{config.control_address}:{config.control_port}")
+        audit = Audit(api.authorizer, config.audit_log, config.audit_level) if config.audit_log else None
+        application = Application(api, config.version, f"https://{config.control_address}:{config.control_port}", audit=audit)
         settings = uvicorn.Config(
             application,
             http=Protocol,

@@ -50,6 +50,10 @@ class Paths:
         return f"{self.root}/logs"
 
     @property
+    def audit_log(self) -> str:
+        return f"{self.root}/audit/audit.log"
+
+    @property
     def init_socket(self) -> str:
         return f"{self.run}/init.sock"
 

@@ -360,6 +360,7 @@ def _files(
             "key": f"{paths.pki}/apiserver.key",
             "clientCA": f"{paths.pki}/ca.crt",
             "serviceAccountKey": f"{paths.pki}/sa.key",
+            **({"auditLog": paths.audit_log, "auditLevel": spec.audit_level} if spec.audit_level else {}),
             "serviceRanges": list(_texts(ranges.services, ranges.services_ipv6)),
             "controlAddress": str(api),
             "controlPort": API_PORT,

@@ -63,6 +63,8 @@ class ClusterSpec:
     node_pools: tuple[NodePool, ...]
     ranges: Ranges
     proxy_mode: str = "nftables"
+    audit_level: str = ""
+    """What the API's audit log holds of a request; ``""``: there is none."""
 
     @property
     def dual_stack(self) -> bool:
@@ -101,12 +103,17 @@ class _Ranges(_Form, frozen=True):
     services_ipv6: str | None = msgspec.field(default=None, name="servicesIPv6")
 
 
+class _Audit(_Form, frozen=True):
+    level: Literal["Metadata", "Request", "RequestResponse"] = "Metadata"
+
+
 class _Spec(_Form, frozen=True):
     region: str = "us-central1"
     stack_type: Literal["IPV4", "IPV4_IPV6"] = "IPV4"
     proxy_mode: Literal["nftables", "iptables"] = "nftables"
     node_pools: tuple[_NodePool, ...] = (_NodePool(),)
     ranges: _Ranges = _Ranges()
+    audit: _Audit | None = None
 
 
 class _Cluster(_Form, frozen=True):
@@ -154,7 +161,7 @@ def parse(
     if not paths.is_name(chosen):
         where = "metadata.name" if name is None else "--name"
         raise fault(where, f"{chosen!r} is no cluster name: {paths.NAME_RULE}")
-    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode)
+    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, spec.audit.level if spec.audit is not None else "")
     _has_room(cluster, fault)
     return cluster
 
@@ -171,6 +178,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
             "region": spec.region,
             "stackType": "IPV4_IPV6" if spec.dual_stack else "IPV4",
             "proxyMode": spec.proxy_mode,
+            **({"audit": {"level": spec.audit_level}} if spec.audit_level else {}),
             "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),
