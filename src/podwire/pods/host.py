@@ -24,8 +24,11 @@ from podwire.client.events import EventRecorder
 from podwire.linux import namespaces, sysctl
 from podwire.linux.errors import KernelRefused
 from podwire.objects.core import Pod, Service
-from podwire.pods import admission, desired
+from podwire.pods import admission, desired, host_ports, wiring
 from podwire.pods.addresses import RangeExhausted
+from podwire.pods.cni import effects
+from podwire.pods.cni.errors import HostPortTaken
+from podwire.pods.cni.ruleset import Publication
 from podwire.pods.desired import NodeFacts
 from podwire.pods.machine import NSSWITCH, Machine
 from podwire.pods.network import NetworkFull, PodNetwork
@@ -91,20 +94,26 @@ class Host:
             self.addresses.release_owner(uid)  # of a sandbox that is gone
         try:
             addresses = self.addresses.allocate(uid)
-            record = msgspec.structs.replace(record, addresses=tuple(map(str, addresses)))
+            publication = host_ports.publication(pod, addresses)
+            record = msgspec.structs.replace(record, addresses=tuple(map(str, addresses)), host_ports=publication is not None)
             self._write(pod, record, record.addresses)
             namespace = self.network.add_new(uid, addresses)
-            if settings:
-                self._configure(uid, addresses, namespace, settings)
-        except (desired.NameTooLong, RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
+            self._configure(uid, addresses, namespace, settings, publication)
+        except (desired.NameTooLong, HostPortTaken, RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
             self.addresses.release_owner(uid)
             raise SandboxFailed(_words(error)) from error
         else:
             return record, namespace
 
-    def _configure(self, uid: str, addresses: Sequence[IPAddress], namespace: int, settings: Mapping[str, str]) -> None:
+    def _configure(
+        self, uid: str, addresses: Sequence[IPAddress], namespace: int, settings: Mapping[str, str], publication: Publication | None
+    ) -> None:
+        """What only some Pods ask for, beside their wires."""
         try:
-            sysctl.write_all(settings, namespace)
+            if settings:
+                sysctl.write_all(settings, namespace)
+            if publication is not None:
+                effects.publish(publication, wiring.BRIDGE)
         except BaseException:
             self.network.delete(uid, addresses)
             os.close(namespace)
@@ -127,6 +136,8 @@ class Host:
 
     def _unmake(self, record: Record) -> None:
         addresses = [ipaddress.ip_address(address) for address in record.addresses]
+        if record.host_ports:
+            effects.withdraw(wiring.port_of(record.uid))
         self.network.detach(addresses)
         for address in addresses:
             self.addresses.release(address)

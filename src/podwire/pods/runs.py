@@ -64,15 +64,16 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
 class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     """A Pod on this node.
 
-    ``sandbox`` counts its network namespaces: a second one means a node that was started anew. ``initialized``: its init containers
-    have done their work in this sandbox. ``reason`` and ``message``: why the Pod as a whole has failed. ``finished``: nothing of it runs
-    nor will.
+    ``host_ports``: ports of the node lead to it. ``sandbox`` counts its network namespaces: a second one means a node that was started
+    anew. ``initialized``: its init containers have done their work in this sandbox. ``reason`` and ``message``: why the Pod as a whole
+    has failed. ``finished``: nothing of it runs nor will.
     """
 
     uid: str
     namespace: str
     name: str
     addresses: tuple[str, ...] = ()
+    host_ports: bool = False
     sandbox: int = 0
     start_time: float = 0.0
     runs: dict[str, Run] = {}

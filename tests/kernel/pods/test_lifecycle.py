@@ -70,12 +70,15 @@ def test_hooks_and_grace() -> None:
 def test_deadlines_and_refusals() -> None:
     with running_node() as node:
         node.service_account()
-        node.pod("slow", machine("trap 'exit 9' TERM; while :; do sleep 0.1; done"), activeDeadlineSeconds=1)
+        node.pod("slow", machine("trap 'exit 9' TERM; while :; do sleep 0.1; done"), activeDeadlineSeconds=600)
         node.pod("stood", {"name": "server", "image": "nginx"}, activeDeadlineSeconds=1)
         forbidden = {"sysctls": [{"name": "kernel.msgmax", "value": "1"}]}
         node.pod("forbidden", {"name": "server", "image": "nginx"}, securityContext=forbidden)
         node.pod("user", machine("id", securityContext={"runAsUser": 1000}))
         node.pod("image", {"name": "server", "image": "nginx:1"})
+        node.ready("slow")
+        sooner = {"spec": {"activeDeadlineSeconds": 1}}
+        node.call("PATCH", "/api/v1/namespaces/default/pods/slow", sooner, "application/merge-patch+json")
         for name in ("slow", "stood"):
             status = node.wait(name, lambda status: status.get("phase") == "Failed")["status"]
             assert (status["reason"], status["message"]) == (

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from ipaddress import ip_interface
+
 from kernel.pods.running import NODE, NODE_IP, Tree, ask, condition, eventually, running_node
+from podwire.linux.network import Network
+from podwire.linux.nftables import Nftables
+from podwire.wire.rtnetlink import Address, add
 
 
 def look(script: str) -> Tree:
@@ -70,6 +76,45 @@ def test_pods_in_the_network_of_the_node() -> None:
             node.delete(name)
             node.gone(name)
         assert ask_refused(8085)
+
+
+def test_ports_of_the_node_lead_to_a_pod() -> None:
+    with running_node() as node:
+        with Network() as network:
+            network.apply([add(Address("lo", ip_interface("10.128.0.99")))])
+        ports = [
+            {"containerPort": 8080, "hostPort": 8090},
+            {"containerPort": 8080, "hostPort": 8091, "hostIP": "10.128.0.99"},
+            {"containerPort": 5353, "hostPort": 5399, "protocol": "UDP"},
+        ]
+        node.pod("web", {"name": "server", "image": "example.com/server", "ports": ports})
+        node.ready("web")
+        assert ask(NODE_IP, 8090)["pod"]["name"] == "web"
+        assert ask("10.128.0.99", 8091)["pod"]["name"] == "web"
+        assert ask_refused(8091)  # on another address of the node
+        assert echoed(NODE_IP, 5399)
+        node.kill("agent")
+        node.start_agent()
+        assert ask(NODE_IP, 8090)["pod"]["name"] == "web"
+        node.pod("late", {"name": "server", "image": "example.com/server", "ports": ports[:1]})
+        eventually(lambda: any("host port 8090/tcp leads to another container" in event for event in node.events("late")))
+        node.delete("web")
+        node.gone("web")
+        node.ready("late")
+        assert ask(NODE_IP, 8090)["pod"]["name"] == "late"
+        node.delete("late")
+        node.gone("late")
+        assert ask_refused(8090)
+        with Nftables() as nftables:
+            assert not nftables.dump([("ip", "podwire-cni")]).tables
+
+
+def echoed(address: str, port: int) -> bool:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.settimeout(5)
+        udp.connect((address, port))
+        udp.send(b"ping")
+        return udp.recv(100) == b"ping"
 
 
 def ask_refused(port: int) -> bool:
