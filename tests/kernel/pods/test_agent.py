@@ -224,7 +224,7 @@ def test_an_exhausted_range_says_so() -> None:
     with running_node() as node:
         folder = node.folder / "state/nodes" / NODE / "addresses"
         for number in range(2, 255):
-            (folder / f"10.4.0.{number}").write_text("somebody")
+            (folder / f"10.4.0.{number}").symlink_to("somebody")
         node.pod("late", WEB)
         eventually(
             lambda: (
