@@ -88,6 +88,9 @@ def test_status_doctor_version_logs(cluster: Cluster) -> None:
 
 def test_dump_holds_what_a_report_needs_and_no_secret(cluster: Cluster, tmp_path: Path) -> None:
     folder = cluster.user.home / "dump"
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "treasure"}, "stringData": {"k": "in the cellar, left"}}
+    cluster.kubectl("apply", "-f", "-", stdin=json.dumps(secret))
+    token = cluster.kubectl("create", "token", "default").stdout.strip()
     cluster.podwire("dump", str(folder))
     names = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
     assert "status.json" in names
@@ -98,6 +101,8 @@ def test_dump_holds_what_a_report_needs_and_no_secret(cluster: Cluster, tmp_path
     assert any("podwire-services" in (folder / name).read_text() for name in rulesets)
     text = b"".join(path.read_bytes() for path in folder.rglob("*") if path.is_file())
     assert b"PRIVATE KEY" not in text
+    assert token.partition(".")[0].encode() not in text  # the beginning of every token that this cluster signs
+    assert b"in the cellar" not in text
     secrets = [value for item in cluster.get("secrets", "-A")["items"] for value in item["data"].values()]
     assert secrets
     assert not any(value.encode() in text for value in secrets)

@@ -293,7 +293,7 @@ def _address_clashes(ranges: Mapping[str, IPv4Network]) -> Finding:
         f"{name} {network} ({interface} has {route})"
         for interface, route in _machine_routes()
         for name, network in ranges.items()
-        if network.overlaps(route)
+        if isinstance(network, IPv4Network) and network.overlaps(route)  # the second family has no route here, or is not there
     ]
     if clashes:
         advice = "the cluster works all the same, its network is apart; choose other ranges in the cluster's spec if that confuses you"

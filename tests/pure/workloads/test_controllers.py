@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -148,7 +150,7 @@ async def test_a_namespace_is_emptied_and_goes(server: running_apiserver.ApiServ
         where = await namespace(client, "ending")
         await client.create(DEPLOYMENTS, web(3), where)
         await until(lambda: rolled_out(client, where, 3))
-        await until(lambda: client.get(SECRETS, "default-token", where))
+        await until(lambda: client.get(SERVICE_ACCOUNTS, "default", where))
         await client.delete(NAMESPACES, where)
 
         async def gone() -> bool:
@@ -158,12 +160,20 @@ async def test_a_namespace_is_emptied_and_goes(server: running_apiserver.ApiServ
         assert await client.list(PODS, where) == []
 
 
-async def test_accounts_have_tokens_that_the_api_knows(server: running_apiserver.ApiServer) -> None:
+async def test_who_asks_for_a_lasting_token_is_given_one_that_the_api_knows(server: running_apiserver.ApiServer) -> None:
     async with cluster(server) as (client, _):
         where = await namespace(client, "accounts")
         await client.create(SERVICE_ACCOUNTS, {"metadata": {"name": "robot"}}, where)
-        tree = await until(lambda: client.get_tree(SECRETS, "robot-token", where))
-        assert sorted(tree["data"]) == ["ca.crt", "namespace", "token"]
+        annotations = {"kubernetes.io/service-account.name": "robot"}
+        asking = {"metadata": {"name": "robot-token", "annotations": annotations}, "type": "kubernetes.io/service-account-token"}
+        await client.create(SECRETS, asking, where)
+
+        async def token() -> str:
+            return (await client.get(SECRETS, "robot-token", where)).data.get("token", "")
+
+        text = base64.b64decode(await until(token)).decode()
+        reviewed = await client.request("POST", "/apis/authentication.k8s.io/v1/tokenreviews", {"spec": {"token": text}})
+        assert json.loads(reviewed)["status"]["user"]["username"] == f"system:serviceaccount:{where}:robot"
         await client.delete(SERVICE_ACCOUNTS, "robot", where)
 
         async def gone() -> bool:

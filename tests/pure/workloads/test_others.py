@@ -47,19 +47,23 @@ def test_a_key_waits_until_all_is_seen_or_too_long() -> None:
 # Accounts ------------------------------------------------------------------------------------------------------------------------
 
 
-def test_a_token_secret_has_what_a_pod_needs() -> None:
+def test_a_secret_that_asks_for_a_token_is_completed() -> None:
     account = codec.convert(ServiceAccount, {"metadata": {"name": "robot", "namespace": "shop", "uid": "u"}})
-    tree = accounts.token_secret(account, "t0ken", b"PEM")
-    secret = codec.convert(Secret, tree)
-    assert tree["metadata"]["name"] == "robot-token"
+    metadata = {"name": "mine", "namespace": "shop", "annotations": {accounts.ACCOUNT_NAME: "robot"}}
+    asking = codec.convert(Secret, {"metadata": metadata, "type": accounts.TOKEN_TYPE})
+    assert accounts.belongs(asking, account)
+    assert not accounts.is_complete(asking, account, b"PEM")
+    patch = accounts.completion(asking, account, "t0ken", b"PEM")
+    metadata["annotations"] |= patch["metadata"]["annotations"]
+    secret = codec.convert(Secret, {"metadata": metadata, "type": accounts.TOKEN_TYPE, "data": patch["data"]})
     assert {key: base64.b64decode(value) for key, value in secret.data.items()} == {
         "ca.crt": b"PEM",
         "namespace": b"shop",
         "token": b"t0ken",
     }
     assert accounts.belongs(secret, account)
-    assert accounts.is_complete(secret, b"PEM")
-    assert not accounts.is_complete(secret, b"other PEM")
+    assert accounts.is_complete(secret, account, b"PEM")
+    assert not accounts.is_complete(secret, account, b"other PEM")
     renewed = accounts.completion(secret, account, "another", b"other PEM")["data"]
     assert base64.b64decode(renewed["token"]) == b"t0ken"
     former = codec.convert(ServiceAccount, {"metadata": {"name": "robot", "namespace": "shop", "uid": "v"}})

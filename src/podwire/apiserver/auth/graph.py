@@ -15,7 +15,6 @@ from typing import Any
 Tree = Mapping[str, Any]
 Thing = tuple[str, str, str]  # plural, namespace, name
 MIRROR = "kubernetes.io/config.mirror"
-_TOKEN_ROOM = 247  # letters of an account's name in the name of the Secret that holds its opaque token
 
 
 class Graph:
@@ -113,7 +112,6 @@ def things_of(namespace: str, pod: Tree) -> Iterator[Thing]:
     account = spec.get("serviceAccountName") or spec.get("serviceAccount")
     if account:
         yield "serviceaccounts", namespace, account
-        yield "secrets", namespace, f"{account[:_TOKEN_ROOM]}-token"
     for secret in spec.get("imagePullSecrets") or ():
         if secret.get("name"):
             yield "secrets", namespace, secret["name"]

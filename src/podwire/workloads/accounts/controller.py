@@ -79,13 +79,9 @@ class Accounts:
         namespace = self._namespaces.table.get(account.namespace)
         if namespace is None or namespace.metadata.deletion_timestamp is not None:
             return
-        own = [secret for secret in there if desired.belongs(secret, account)]
-        token = secrets.token_urlsafe(TOKEN_BYTES)
-        if not own:
-            await self._made(SECRETS, desired.token_secret(account, token, self._authority))
-        for secret in own:
-            if not desired.is_complete(secret, self._authority):
-                patch = desired.completion(secret, account, token, self._authority)
+        for secret in there:
+            if desired.belongs(secret, account) and not desired.is_complete(secret, account, self._authority):
+                patch = desired.completion(secret, account, secrets.token_urlsafe(TOKEN_BYTES), self._authority)
                 await self._client.patch(SECRETS, secret.name, secret.namespace, patch)
 
     async def _made(self, resource: Any, tree: Tree) -> None:

@@ -1,7 +1,8 @@
-"""The service account ``default`` and the ConfigMap ``kube-root-ca.crt`` of each namespace, and the token that belongs to each account.
+"""The service account ``default`` and the ConfigMap ``kube-root-ca.crt`` of each namespace, and tokens in Secrets, for who asks for one.
 
-Pure: the random token is a parameter. A token is opaque text in a Secret of type ``kubernetes.io/service-account-token``, named
-after the account; the API server knows a caller by it, and a node puts the Secret's three values into the Pod's containers.
+Pure: the random token is a parameter. A Pod's token comes from the API server and lasts as long as the Pod. Who wants one that lasts makes
+a Secret of type ``kubernetes.io/service-account-token`` that names an account; it is given a token, opaque text by which the API server
+knows a caller, and goes with its account.
 
 Source: https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
 """
@@ -43,41 +44,23 @@ def certificates(namespace: str, authority: bytes) -> Tree:
     return {"metadata": metadata, "data": {CERTIFICATE: authority.decode()}}
 
 
-def secret_name(account: str) -> str:
-    """Give the name of an account's Secret. A Secret's name may not be longer than an account's."""
-    return f"{account[:247]}-token"
-
-
 def belongs(secret: Secret, account: ServiceAccount) -> bool:
-    """Say whether a Secret is the token of this account, and not of one of that name that was there before."""
-    return secret.type == TOKEN_TYPE and secret.metadata.annotations.get(ACCOUNT_UID) == account.metadata.uid
+    """Say whether a Secret is for this account, and not for one of that name that was there before."""
+    return secret.type == TOKEN_TYPE and secret.metadata.annotations.get(ACCOUNT_UID, "") in ("", account.metadata.uid)
 
 
-def is_complete(secret: Secret, authority: bytes) -> bool:
-    """Say whether the Secret holds all that a Pod needs, with the certificate authority of today."""
-    data = secret.data
-    return bool(data.get("token")) and bool(data.get("namespace")) and data.get("ca.crt", "") == _text(authority)
-
-
-def token_secret(account: ServiceAccount, token: str, authority: bytes) -> Tree:
-    """Make the Secret of an account. ``authority``: the API server's CA certificate, PEM."""
-    return {
-        "metadata": {
-            "name": secret_name(account.name),
-            "namespace": account.namespace,
-            "annotations": {ACCOUNT_NAME: account.name, ACCOUNT_UID: account.metadata.uid},
-        },
-        "type": TOKEN_TYPE,
-        "data": {"ca.crt": _text(authority), "namespace": _text(account.namespace.encode()), "token": _text(token.encode())},
-    }
+def is_complete(secret: Secret, account: ServiceAccount, authority: bytes) -> bool:
+    """Say whether a Secret holds a token and what goes with it, with the certificate authority of today."""
+    data, whose = secret.data, secret.metadata.annotations.get(ACCOUNT_UID, "")
+    return whose == account.metadata.uid and bool(data.get("token") and data.get("namespace")) and data.get("ca.crt") == _text(authority)
 
 
 def completion(secret: Secret, account: ServiceAccount, token: str, authority: bytes) -> Tree:
-    """Make the patch that completes a Secret; a token that is there stays."""
-    whole: Tree = token_secret(account, token, authority)["data"]
+    """Make the patch that completes a Secret; a token that is there stays. ``authority``: the API server's CA certificate, PEM."""
+    data = {"ca.crt": _text(authority), "namespace": _text(account.namespace.encode()), "token": _text(token.encode())}
     if secret.data.get("token"):
-        whole["token"] = secret.data["token"]
-    return {"data": whole}
+        data["token"] = secret.data["token"]
+    return {"metadata": {"annotations": {ACCOUNT_UID: account.metadata.uid}}, "data": data}
 
 
 def _text(data: bytes) -> str:
