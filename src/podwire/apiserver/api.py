@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Protocol
 
 from podwire.apiserver import keys
+from podwire.apiserver.admission.chain import Admission
 from podwire.apiserver.answers import Stream, Tree, decode, encode
 from podwire.apiserver.auth.authorizer import Authorizer
 from podwire.apiserver.auth.jwt import Key
@@ -48,8 +49,8 @@ def _now() -> datetime:
 
 @dataclass(slots=True)
 class Api:
-    """``authorizer`` and ``tokens`` follow the store; ``token_key`` signs tokens. ``streams`` are the open watches; ``watch_queue`` is how
-    many changes one may be behind, ``bookmark_s`` how often one that asks for it is told how far it has come.
+    """``authorizer``, ``tokens`` and ``admission`` follow the store; ``token_key`` signs tokens. ``streams`` are the open watches;
+    ``watch_queue`` is how many changes one may be behind, ``bookmark_s`` how often one that asks for it is told how far it has come.
     """
 
     store: Store
@@ -64,9 +65,11 @@ class Api:
     _second: tuple[int, str] = (0, "")
     authorizer: Authorizer = field(init=False)
     tokens: Tokens = field(init=False)
+    admission: Admission = field(init=False)
 
     def __post_init__(self) -> None:
         self.authorizer = Authorizer(self.store)
+        self.admission = Admission(self.store, self.registry, put)
         self.tokens = Tokens(self.store, self.token_key, lambda: self.clock().timestamp())
 
     def timestamp(self, later_s: int = 0) -> str:

@@ -20,6 +20,7 @@ from typing import Any
 import orjson
 
 from podwire.apiserver import bodies, keys, reading, shapes, status
+from podwire.apiserver.admission import gate
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree, put, remove
 from podwire.apiserver.auth import guards
@@ -89,6 +90,10 @@ async def delete(api: Api, request: Request, kind: Kind) -> Answer:
         raise status.not_found(kind, target.name)
     guards.check_delete(request.user, kind, tree)
     check(kind, tree, wanted)
+    if await gate.deleted(api, request, kind, tree):
+        latest = latest_tree(api, kind, target.namespace, target.name)
+        if latest != tree:
+            raise gate.Overtaken
     marked = mark(api, kind, tree, wanted)
     gone = is_finished(kind, tree)
     if not wanted.dry_run:
@@ -110,6 +115,8 @@ async def delete_collection(api: Api, request: Request, kind: Kind) -> Answer:
     records = [record for record in api.store.range(keys.prefix(kind, request.target.namespace)) if not chosen or chosen(record)]
     deleted: list[Tree] = []
     for start in range(0, len(records), _TOGETHER):
+        for record in records[start : start + _TOGETHER] if api.admission.asks_of_deletions else ():
+            await gate.deleted(api, request, kind, decode(record.value))
         transaction = api.store.transaction()
         for record in records[start : start + _TOGETHER]:
             latest = api.store.latest(record.key)

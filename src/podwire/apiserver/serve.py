@@ -153,6 +153,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
                 expiry.keep(api),
                 aggregating.keep(api),
                 definitions.run(),
+                api.admission.quotas.run(),
             )
         ]
         try:
@@ -160,6 +161,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         finally:
             for task in tasks:
                 task.cancel()
+            await api.admission.caller.close()
     finally:
         await api.store.close()
 

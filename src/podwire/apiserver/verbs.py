@@ -6,6 +6,7 @@ The order is that of upstream: who (before this), may they, does the kind serve 
 from __future__ import annotations
 
 from podwire.apiserver import applying, deletion, reading, reviews, status, subresources, versions, watch, writing
+from podwire.apiserver.admission import gate
 from podwire.apiserver.answers import Answer, Stream
 from podwire.apiserver.api import Api
 from podwire.apiserver.auth.authorizer import attributes
@@ -57,12 +58,12 @@ async def _respond(api: Api, request: Request, kind: Kind, verb: str) -> Answer 
             return reviews.respond(api, request, kind) if kind in reviews.ANSWERS else await writing.create(api, request, kind)
         case "update":
             _named(request)
-            return await writing.update(api, request, kind)
+            return await gate.settled(request, kind, lambda: writing.update(api, request, kind))
         case "patch":
             _named(request)
-            return await _patch(api, request, kind)
+            return await gate.settled(request, kind, lambda: _patch(api, request, kind))
         case "delete":
-            return await deletion.delete(api, request, kind)
+            return await gate.settled(request, kind, lambda: deletion.delete(api, request, kind))
         case _:
             return await deletion.delete_collection(api, request, kind)
 
@@ -88,8 +89,9 @@ async def _subresource(api: Api, request: Request, kind: Kind, verb: str) -> Ans
     if part.name == "status":
         if verb == "get":
             return reading.get(api, request, kind)
-        return await (writing.update if verb == "update" else _patch)(api, request, kind, "status")
+        write = writing.update if verb == "update" else _patch
+        return await gate.settled(request, kind, lambda: write(api, request, kind, "status"))
     handler = subresources.HANDLERS.get((part.name, verb, "")) or subresources.HANDLERS.get((part.name, verb, kind.resource))
     if handler is None:
         raise status.no_such_path()
-    return await handler(api, request, kind)
+    return await gate.settled(request, kind, lambda: handler(api, request, kind))

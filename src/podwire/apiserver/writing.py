@@ -4,7 +4,10 @@ Each verb ends in a stretch without an ``await``: read the latest state, make th
 nothing else meanwhile, so two writers never work from the same state, and no lock is held. Then the answer waits until the write is on
 disk.
 
-    read body ─> shape (schema) ─> kind.for_create / for_update ─> owners ─> addresses ─> kind.check ─> commit ─> on disk ─> answer
+    read body ─> shape (schema) ─> who changes it ─> kind.for_create / for_update ─> owners ─> addresses ─> kind.check ─> who refuses it
+    ─> commit ─> on disk ─> answer
+
+Webhooks are the only ones who are waited for; then what is stored is looked at again (``admission/gate.py``).
 
 A configuration that is applied on the server's side is made into a tree by ``applying.py`` and goes the same way.
 
@@ -14,13 +17,17 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from podwire.apiserver import bodies, keys, merge_types, ownership, shapes, status
+from podwire.apiserver.admission import gate
 from podwire.apiserver.answers import Answer, Tree, decode, encode
 from podwire.apiserver.api import Api, Grant, fresh_uid, generated_name, latest_tree, put, remove
 from podwire.apiserver.auth import guards
 from podwire.apiserver.kind import Kind
+from podwire.apiserver.kinds.limits import RESOURCE_QUOTA
 from podwire.apiserver.ownership import Owned, Owner
 from podwire.apiserver.patch import PatchError, json_patch, merge_patch
 from podwire.apiserver.patch_strategic import strategic_merge_patch
@@ -49,16 +56,19 @@ async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree, owned:
         metadata["name"] = _free_name(api, kind, metadata)
     name, namespace = metadata.get("name", ""), metadata.get("namespace", "")
     guards.check_write(api, request.user, kind, tree, None, "")
+    _check_namespace(api, kind, namespace, name)
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
         metadata.pop(field, None)
     metadata["uid"] = fresh_uid()
     metadata["creationTimestamp"] = api.timestamp()
+    tree, waited = await gate.changed(api, request, kind, tree, None)
     _prepare(api, request, kind, tree, owned)
-    _check_namespace(api, kind, namespace, name)
-    if api.store.latest(keys.key(kind, namespace, name)) is not None:
-        raise status.already_exists(kind, name)
+    _check_new(api, kind, namespace, name, waited)
     grant = _checked(api, request, kind, tree, None, "")
-    return await _store(api, request, kind, tree, grant, 201)
+    with _abandoned_on_failure(grant):
+        if await gate.refused(api, request, kind, tree, None):
+            _check_new(api, kind, namespace, name, True)
+    return await _store(api, request, kind, tree, None, grant, 201)
 
 
 async def update(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
@@ -86,6 +96,9 @@ async def update_tree(
 ) -> Answer:
     """Store the next state of an object that has the shape of its kind. Without ``owned`` what changed is the writer's. Raises Failure."""
     _check_versions(kind, tree["metadata"], old["metadata"])
+    tree, waited = await gate.changed(api, request, kind, tree, old, subresource)
+    if waited:
+        _check_latest(api, kind, old)
     sent = tree["metadata"].pop("managedFields", None)
     kind.for_update(tree, old, subresource)
     guards.check_write(api, request.user, kind, tree, old, subresource)
@@ -94,10 +107,13 @@ async def update_tree(
         owned = ownership.updated(merge_types.of_kind(kind), entries, old, tree, _owner(request, kind))
     _set_owners(tree, owned.entries)
     grant = _checked(api, request, kind, tree, old, subresource)
+    with _abandoned_on_failure(grant):
+        if await gate.refused(api, request, kind, tree, old, subresource):
+            _check_latest(api, kind, old)
     tree["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
     if tree != old:
         _set_owners(tree, ownership.stamped(owned, api.timestamp()))
-        return await _store(api, request, kind, tree, grant, 200)
+        return await _store(api, request, kind, tree, old, grant, 200)
     grant.abandon()
     await _on_disk(api, old)
     return shapes.one(api, request, kind, encode(old))
@@ -216,6 +232,32 @@ def _free_name(api: Api, kind: Kind, metadata: Tree) -> str:
     return name
 
 
+def _check_new(api: Api, kind: Kind, namespace: str, name: str, waited: bool) -> None:
+    """Refuse a new object whose name is taken; after a wait, also one whose namespace has gone. Raises Failure (403, 404, 409)."""
+    if waited:
+        _check_namespace(api, kind, namespace, name)
+    if api.store.latest(keys.key(kind, namespace, name)) is not None:
+        raise status.already_exists(kind, name)
+
+
+def _check_latest(api: Api, kind: Kind, old: Tree) -> None:
+    """After a wait, see whether the object is still as it was. Raises Overtaken."""
+    metadata = old["metadata"]
+    latest = latest_tree(api, kind, metadata.get("namespace", ""), metadata["name"])
+    if latest is None or latest["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
+        raise gate.Overtaken
+
+
+@contextlib.contextmanager
+def _abandoned_on_failure(grant: Grant) -> Iterator[None]:
+    """Give back what was set aside when the write fails."""
+    try:
+        yield
+    except BaseException:
+        grant.abandon()
+        raise
+
+
 def _check_namespace(api: Api, kind: Kind, namespace: str, name: str) -> None:
     """Refuse a new object in a namespace that is not there or is ending. Raises Failure (403, 404)."""
     if not kind.namespaced:
@@ -258,14 +300,18 @@ def _checked(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | Non
     return grant
 
 
-async def _store(api: Api, request: Request, kind: Kind, tree: Tree, grant: Grant, code: int) -> Answer:
+async def _store(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | None, grant: Grant, code: int) -> Answer:
     """Commit the object; an object that is to go and has nothing left to wait for goes. Answers when it is on disk."""
+    with _abandoned_on_failure(grant):
+        quotas = api.admission.charge(kind, tree, old)
     if request.dry_run:
         grant.abandon()
         return shapes.one(api, request, kind, encode(tree), code)
     try:
         transaction = api.store.transaction()
         value = remove(transaction, kind, tree) if is_finished(kind, tree) else put(transaction, kind, tree)
+        for quota in quotas:
+            put(transaction, RESOURCE_QUOTA, quota)
         transaction.on_failure.append(grant.abandon)
         transaction.on_success.append(grant.commit)
         written = api.store.commit(transaction)

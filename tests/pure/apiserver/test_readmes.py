@@ -11,7 +11,7 @@ import podwire
 from podwire.apiserver import cells, quantity
 
 
-@pytest.mark.parametrize("folder", ["apiserver/cel", "apiserver/extension", "apiserver/kinds", "compute"])
+@pytest.mark.parametrize("folder", ["apiserver/admission", "apiserver/cel", "apiserver/extension", "apiserver/kinds", "compute"])
 def test_the_readme_tells_the_truth(folder: str) -> None:
     readme = Path(podwire.__file__).parent / folder / "README.md"
     result = doctest.testfile(str(readme), module_relative=False)

@@ -1,6 +1,6 @@
 """Rows of the group admissionregistration.k8s.io, version v1: webhooks and policies that judge writes.
 
-Here: how they are written down. They are stored, checked and printed; no write is put to them yet.
+Here: how they are written down. They are stored, checked and printed. Not here: how writes are put to them (``admission/``).
 
 Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/ and .../validating-admission-policy/
 """
@@ -12,6 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
+from podwire.apiserver.admission import policies
 from podwire.apiserver.cells import age
 from podwire.apiserver.kind import AGE, NAME, STATUS, Column, Kind, Tree
 from podwire.apiserver.kinds.webhook_client import client_errors, default_client
@@ -190,6 +191,7 @@ def _validate_policy(tree: Tree, _old: Tree | None) -> list[FieldError]:
     for index, one in enumerate(validations):
         if not one.get("expression", "").strip():
             errors.append(required(_SPEC / "validations" @ index / "expression", "expression is not specified"))
+    errors = errors or policies.errors(spec)
     for index, one in enumerate(annotations):
         errors += qualified_errors(one.get("key", ""), _SPEC / "auditAnnotations" @ index / "key")
         if not one.get("valueExpression", "").strip():

@@ -1,0 +1,242 @@
+"""Admission: the last who are asked before an object is stored.
+
+Two lists, in order: those who change what is written, and those who refuse it. What they go by (ranges, quotas, policies, webhooks) is read
+from the store when it changes, so that a write about which nobody has anything to say costs a few look-ups.
+
+All but webhooks answer at once: they are part of the stretch without an ``await`` in which a write is made (``writing.py``). Webhooks are
+asked before it, and what they were asked about is looked at again afterwards.
+
+Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
+from typing import Any
+
+from podwire.apiserver import keys, status
+from podwire.apiserver.admission import limits, policies, webhooks
+from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
+from podwire.apiserver.admission.matching import selects
+from podwire.apiserver.admission.quotas import Quotas
+from podwire.apiserver.answers import decode
+from podwire.apiserver.cel.check import Rejected
+from podwire.apiserver.kind import Kind
+from podwire.apiserver.kinds import admission as rows
+from podwire.apiserver.registry import Registry
+from podwire.store import Change, Store, Transaction
+
+Tree = dict[str, Any]
+_LOG = logging.getLogger("podwire.apiserver")
+_DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
+Change_ = Callable[["Admission", Attributes], None]
+
+
+class Admission:
+    """Who is asked, for one API. ``put`` takes an object into a transaction."""
+
+    def __init__(self, store: Store, registry: Registry, put: Callable[[Transaction, Kind, Tree], object]) -> None:
+        self.store = store
+        self.registry = registry
+        self.quotas = Quotas(store, registry, put)
+        self.judge = policies.Judge(self.labels, self.versions, self.namespace)
+        self.judge.params = self._params
+        self.caller = webhooks.Caller(store, self.labels, self.versions)
+        self.mutating: list[webhooks.Webhook] = []
+        self.validating: list[webhooks.Webhook] = []
+        self.ranges: dict[str, dict[str, Tree]] = {}
+        self.classes_for_all: dict[str, Tree] = {}
+        for kind in (rows.MUTATING_WEBHOOKS, rows.VALIDATING_WEBHOOKS):
+            self._hooks_changed(kind, None)
+            store.observe(kind.resource, partial(self._hooks_changed, kind))
+        for resource, taken in (
+            (rows.POLICY.resource, self._take_policy),
+            (rows.POLICY_BINDING.resource, self._take_binding),
+            ("limitranges", self._take_range),
+            ("priorityclasses.scheduling.k8s.io", self._take_class),
+        ):
+            for record in store.range(f"{resource}/"):
+                taken(record.key, decode(record.value))
+            store.observe(resource, partial(_follow, taken))
+
+    # What is gone by ---------------------------------------------------------------------------------------------------------
+
+    def _hooks_changed(self, kind: Kind, _change: Change | None) -> None:
+        found: list[webhooks.Webhook] = []
+        for record in self.store.range(keys.prefix(kind)):  # in the order of their names
+            try:
+                found += webhooks.of_configuration(decode(record.value))
+            except Rejected as error:
+                _LOG.error("%s: %s", record.key, error)
+        if kind is rows.MUTATING_WEBHOOKS:
+            self.mutating = found
+        else:
+            self.validating = found
+
+    def _take_policy(self, key: str, tree: Tree | None) -> None:
+        name = keys.names(key)[1]
+        self.judge.policies.pop(name, None)
+        if tree is not None:
+            try:
+                self.judge.policies[name] = policies.Policy(tree)
+            except Rejected as error:
+                _LOG.error("%s: %s", key, error)
+
+    def _take_binding(self, key: str, tree: Tree | None) -> None:
+        name = keys.names(key)[1]
+        self.judge.bindings.pop(name, None)
+        if tree is not None:
+            self.judge.bindings[name] = tree
+
+    def _take_range(self, key: str, tree: Tree | None) -> None:
+        namespace, name = keys.names(key)
+        found = self.ranges.setdefault(namespace, {})
+        found.pop(name, None)
+        if tree is not None:
+            found[name] = tree
+        if not found:
+            del self.ranges[namespace]
+
+    def _take_class(self, key: str, tree: Tree | None) -> None:
+        self.classes_for_all.pop(key, None)
+        if tree is not None and tree.get("globalDefault"):
+            self.classes_for_all[key] = tree
+
+    def namespace(self, name: str) -> Tree | None:
+        record = self.store.latest(f"namespaces/{name}")
+        return None if record is None else decode(record.value)
+
+    def labels(self, namespace: str) -> Mapping[str, str]:
+        """Give the labels of a namespace."""
+        tree = self.namespace(namespace)
+        found: Mapping[str, str] = tree["metadata"].get("labels", {}) if tree is not None else {}
+        return found
+
+    def versions(self, group: str, plural: str) -> list[str]:
+        """Give the versions in which a kind is served."""
+        return [kind.version for kind in self.registry if (kind.group, kind.plural) == (group, plural)]
+
+    def _params(self, about: Tree, reference: Tree, namespace: str) -> Iterable[Tree]:
+        kind = self.registry.find_kind(about["apiVersion"], about["kind"])
+        if kind is None:
+            return []
+        where = reference.get("namespace") or namespace if kind.namespaced else ""
+        if name := reference.get("name"):
+            record = self.store.latest(keys.key(kind, where, name))
+            return [] if record is None else [decode(record.value)]
+        trees = (decode(record.value) for record in self.store.latest_range(keys.prefix(kind, where)))
+        return [tree for tree in trees if selects(reference.get("selector"), tree["metadata"].get("labels", {}))]
+
+    # Asking --------------------------------------------------------------------------------------------------------------------
+
+    @property
+    def asks_of_deletions(self) -> bool:
+        """Whether there is anybody who may refuse a deletion."""
+        return bool(self.mutating or self.validating or self.judge.bindings)
+
+    def change(self, asked: Attributes) -> None:
+        """Let those change ``asked.tree`` who answer at once. Raises Failure."""
+        if asked.operation == CREATE:
+            for step in CHANGES.get(asked.kind.resource, ()):
+                step(self, asked)
+
+    def refuse(self, asked: Attributes) -> None:
+        """Ask those who answer at once whether they refuse it. Raises Failure."""
+        if self.ranges and not asked.subresource and asked.tree is not None:
+            _check_ranges(self, asked)
+        if self.judge.bindings:
+            self.judge.validate(asked)
+
+    def charge(self, kind: Kind, tree: Tree, old: Tree | None) -> list[Tree]:
+        """Give the quotas that are stored with an object. Raises Failure (403)."""
+        return self.quotas.charge(kind, tree, old)
+
+
+def _follow(taken: Callable[[str, Tree | None], None], change: Change) -> None:
+    taken(change.key, None if change.record is None else decode(change.record.value))
+
+
+# Those who change ------------------------------------------------------------------------------------------------------------
+
+
+def _account(admission: Admission, asked: Attributes) -> None:
+    """ServiceAccount: one that is named must be there. The namespace's own, ``default``, may be on its way."""
+    spec = (asked.tree or {}).get("spec", {})
+    name = spec.get("serviceAccountName", "") if isinstance(spec, dict) else ""
+    if not isinstance(name, str) or name in ("", "default"):
+        return
+    if admission.store.latest(f"serviceaccounts/{asked.namespace}/{name}") is None:
+        why = f'error looking up service account {asked.namespace}/{name}: serviceaccount "{name}" not found'
+        raise status.forbidden(asked.kind, asked.name, why)
+
+
+def _fill_ranges(admission: Admission, asked: Attributes) -> None:
+    """LimitRanger: containers that say nothing get what the namespace's ranges have for them."""
+    ranges = admission.ranges.get(asked.namespace)
+    if ranges and asked.tree is not None:
+        asked.kind.default(asked.tree)  # requests that follow from limits go before those of a range
+        limits.fill(asked.tree, ranges.values())
+
+
+def _priority(admission: Admission, asked: Attributes) -> None:
+    """Priority: the number of a Pod's class; without a class, that of the class for all."""
+    spec = (asked.tree or {}).get("spec", {})
+    name = spec.get("priorityClassName")
+    if name:
+        record = admission.store.latest(f"priorityclasses.scheduling.k8s.io/{name}")
+        if record is None:
+            raise status.forbidden(asked.kind, asked.name, f"no PriorityClass with name {name} was found")
+        found = decode(record.value)
+    elif not admission.classes_for_all:
+        return
+    else:
+        found = min(admission.classes_for_all.values(), key=lambda one: one["value"])
+        spec["priorityClassName"] = found["metadata"]["name"]
+    value = found.get("value", 0)
+    if spec.get("priority", value) != value:
+        message = f"the integer value of priority ({spec['priority']}) must not be provided in pod spec; priority admission controller "
+        raise status.forbidden(asked.kind, asked.name, message + f"computed {value} from the given PriorityClass name")
+    spec["priority"] = value
+    spec.setdefault("preemptionPolicy", found.get("preemptionPolicy", "PreemptLowerPriority"))
+
+
+def _storage_class(admission: Admission, asked: Attributes) -> None:
+    """DefaultStorageClass: a claim that names no class gets the cluster's; of several, the newest."""
+    spec = (asked.tree or {}).setdefault("spec", {})
+    if "storageClassName" in spec or (asked.tree or {})["metadata"].get("annotations", {}).get("volume.beta.kubernetes.io/storage-class"):
+        return
+    trees = (decode(record.value) for record in admission.store.latest_range("storageclasses.storage.k8s.io/"))
+    found = [one for one in trees if one["metadata"].get("annotations", {}).get(_DEFAULT_CLASS) == "true"]
+    if found:
+        newest = max(found, key=lambda one: (one["metadata"]["creationTimestamp"], one["metadata"]["name"]))
+        spec["storageClassName"] = newest["metadata"]["name"]
+
+
+# Tolerations of a Pod for nodes that are not ready (DefaultTolerationSeconds) are among its defaults: kinds/pod_defaults.py.
+CHANGES: Mapping[str, tuple[Change_, ...]] = {
+    "pods": (
+        _account,  # first: nothing else matters to a Pod that may not be
+        _priority,  # before ranges and quotas, which may be for Pods of some priority
+        _fill_ranges,  # before quotas, which count what it fills in
+    ),
+    "persistentvolumeclaims": (
+        _storage_class,  # before quotas, which count by class
+    ),
+}
+
+
+# Those who refuse ------------------------------------------------------------------------------------------------------------
+
+
+def _check_ranges(admission: Admission, asked: Attributes) -> None:
+    """LimitRanger: what is asked for is within the namespace's ranges."""
+    ranges = admission.ranges.get(asked.namespace)
+    if not ranges or asked.kind.resource not in CHANGES or asked.tree is None:
+        return
+    if asked.operation == UPDATE and asked.kind.resource == "pods":
+        return
+    why = limits.refusals(asked.kind.plural, asked.tree, ranges.values())
+    if why:
+        raise status.forbidden(asked.kind, asked.name, why[0] if len(why) == 1 else f"[{', '.join(why)}]")

@@ -1,0 +1,122 @@
+"""Which requests a webhook or a policy is asked about: rules, selectors, conditions.
+
+Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/#matching-requests-rules
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from podwire.apiserver.admission.attributes import Attributes
+from podwire.apiserver.cel import types
+from podwire.apiserver.cel.check import Program, compile_text
+from podwire.apiserver.cel.types import Type
+from podwire.apiserver.cel.values import Fault
+from podwire.apiserver.kind import Kind
+
+Tree = dict[str, Any]
+Labels = Mapping[str, str]
+LabelsOf = Callable[[str], Labels]  # of a namespace
+
+# What judges writes is not judged itself: a wrong rule could never be taken back.
+EXEMPT = frozenset(
+    f"{plural}.admissionregistration.k8s.io"
+    for plural in (
+        "mutatingwebhookconfigurations",
+        "validatingwebhookconfigurations",
+        "validatingadmissionpolicies",
+        "validatingadmissionpolicybindings",
+        "mutatingadmissionpolicies",
+        "mutatingadmissionpolicybindings",
+    )
+)
+
+REQUEST = types.map_of(types.STRING, types.DYN)
+VARIABLES: Mapping[str, Type] = {"object": types.DYN, "oldObject": types.DYN, "request": REQUEST}
+
+
+def selects(selector: Tree | None, labels: Labels) -> bool:
+    """Say whether a LabelSelector selects something with these labels."""
+    if not selector:
+        return True
+    if any(labels.get(key) != value for key, value in selector.get("matchLabels", {}).items()):
+        return False
+    return all(_requirement(one, labels) for one in selector.get("matchExpressions", ()))
+
+
+def _requirement(requirement: Tree, labels: Labels) -> bool:
+    key, values = requirement["key"], requirement.get("values", ())
+    match requirement["operator"]:
+        case "In":
+            return labels.get(key) in values
+        case "NotIn":
+            return labels.get(key) not in values
+        case "Exists":
+            return key in labels
+    return key not in labels
+
+
+def rules_match(rules: Iterable[Tree], asked: Attributes, versions: Sequence[str]) -> bool:
+    """Say whether a rule means a request. ``versions`` are those in which the rule may name it."""
+    return any(_rule(rule, asked, versions) for rule in rules)
+
+
+def _rule(rule: Tree, asked: Attributes, versions: Sequence[str]) -> bool:
+    kind = asked.kind
+    if not {"*", asked.operation} & set(rule.get("operations", ())) or not {"*", kind.group} & set(rule.get("apiGroups", ())):
+        return False
+    if not {"*", *versions} & set(rule.get("apiVersions", ())):
+        return False
+    if rule.get("resourceNames") and asked.name not in rule["resourceNames"]:
+        return False
+    scope = rule.get("scope", "*")
+    if scope != "*" and (scope == "Namespaced") != (kind.namespaced):
+        return False
+    return any(_resource(word, kind, asked.subresource) for word in rule.get("resources", ()))
+
+
+def _resource(word: str, kind: Kind, part: str) -> bool:
+    plural, _, wanted = word.partition("/")
+    return plural in ("*", kind.plural) and (wanted == part or (wanted == "*"))
+
+
+def selected(match: Tree, asked: Attributes, namespace_labels: LabelsOf) -> bool:
+    """Say whether selectors of namespaces and objects mean a request."""
+    wanted = match.get("namespaceSelector")
+    if wanted:
+        if asked.kind.resource == "namespaces":
+            tree = asked.tree or asked.old or {}
+            if not selects(wanted, tree["metadata"].get("labels", {})):
+                return False
+        elif asked.kind.namespaced and not selects(wanted, namespace_labels(asked.namespace)):
+            return False
+    wanted = match.get("objectSelector")
+    if not wanted:
+        return True
+    return any(selects(wanted, tree["metadata"].get("labels", {})) for tree in (asked.tree, asked.old) if tree is not None)
+
+
+class Conditions:
+    """The match conditions of a webhook or a policy. Compiled once. Raises Rejected."""
+
+    def __init__(self, conditions: Iterable[Tree], variables: Mapping[str, Type] = VARIABLES) -> None:
+        self._programs: list[tuple[str, Program]] = [
+            (one["name"], compile_text(one["expression"], variables, types.BOOL)) for one in conditions
+        ]
+
+    def hold(self, values: Mapping[str, Any]) -> bool:
+        """Say whether all hold. One that is false decides, whatever goes wrong with others. Raises Fault."""
+        fault: Fault | None = None
+        for name, program in self._programs:
+            try:
+                if program.evaluate(values)[0] is not True:
+                    return False
+            except Fault as raised:
+                fault = fault or Fault(f"expression '{name}' resulted in error: {raised}")
+        if fault is not None:
+            raise fault
+        return True
+
+    def __bool__(self) -> bool:
+        return bool(self._programs)

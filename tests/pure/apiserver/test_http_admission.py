@@ -1,0 +1,393 @@
+"""Admission over HTTPS: ranges, quotas, priorities, policies, and webhooks that really answer."""
+
+# ruff: noqa: E501 (requests are read better in one line)
+
+from __future__ import annotations
+
+import base64
+import concurrent.futures
+import http.client
+import json
+import ssl
+import threading
+import time
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from ipaddress import ip_address
+from pathlib import Path
+from typing import Any
+
+import pytest
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from running_apiserver import ApiServer
+
+Tree = dict[str, Any]
+DEADLINE_S = 20.0
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+MERGE = "application/merge-patch+json"
+
+
+def pod(name: str, **spec: Any) -> Tree:
+    return {"metadata": {"name": name, "labels": {"app": name}}, "spec": {"containers": [{"name": "c", "image": "nginx"}], **spec}}
+
+
+def path(namespace: str, plural: str = "pods", name: str = "") -> str:
+    return f"/api/v1/namespaces/{namespace}/{plural}{'/' + name if name else ''}"
+
+
+def until(look: Callable[[], Any]) -> Any:
+    end = time.monotonic() + DEADLINE_S
+    while not (found := look()):
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    return found
+
+
+# Ranges, priorities, claims ------------------------------------------------------------------------------------------------
+
+
+def test_a_range_fills_in_and_refuses(call: Any, namespace: str) -> None:
+    limit = {"type": "Container", "default": {"cpu": "500m"}, "defaultRequest": {"cpu": "100m"}, "max": {"cpu": "1", "memory": "1Gi"}}
+    assert call("POST", path(namespace, "limitranges"), {"metadata": {"name": "r"}, "spec": {"limits": [limit]}}).status == 201
+    made = call("POST", path(namespace), pod("a"))
+    assert made.tree["spec"]["containers"][0]["resources"] == {
+        "limits": {"cpu": "500m", "memory": "1Gi"},
+        "requests": {"cpu": "100m", "memory": "1Gi"},
+    }
+    big = [{"name": "c", "image": "nginx", "resources": {"limits": {"cpu": "2"}}}]
+    refused = call("POST", path(namespace), pod("b", containers=big))
+    assert (refused.status, refused.tree["reason"]) == (403, "Forbidden")
+    assert refused.tree["message"] == (
+        'pods "b" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, maximum cpu usage per Container is 1, but request is 2]'
+    )
+
+
+def test_priorities_and_accounts(call: Any, namespace: str) -> None:
+    made = call("POST", path(namespace), pod("a", priorityClassName="system-cluster-critical"))
+    assert made.tree["spec"]["priority"] == 2_000_000_000
+    refused = call("POST", path(namespace), pod("b", priorityClassName="nope"))
+    assert refused.tree["message"] == 'pods "b" is forbidden: no PriorityClass with name nope was found'
+    refused = call("POST", path(namespace), pod("b", serviceAccountName="nobody"))
+    assert refused.tree["message"] == (
+        f'pods "b" is forbidden: error looking up service account {namespace}/nobody: serviceaccount "nobody" not found'
+    )
+
+
+def test_a_claim_gets_the_default_class(call: Any, namespace: str) -> None:
+    named = {"name": "quick", "annotations": {"storageclass.kubernetes.io/is-default-class": "true"}}
+    assert call("POST", "/apis/storage.k8s.io/v1/storageclasses", {"metadata": named, "provisioner": "x/y"}).status == 201
+    claim = {"metadata": {"name": "a"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+    assert call("POST", path(namespace, "persistentvolumeclaims"), claim).tree["spec"]["storageClassName"] == "quick"
+
+
+# Quotas ----------------------------------------------------------------------------------------------------------------------
+
+
+def quota(call: Any, namespace: str, **spec: Any) -> None:
+    assert call("POST", path(namespace, "resourcequotas"), {"metadata": {"name": "q"}, "spec": spec}).status == 201
+
+
+def used(call: Any, namespace: str) -> Tree:
+    return call("GET", path(namespace, "resourcequotas", "q")).tree.get("status", {}).get("used", {})
+
+
+def test_a_quota_counts(call: Any, namespace: str) -> None:
+    call("POST", path(namespace), pod("before"))
+    quota(call, namespace, hard={"pods": "2", "requests.cpu": "1", "count/configmaps": "1", "services.loadbalancers": "0"})
+    until(lambda: used(call, namespace).get("pods") == "1")
+    refused = call("POST", path(namespace), pod("a"))
+    assert refused.tree["message"] == 'pods "a" is forbidden: failed quota: q: must specify requests.cpu for: c'
+    small = [{"name": "c", "image": "nginx", "resources": {"requests": {"cpu": "600m"}}}]
+    assert call("POST", path(namespace) + "?dryRun=All", pod("a", containers=small)).status == 201
+    assert used(call, namespace)["pods"] == "1"
+    assert call("POST", path(namespace), pod("a", containers=small)).status == 201
+    assert used(call, namespace) == {"pods": "2", "requests.cpu": "600m", "count/configmaps": "0", "services.loadbalancers": "0"}
+    refused = call("POST", path(namespace), pod("b", containers=small))
+    assert (refused.status, refused.tree["message"]) == (
+        403,
+        'pods "b" is forbidden: exceeded quota: q, requested: pods=1,requests.cpu=600m, used: pods=2,requests.cpu=600m, '
+        "limited: pods=2,requests.cpu=1",
+    )
+    assert call("DELETE", path(namespace, "pods", "a")).status == 200
+    until(lambda: used(call, namespace)["pods"] == "1")
+    balancer = {"metadata": {"name": "s"}, "spec": {"type": "LoadBalancer", "ports": [{"port": 80}]}}
+    assert "services.loadbalancers=1" in call("POST", path(namespace, "services"), balancer).tree["message"]
+
+
+def test_no_two_writers_use_the_same_room(server: ApiServer, call: Any, namespace: str) -> None:
+    quota(call, namespace, hard={"configmaps": "10"})
+
+    def write(number: int) -> int:
+        connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=server.context(), timeout=DEADLINE_S)
+        body = json.dumps({"metadata": {"name": f"c{number}"}})
+        connection.request("POST", path(namespace, "configmaps"), body, {"content-type": "application/json"})
+        answer = connection.getresponse()
+        answer.read()
+        connection.close()
+        return answer.status
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(write, range(30)))
+    assert (found.count(201), found.count(403)) == (10, 20)
+    assert used(call, namespace)["configmaps"] == "10"
+
+
+def test_scopes_of_quotas(call: Any, namespace: str) -> None:
+    quota(call, namespace, hard={"pods": "1"}, scopes=["BestEffort"])
+    until(lambda: used(call, namespace).get("pods") == "0")
+    asked = [{"name": "c", "image": "nginx", "resources": {"requests": {"cpu": "1"}}}]
+    assert [call("POST", path(namespace), pod(name, containers=asked)).status for name in "ab"] == [201, 201]
+    assert [call("POST", path(namespace), pod(name)).status for name in "cd"] == [201, 403]
+
+
+# Policies ------------------------------------------------------------------------------------------------------------------
+
+
+def policy(call: Any, name: str, namespace: str, actions: list[str], *, binding: Tree | None = None, **spec: Any) -> None:
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["configmaps"]}]
+    made = call("POST", f"{ADMISSION}/validatingadmissionpolicies", {"metadata": {"name": name}, "spec": {"matchConstraints": {"resourceRules": rules}, **spec}})  # fmt: skip
+    assert made.status == 201, made.tree
+    match = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    bound = {"policyName": name, "validationActions": actions, "matchResources": match, **(binding or {})}
+    made = call("POST", f"{ADMISSION}/validatingadmissionpolicybindings", {"metadata": {"name": f"{name}-b"}, "spec": bound})
+    assert made.status == 201, made.tree
+
+
+@pytest.fixture
+def tidy(call: Any) -> Iterator[None]:
+    yield
+    for plural in (
+        "validatingadmissionpolicybindings",
+        "validatingadmissionpolicies",
+        "mutatingwebhookconfigurations",
+        "validatingwebhookconfigurations",
+    ):
+        assert call("DELETE", f"{ADMISSION}/{plural}").status == 200
+
+
+def test_a_policy_denies_and_warns(call: Any, namespace: str, tidy: None) -> None:
+    policy(
+        call,
+        "few-keys",
+        namespace,
+        ["Deny"],
+        variables=[{"name": "keys", "expression": "has(object.data) ? object.data.size() : 0"}],
+        matchConditions=[{"name": "not-free", "expression": "!object.metadata.name.startsWith('free')"}],
+        validations=[
+            {"expression": "variables.keys <= 2", "messageExpression": "'%d keys are too many'.format([variables.keys])"},
+            {"expression": "request.operation != 'CREATE' || object.metadata.name != 'bad'", "reason": "Forbidden"},
+        ],
+    )
+    policy(call, "warn", namespace, ["Warn"], validations=[{"expression": "has(object.data)", "message": "no data"}])
+    configs = path(namespace, "configmaps")
+    many = {"a": "1", "b": "2", "c": "3"}
+    refused = call("POST", configs, {"metadata": {"name": "x"}, "data": many})
+    told = "ValidatingAdmissionPolicy 'few-keys' with binding 'few-keys-b' denied request: "
+    assert (refused.status, refused.tree["reason"]) == (422, "Invalid")
+    assert refused.tree["message"] == f'configmaps "x" is forbidden: {told}3 keys are too many'
+    assert refused.tree["details"]["causes"] == [{"message": f"{told}3 keys are too many"}]
+    assert call("POST", configs, {"metadata": {"name": "free"}, "data": many}).status == 201
+    refused = call("POST", configs, {"metadata": {"name": "bad"}, "data": {"a": "1"}})
+    assert (refused.status, refused.tree["reason"]) == (403, "Forbidden")
+    assert refused.tree["message"].endswith("failed expression: request.operation != 'CREATE' || object.metadata.name != 'bad'")
+    warned = call("POST", configs, {"metadata": {"name": "y"}})
+    assert warned.status == 201
+    assert warned.headers["Warning"] == "299 - \"Validation failed for ValidatingAdmissionPolicy 'warn' with binding 'warn-b': no data\""
+    assert call("PATCH", configs + "/y", {"data": many}, content_type=MERGE).status == 422
+
+
+def test_a_policy_with_parameters(call: Any, namespace: str, tidy: None) -> None:
+    reference = {"name": "limit", "parameterNotFoundAction": "Deny"}
+    policy(
+        call,
+        "limited",
+        namespace,
+        ["Deny"],
+        binding={"paramRef": reference},
+        paramKind={"apiVersion": "v1", "kind": "Secret"},
+        validations=[{"expression": "object.data.size() <= int(string(base64.decode(params.data.most)))"}],
+    )
+    configs = path(namespace, "configmaps")
+    refused = call("POST", configs, {"metadata": {"name": "x"}, "data": {"a": "1"}})
+    assert refused.tree["message"].endswith("no params found for policy binding with `Deny` parameterNotFoundAction")
+    assert call("POST", path(namespace, "secrets"), {"metadata": {"name": "limit"}, "stringData": {"most": "1"}}).status == 201
+    assert call("POST", configs, {"metadata": {"name": "x"}, "data": {"a": "1"}}).status == 201
+    assert call("POST", configs, {"metadata": {"name": "y"}, "data": {"a": "1", "b": "2"}}).status == 422
+
+
+def test_a_policy_that_does_not_compile(call: Any, namespace: str) -> None:
+    spec = {"matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["pods"]}]}}
+    refused = call("POST", f"{ADMISSION}/validatingadmissionpolicies", {"metadata": {"name": "p"}, "spec": {**spec, "validations": [{"expression": "nope > 1"}]}})  # fmt: skip
+    assert refused.status == 422
+    assert refused.tree["details"]["causes"][0]["field"] == "spec.validations[0].expression"
+    assert "undeclared reference to 'nope'" in refused.tree["message"]
+
+
+# Webhooks --------------------------------------------------------------------------------------------------------------------
+
+
+class Hook:
+    """A webhook that answers what ``answer`` says to a request, and keeps what it was asked."""
+
+    def __init__(self, folder: Path) -> None:
+        self.asked: list[Tree] = []
+        self.answers: dict[str, Callable[[Tree], Tree]] = {}
+        hook = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                request = json.loads(self.rfile.read(int(self.headers["content-length"])))["request"]
+                hook.asked.append({**request, "path": self.path.split("?")[0]})
+                response = {"uid": request["uid"], **hook.answers[self.path.split("?")[0]](request)}
+                body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
+                self.send_response(200)
+                self.send_header("content-length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def log_message(self, *_: object) -> None:
+                return None
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.bundle = self._certificate(folder)
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(folder / "hook.pem")
+        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def _certificate(self, folder: Path) -> str:
+        key = ec.generate_private_key(ec.SECP256R1())
+        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hook")])
+        now = datetime.now(UTC)
+        certificate = (
+            x509.CertificateBuilder()
+            .subject_name(name)
+            .issuer_name(name)
+            .public_key(key.public_key())
+            .serial_number(1)
+            .not_valid_before(now - timedelta(hours=1))
+            .not_valid_after(now + timedelta(hours=1))
+            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
+            .add_extension(x509.BasicConstraints(True, None), True)
+            .sign(key, hashes.SHA256())
+        )
+        pem = certificate.public_bytes(serialization.Encoding.PEM)
+        kept = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+        (folder / "hook.pem").write_bytes(pem + kept)
+        return base64.b64encode(pem).decode()
+
+    def url(self, place: str) -> str:
+        return f"https://127.0.0.1:{self.server.server_address[1]}{place}"
+
+    def close(self) -> None:
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def hook(tmp_path: Path) -> Iterator[Hook]:
+    running = Hook(tmp_path)
+    yield running
+    running.close()
+
+
+def register(call: Any, hook: Hook, namespace: str, plural: str, *places: str, **more: Any) -> None:
+    rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps"]}
+    hooks = [
+        {
+            "name": f"{place.strip('/')}.hooks.example.com",
+            "clientConfig": {"url": hook.url(place), "caBundle": hook.bundle},
+            "rules": [rule],
+            "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}},
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+            **more,
+        }
+        for place in places
+    ]
+    made = call("POST", f"{ADMISSION}/{plural}", {"metadata": {"name": f"{namespace}-{plural[:3]}"}, "webhooks": hooks})
+    assert made.status == 201, made.tree
+
+
+def patched(*operations: Tree) -> Callable[[Tree], Tree]:
+    return lambda _request: {"allowed": True, "patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(operations).encode()).decode()}
+
+
+MUTATING, VALIDATING = "mutatingwebhookconfigurations", "validatingwebhookconfigurations"
+
+
+def test_webhooks_change_and_refuse(call: Any, namespace: str, hook: Hook, tidy: None) -> None:
+    hook.answers["/label"] = patched({"op": "add", "path": "/metadata/labels", "value": {"seen": "yes"}})
+    hook.answers["/data"] = patched({"op": "add", "path": "/data", "value": {"made": "up"}})
+    hook.answers["/judge"] = lambda request: (
+        {"allowed": True, "warnings": ["mind the gap"]}
+        if request["operation"] == "DELETE" or request["object"]["metadata"]["name"] != "bad"
+        else {"allowed": False, "status": {"code": 418, "message": "no teapots"}}
+    )
+    register(call, hook, namespace, MUTATING, "/label", "/data", reinvocationPolicy="IfNeeded")
+    register(call, hook, namespace, VALIDATING, "/judge")
+    configs = path(namespace, "configmaps")
+    made = call("POST", configs, {"metadata": {"name": "good"}})
+    assert (made.status, made.tree["metadata"]["labels"], made.tree["data"]) == (201, {"seen": "yes"}, {"made": "up"})
+    assert made.headers["Warning"] == '299 - "mind the gap"'
+    assert [one["path"] for one in hook.asked] == [
+        "/label",
+        "/data",
+        "/label",
+        "/judge",
+    ]  # the first again, for the second changed something
+    judged = hook.asked[-1]
+    assert (judged["operation"], judged["resource"]["resource"], judged["userInfo"]["username"]) == (
+        "CREATE",
+        "configmaps",
+        "podwire-admin",
+    )
+    assert judged["object"]["data"] == {"made": "up"}
+    refused = call("POST", configs, {"metadata": {"name": "bad"}})
+    assert refused.status == 418
+    assert refused.tree["message"] == 'admission webhook "judge.hooks.example.com" denied the request: no teapots'
+    dry = call("POST", configs + "?dryRun=All", {"metadata": {"name": "dry"}})
+    assert (dry.status, hook.asked[-1]["dryRun"]) == (201, True)
+    assert call("DELETE", configs + "/good").status == 200
+    assert (hook.asked[-1]["operation"], hook.asked[-1]["oldObject"]["metadata"]["name"]) == ("DELETE", "good")
+
+
+def test_a_webhook_that_cannot_be_asked(call: Any, namespace: str, hook: Hook, tidy: None) -> None:
+    gone = {"url": "https://127.0.0.1:1/x"}
+    register(call, hook, namespace, VALIDATING, "/gone", clientConfig=gone, matchConditions=[{"name": "c", "expression": "object.metadata.name != 'skip'"}])  # fmt: skip
+    configs = path(namespace, "configmaps")
+    refused = call("POST", configs, {"metadata": {"name": "a"}})
+    assert (refused.status, refused.tree["reason"]) == (500, "InternalError")
+    assert 'failed calling webhook "gone.hooks.example.com": failed to call webhook: ' in refused.tree["message"]
+    assert call("POST", configs, {"metadata": {"name": "skip"}}).status == 201
+    ignored = [{"op": "replace", "path": "/webhooks/0/failurePolicy", "value": "Ignore"}]
+    changed = call("PATCH", f"{ADMISSION}/{VALIDATING}/{namespace}-val", ignored, content_type="application/json-patch+json")
+    assert changed.status == 200
+    assert call("POST", configs, {"metadata": {"name": "a"}}).status == 201
+
+
+def test_a_write_that_is_overtaken_is_made_anew(call: Any, server: ApiServer, namespace: str, hook: Hook, tidy: None) -> None:
+    """While a webhook thinks, somebody else writes: nothing of that is lost."""
+    configs = path(namespace, "configmaps")
+    call("POST", configs, {"metadata": {"name": "a"}, "data": {"n": "0"}})
+
+    def think(request: Tree) -> Tree:
+        if request["userInfo"]["username"] == "podwire-admin" and request["object"]["data"].get("mine") and len(hook.asked) == 1:
+            connection = http.client.HTTPSConnection("127.0.0.1", server.port, context=server.context(), timeout=DEADLINE_S)
+            body = json.dumps({"data": {"theirs": "yes"}})
+            connection.request("PATCH", configs + "/a", body, {"content-type": MERGE})
+            assert connection.getresponse().status == 200
+            connection.close()
+        return {"allowed": True}
+
+    hook.answers["/think"] = think
+    register(call, hook, namespace, VALIDATING, "/think")
+    done = call("PATCH", configs + "/a", {"data": {"mine": "yes"}}, content_type=MERGE)
+    assert (done.status, done.tree["data"]) == (200, {"n": "0", "mine": "yes", "theirs": "yes"})
