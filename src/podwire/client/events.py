@@ -4,9 +4,10 @@ What belongs here: writing them without ever delaying or failing the one who rep
 not: the words (they are the caller's), decisions made from Events.
 
 How it works: ``event`` puts a report into a bounded queue and returns. One task sends: the same report about the same object is
-one Event whose ``count`` grows; an object that is reported on too often (25 at once, then one in five minutes, client-go's
-figures) loses the surplus, and when the API server cannot be reached, the oldest reports are dropped. Losses are counted and
-logged, never raised.
+one Event whose ``count`` grows. It rests in between, longer where sending takes long: when everything happens at once, what
+people are told of it waits for what is done. An object that is reported on too often (25 at once, then one in five minutes,
+client-go's figures) loses the surplus, and when the API server cannot be reached, the oldest reports are dropped. Losses are
+counted and logged, never raised.
 
 Source: https://kubernetes.io/docs/reference/kubernetes-api/cluster-resources/event-v1/
 """
@@ -28,7 +29,8 @@ from podwire.objects import codec, resources
 from podwire.objects.core import ObjectReference
 from podwire.objects.meta import Object
 
-QUEUE = 1000  # reports that wait
+QUEUE = 4096  # reports that wait
+REST, LONGEST_REST_S = 3.0, 0.25  # after a report that took a second, three seconds' rest, but not longer than this
 REMEMBERED = 4096  # reports whose repeats are folded; objects whose allowance is known
 BURST, REFILL_S = 25.0, 300.0
 MESSAGE = 1024  # bytes, the API's limit
@@ -128,11 +130,14 @@ class EventRecorder:
     async def _send_all(self) -> None:
         while self._queue:
             report = self._queue.popleft()
+            began = self._clock()
             try:
                 await self._send(report)
             except (ApiError, Unreachable, codec.Undecodable) as error:
                 self.dropped += 1
                 self._log.debug("an Event was lost: %s", error)
+            if self._queue:
+                await asyncio.sleep(min(LONGEST_REST_S, REST * (self._clock() - began)))
 
     async def _send(self, report: _Report) -> None:
         former = self._written.pop(report.sameness, None)

@@ -1,7 +1,8 @@
 """Watches Services and Pods, writes EndpointSlices at once and Endpoints at leisure.
 
-Service proxies and DNS read slices, so those follow every change within a round. An Endpoints object is whole at every write,
-and few read it: after a write it rests for a second.
+Service proxies and DNS read slices, so those follow every change within a round; but a round looks at all Pods of a Service, and so rests
+in proportion to them before the next endpoint is added. One that leaves never waits. An Endpoints object is whole at every write, and few
+read it: after a write it rests for a second.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from podwire.workloads.kinds import label_entries, selector_entry
 from podwire.workloads.nodes.desired import ZONE
 
 LEGACY_REST_S = 1.0
+REST_PER_POD_S, LONGEST_REST_S = 0.0002, 0.2
 
 
 class EndpointControllers:
@@ -43,6 +45,7 @@ class EndpointControllers:
         self._endpoints.subscribe(self._endpoints_changed)
         self._nodes.subscribe(self._node_changed)
         self._legacy_written: dict[str, float] = {}
+        self._rested_at: dict[str, float] = {}  # when the slices of a Service are looked at again for one that is added
 
     async def start(self) -> None:
         informers: list[Informer[Any]] = [self._services, self._pods, self._nodes, self._slices, self._endpoints]
@@ -51,8 +54,15 @@ class EndpointControllers:
 
     # What marks a Service ------------------------------------------------------------------------------------------------
 
-    def _mark(self, key: str) -> None:
-        self._slice_work.mark(key)
+    def _mark_slices(self, key: str, *, leaves: bool) -> None:
+        rest_s = 0.0 if leaves else self._rested_at.get(key, 0.0) - self._context.clock()
+        if rest_s > 0:
+            self._slice_work.mark_after(key, rest_s)
+        else:
+            self._slice_work.mark(key)
+
+    def _mark(self, key: str, *, leaves: bool = True) -> None:
+        self._mark_slices(key, leaves=leaves)
         rested = self._context.clock() - self._legacy_written.get(key, float("-inf"))
         if rested < LEGACY_REST_S:
             self._legacy_work.mark_after(key, LEGACY_REST_S - rested)
@@ -70,19 +80,20 @@ class EndpointControllers:
         value = new or old
         if value is None or (old is not None and new is not None and _same(old, new)):
             return
+        leaves = old is not None and (old.ready or new is None)
         services = self._services.table.snapshot()
         for labels in {id(pod.metadata.labels): pod.metadata.labels for pod in (old, new) if pod is not None}.values():
             for entry in label_entries(value.namespace, labels):
                 for service in services.by("selector", entry):
                     if selects(service.spec.selector, labels):
-                        self._mark(service.key)
+                        self._mark(service.key, leaves=leaves)
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         if new is not None and old is None:
             self._expectations.seen(new.key)
         value = new or old
         if value is not None and value.service_key and value.metadata.labels.get(slices.MANAGED_BY) == slices.MANAGER:
-            self._slice_work.mark(value.service_key)
+            self._mark_slices(value.service_key, leaves=False)
 
     def _endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
         value = new or old
@@ -114,12 +125,14 @@ class EndpointControllers:
         if service is None or service.spec.type == "ExternalName" or not service.spec.selector:
             # Slices that somebody else made for a Service without a selector are not ours to touch.
             self._expectations.forget(key)
+            self._rested_at.pop(key, None)
             await self._delete(have)
             return None
         waiting = self._expectations.waiting(key, self._context.clock())
         if waiting:
             return waiting
         pods = self._selected(service)
+        self._rested_at[key] = self._context.clock() + min(LONGEST_REST_S, REST_PER_POD_S * len(pods))
         plan = slices.decide(service, desired.members(service, pods, self._zone), have, desired.trigger(service, pods))
         for one in plan.create:
             name = f"{service.name[: 253 - 1 - names.SUFFIX]}-{names.suffix(secrets.randbelow)}"
@@ -187,6 +200,8 @@ def _selector(service: Service) -> list[tuple[str, str, str]]:
 
 def _same(old: Pod, new: Pod) -> bool:
     """Say whether a change of a Pod cannot change its endpoints."""
+    if not (old.status.pod_ip or old.status.pod_ips or new.status.pod_ip or new.status.pod_ips):
+        return True
     return (
         old.ready == new.ready
         and old.terminating == new.terminating

@@ -9,7 +9,6 @@ Source: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -54,9 +53,8 @@ def members(service: Service, pods: Iterable[Pod], zone_of: Callable[[str], str]
 
 def address_of(pod: Pod, family: str) -> str:
     """Give the Pod's address of a family (IPv4, IPv6), "" if it has none."""
-    version = 6 if family == "IPv6" else 4
     addresses = [one.ip for one in pod.status.pod_ips] or ([pod.status.pod_ip] if pod.status.pod_ip else [])
-    return next((ip for ip in addresses if ipaddress.ip_address(ip).version == version), "")
+    return next((ip for ip in addresses if (":" in ip) is (family == "IPv6")), "")
 
 
 def ports_of(service: Service, pod: Pod) -> tuple[EndpointPort, ...] | None:

@@ -14,6 +14,7 @@ from podwire.workloads.owned_pods import OwnedPods
 from podwire.workloads.replicasets import desired
 
 Stored = ReplicaSet | ReplicationController
+REST_PER_POD_S, LONGEST_REST_S = 0.0001, 0.1
 
 
 def _as_replica_set(stored: Stored) -> ReplicaSet:
@@ -33,16 +34,27 @@ class ReplicaSets:
         self._context, self._client, self._name = context, context.client, self.resource.plural
         self._owned: OwnedPods[Any] = OwnedPods(context, self.resource, context.recorder(self.component), _selector)
         self._work = work.reconciler(context, self._name, self._operate, concurrency=16)
-        self._owned.follow(self._work.mark)
+        self._rested_at: dict[str, float] = {}
+        self._owned.follow(self._mark)
 
     async def start(self) -> None:
         await work.start(self._context, self._work, self._name, [self._owned.owners, self._owned.pods])
+
+    def _mark(self, key: str) -> None:
+        """A round looks at all Pods of a set, so it rests in proportion to them."""
+        rest_s = self._rested_at.get(key, 0.0) - self._context.clock()
+        if rest_s > 0:
+            self._work.mark_after(key, rest_s)
+        else:
+            self._work.mark(key)
 
     async def _operate(self, key: str) -> float | None:
         stored = self._owned.owners.table.get(key)
         if stored is None:
             self._owned.expectations.forget(key)
+            self._rested_at.pop(key, None)
             return None
+        self._rested_at[key] = self._context.clock() + min(LONGEST_REST_S, REST_PER_POD_S * len(self._owned.controlled(stored)))
         replica_set = _as_replica_set(stored)
         waiting = self._owned.waiting(key)
         failure = ""
