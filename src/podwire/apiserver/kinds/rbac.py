@@ -10,7 +10,8 @@ from typing import Any
 
 from podwire.apiserver.cells import UNKNOWN, age
 from podwire.apiserver.kind import AGE, NAME, Column, Kind, Tree
-from podwire.apiserver.validation import FieldError, Path, invalid, path_segment, required, unsupported
+from podwire.apiserver.validation import FieldError, Path, dns_subdomain, invalid, path_segment, required, unsupported
+from podwire.apiserver.validation_values import selector_errors
 
 _GROUP, _VERSION, _DEFINITION = "rbac.authorization.k8s.io", "v1", "io.k8s.api.rbac.v1."
 _ROLE_COLUMNS = (NAME, Column("Created At", description="When it was made."))
@@ -62,12 +63,25 @@ def _validate_role(tree: Tree, _old: Tree | None) -> list[FieldError]:
             if namespaced:
                 text = "namespaced rules cannot apply to non-resource URLs"
                 errors.append(invalid(path / "nonResourceURLs", rule["nonResourceURLs"], text))
+            if any(rule.get(field) for field in ("apiGroups", "resources", "resourceNames")):
+                text = "rules cannot apply to both regular resources and non-resource URLs"
+                errors.append(invalid(path / "nonResourceURLs", rule["nonResourceURLs"], text))
             continue
         if not rule.get("apiGroups"):
             errors.append(required(path / "apiGroups", "resource rules must supply at least one api group"))
         if not rule.get("resources"):
             errors.append(required(path / "resources", "resource rules must supply at least one resource"))
-    return errors
+    return errors + _aggregation_errors(tree.get("aggregationRule"))
+
+
+def _aggregation_errors(rule: Tree | None) -> list[FieldError]:
+    if rule is None:
+        return []
+    path = Path("aggregationRule") / "clusterRoleSelectors"
+    selectors = rule.get("clusterRoleSelectors") or []
+    if not selectors:
+        return [required(path, "at least one clusterRoleSelector required if aggregationRule is non-nil")]
+    return [error for index, selector in enumerate(selectors) for error in selector_errors(selector, path @ index)]
 
 
 def _validate_binding(tree: Tree, old: Tree | None) -> list[FieldError]:
@@ -81,15 +95,29 @@ def _validate_binding(tree: Tree, old: Tree | None) -> list[FieldError]:
     if not role.get("name"):
         errors.append(required(path / "name"))
     for index, subject in enumerate(tree.get("subjects", ())):
-        where, kind = Path("subjects") @ index, subject.get("kind", "")
-        if not subject.get("name"):
-            errors.append(required(where / "name"))
-        if kind not in ("Group", "ServiceAccount", "User"):
-            errors.append(unsupported(where / "kind", kind, ("Group", "ServiceAccount", "User")))
-        elif kind == "ServiceAccount" and not subject.get("namespace"):
-            errors.append(required(where / "namespace"))
+        errors += _subject_errors(subject, Path("subjects") @ index, namespaced=bool(tree["metadata"].get("namespace")))
     if old is not None and role != old.get("roleRef"):
         errors.append(invalid(path, role, "cannot change roleRef"))
+    return errors
+
+
+def _subject_errors(subject: Tree, where: Path, *, namespaced: bool) -> list[FieldError]:
+    """A ServiceAccount without a namespace is one of the RoleBinding's own."""
+    errors: list[FieldError] = []
+    kind, name, group = subject.get("kind", ""), subject.get("name", ""), subject.get("apiGroup", "")
+    if not name:
+        errors.append(required(where / "name"))
+    if kind == "ServiceAccount":
+        errors += [invalid(where / "name", name, told) for told in (dns_subdomain(name, False) if name else ())]
+        if group:
+            errors.append(unsupported(where / "apiGroup", group, ("",)))
+        if not namespaced and not subject.get("namespace"):
+            errors.append(required(where / "namespace"))
+    elif kind in ("Group", "User"):
+        if group != _GROUP:
+            errors.append(unsupported(where / "apiGroup", group, (_GROUP,)))
+    else:
+        errors.append(unsupported(where / "kind", kind, ("Group", "ServiceAccount", "User")))
     return errors
 
 
