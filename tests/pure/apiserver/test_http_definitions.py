@@ -8,6 +8,8 @@ from typing import Any
 
 import pytest
 
+from running_apiserver import CONTROLLER
+
 Tree = dict[str, Any]
 CRDS = "/apis/apiextensions.k8s.io/v1/customresourcedefinitions"
 DEADLINE_S = 20.0
@@ -284,3 +286,11 @@ def test_the_kinds_of_gke_are_there(call: Any, namespace: str) -> None:
     assert (made.status, made.tree["spec"]) == (201, spec)
     wrong = call("POST", path, thing("b", "cloud.google.com", "BackendConfig", timeoutSec="40", iap={}))
     assert {one["field"] for one in wrong.tree["details"]["causes"]} == {"spec.timeoutSec", "spec.iap.enabled"}
+
+
+def test_controllers_may_delete_what_is_defined(call: Any, widgets: tuple[str, str]) -> None:
+    group, path = widgets
+    call("POST", path, thing("a", group, size=1))
+    until(call, f"{CRDS}/widgets.{group}", lambda got: condition(got.tree, "Established")[0] == "True")
+    assert call("POST", path, thing("b", group, size=1), identity=CONTROLLER).status == 403
+    assert call("DELETE", path + "/a", identity=CONTROLLER).status == 200

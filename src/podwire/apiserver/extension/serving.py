@@ -16,7 +16,7 @@ from podwire.apiserver import deletion, keys
 from podwire.apiserver.answers import Tree, decode, encode
 from podwire.apiserver.api import Api, put, remove
 from podwire.apiserver.cel.check import Rejected
-from podwire.apiserver.extension import kinds, names
+from podwire.apiserver.extension import kinds, names, rights
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds.custom import CLEANUP, CUSTOM_RESOURCE_DEFINITION
 from podwire.apiserver.writing import is_finished
@@ -114,6 +114,10 @@ class Definitions:
             await self._wake.wait()
             self._wake.clear()
             due, self._due = self._due, set()
+            try:
+                await rights.follow(self._api, (row for rows in self._rows.values() for row in rows))
+            except Unwritable as error:
+                _LOG.error("the rights of controllers: %s", error)
             for key in sorted(due):
                 try:
                     await self._settle(key)
