@@ -23,7 +23,7 @@ import msgspec
 
 from podwire.cluster.identity import ADMIN, Identity
 from podwire.cluster.paths import Paths
-from podwire.cluster.spec import INTERNET, POD_PREFIX, POD_PREFIX_IPV6, ClusterSpec, NodePool
+from podwire.cluster.spec import INTERNET, POD_PREFIX_IPV6, ClusterSpec, NodePool
 from podwire.daemon.config import AgentConfig
 from podwire.wire.rtnetlink import Address, Neighbour, Request, Route, add
 
@@ -195,7 +195,7 @@ def plan(spec: ClusterSpec, paths: Paths, *, api_port: int) -> Plan:
 
 def _nodes(spec: ClusterSpec) -> tuple[PlannedNode, ...]:
     nodes: list[PlannedNode] = []
-    pod_ranges = spec.ranges.pods.subnets(new_prefix=POD_PREFIX)
+    pod_ranges = spec.ranges.pods.subnets(new_prefix=spec.pod_prefix)
     ipv6 = spec.ranges.nodes_ipv6
     pods_ipv6 = spec.ranges.pods_ipv6.subnets(new_prefix=POD_PREFIX_IPV6) if spec.ranges.pods_ipv6 is not None else None
     for pool in spec.node_pools:
@@ -347,6 +347,7 @@ def _files(
             common,
             zone=node.zone,
             pod_cidrs=_texts(*node.pod_ranges),
+            max_pods=spec.max_pods_per_node,
             node_ips=_texts(*node.addresses),
             node_labels={"cloud.google.com/gke-nodepool": node.pool},
             init_socket=paths.node_init_socket(node.name),

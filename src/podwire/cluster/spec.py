@@ -24,6 +24,9 @@ API_VERSION = "podwire.dev/v1alpha1"
 DEFAULT_NAME = "podwire"
 POD_PREFIX = 24
 POD_PREFIX_IPV6 = 112
+DEFAULT_PODS_PER_NODE = 110
+MAX_PODS_PER_NODE = 1023
+"""As many ports as a bridge of Linux has."""
 INTERNET = IPv4Network("198.51.100.0/24")
 MAX_NODES_PER_ZONE = 100
 _Network = TypeVar("_Network", IPv4Network, IPv6Network)
@@ -65,6 +68,15 @@ class ClusterSpec:
     proxy_mode: str = "nftables"
     audit_level: str = ""
     """What the API's audit log holds of a request; ``""``: there is none."""
+    max_pods_per_node: int = DEFAULT_PODS_PER_NODE
+
+    @property
+    def pod_prefix(self) -> int:
+        """The length of a node's range of Pod addresses: twice as many as it may have Pods, so that one just freed can rest.
+
+        Source: https://cloud.google.com/kubernetes-engine/docs/how-to/flexible-pod-cidr
+        """
+        return min(POD_PREFIX, 32 - (2 * self.max_pods_per_node - 1).bit_length())
 
     @property
     def dual_stack(self) -> bool:
@@ -112,6 +124,7 @@ class _Spec(_Form, frozen=True):
     stack_type: Literal["IPV4", "IPV4_IPV6"] = "IPV4"
     proxy_mode: Literal["nftables", "iptables"] = "nftables"
     node_pools: tuple[_NodePool, ...] = (_NodePool(),)
+    max_pods_per_node: int = DEFAULT_PODS_PER_NODE
     ranges: _Ranges = _Ranges()
     audit: _Audit | None = None
 
@@ -161,7 +174,11 @@ def parse(
     if not paths.is_name(chosen):
         where = "metadata.name" if name is None else "--name"
         raise fault(where, f"{chosen!r} is no cluster name: {paths.NAME_RULE}")
-    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, spec.audit.level if spec.audit is not None else "")
+    if not 1 <= spec.max_pods_per_node <= MAX_PODS_PER_NODE:
+        words = f"expected a number from 1 to {MAX_PODS_PER_NODE} (a bridge of Linux has no more ports), got {spec.max_pods_per_node}"
+        raise fault("spec.maxPodsPerNode", words)
+    audit = spec.audit.level if spec.audit is not None else ""
+    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node)
     _has_room(cluster, fault)
     return cluster
 
@@ -179,6 +196,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
             "stackType": "IPV4_IPV6" if spec.dual_stack else "IPV4",
             "proxyMode": spec.proxy_mode,
             **({"audit": {"level": spec.audit_level}} if spec.audit_level else {}),
+            "maxPodsPerNode": spec.max_pods_per_node,
             "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),
@@ -344,9 +362,9 @@ def _has_room(cluster: ClusterSpec, fault: _Fault) -> None:
     room = ranges.nodes.num_addresses - 4
     if count > room:
         raise fault("spec.ranges.nodes", f"{ranges.nodes} has room for {room} nodes, {count} are asked for")
-    room = 1 << (POD_PREFIX - ranges.pods.prefixlen)
+    room = (1 << cluster.pod_prefix) >> ranges.pods.prefixlen
     if count > room:
-        raise fault("spec.ranges.pods", f"{ranges.pods} has room for {room} nodes of a /{POD_PREFIX} each, {count} are asked for")
+        raise fault("spec.ranges.pods", f"{ranges.pods} has room for {room} nodes of a /{cluster.pod_prefix} each, {count} are asked for")
     if ranges.nodes_ipv6 is None or ranges.pods_ipv6 is None:
         return
     room = ranges.nodes_ipv6.num_addresses - 2

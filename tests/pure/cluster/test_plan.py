@@ -4,6 +4,7 @@ import itertools
 import json
 from ipaddress import IPv4Address, IPv4Network
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -86,3 +87,14 @@ def test_the_longest_names_fit_into_certificates_and_no_two_nodes_share_one() ->
     names = [node.name for node in cluster.nodes]
     assert len(set(names)) == len(names) == 1000
     assert max(len(f"system:node:{name}") for name in names) <= 64
+
+
+@pytest.mark.parametrize(("pods", "prefix"), [(1, 24), (110, 24), (128, 24), (129, 23), (256, 23), (512, 22), (1023, 21)])
+def test_a_node_of_more_pods_has_a_wider_range(pods: int, prefix: int) -> None:
+    asked = spec.parse(f"apiVersion: podwire.dev/v1alpha1\nkind: Cluster\nspec: {{maxPodsPerNode: {pods}}}")
+    assert asked.pod_prefix == prefix
+    assert spec.parse(json.dumps(spec.manifest(asked))) == asked
+    cluster = plan.plan(asked, PATHS, api_port=6443)
+    assert {node.pod_range.prefixlen for node in cluster.nodes} == {prefix}
+    for node in cluster.nodes:
+        assert config.decode(cluster.files[PATHS.config(f"node/{node.name}")]).max_pods == pods

@@ -67,6 +67,18 @@ def test_the_command_line_overrides_the_file() -> None:
             "spec: {stackType: IPV4_IPV6, ranges: {podsIPv6: 'fd00::/111'}}",
             "c.yaml:3: spec.ranges.podsIPv6: fd00::/111 has room for 2 nodes of a /112 each, 3 are asked for",
         ),
+        (
+            "spec: {maxPodsPerNode: 250, ranges: {pods: 10.4.0.0/22}}",
+            "c.yaml:3: spec.ranges.pods: 10.4.0.0/22 has room for 2 nodes of a /23 each, 3 are asked for",
+        ),
+        (
+            "spec: {maxPodsPerNode: 1023, ranges: {pods: 10.4.0.0/22}}",
+            "c.yaml:3: spec.ranges.pods: 10.4.0.0/22 has room for 0 nodes of a /21 each, 3 are asked for",
+        ),
+        (
+            "spec: {maxPodsPerNode: 1024}",
+            "c.yaml:3: spec.maxPodsPerNode: expected a number from 1 to 1023 (a bridge of Linux has no more ports), got 1024",
+        ),
         ("spec: {proxyMode: ipvs}", "c.yaml:3: spec.proxyMode: invalid enum value 'ipvs'"),
         ("spec: {stackType: IPV6}", "c.yaml:3: spec.stackType: invalid enum value 'IPV6'"),
         ("spec: {ranges: {pods: 10.128.0.0/16}}", "c.yaml:3: spec.ranges.pods: 10.128.0.0/16 overlaps spec.ranges.nodes (10.128.0.0/20)"),
