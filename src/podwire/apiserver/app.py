@@ -12,6 +12,7 @@ Source: https://asgi.readthedocs.io/en/latest/specs/www.html, https://kubernetes
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Any
@@ -37,7 +38,7 @@ Send = Callable[[Message], Awaitable[None]]
 
 EXTENSION = "podwire"
 BODY_S = 60.0  # how long a client may take to send a body
-WHOLE = "podwire.whole"  # in a scope: says whether all of the body has come
+EXCHANGE = "podwire.exchange"  # in a scope: ``is_whole`` says whether all of the body has come, ``answer`` sends a whole answer in one step
 
 _LOG = logging.getLogger("podwire.apiserver")
 _COMMON = ((b"cache-control", b"no-cache, private"),)
@@ -85,7 +86,7 @@ class Application:
                 if not is_exempt(user, target):
                     visit = self._turns.arrive(user.name)
                 if request.method not in ("GET", "HEAD"):
-                    if WHOLE in scope and scope[WHOLE]():
+                    if EXCHANGE in scope and scope[EXCHANGE].is_whole():
                         request.body = await _body(headers, receive)
                     else:
                         async with asyncio.timeout(BODY_S):
@@ -118,6 +119,8 @@ class Application:
             if self._audit is not None and trail is not None:
                 self._audit.end(trail, found, "ResponseStarted")
             await self._stream(scope, receive, send, found, warnings)
+        elif EXCHANGE in scope and not found.headers and not warnings and scope["method"] != "HEAD":
+            await scope[EXCHANGE].answer(found.code, _headers(found.content_type), found.body)
         else:
             await _send_whole(send, found, warnings, head=scope["method"] == "HEAD")
         if self._audit is not None and trail is not None:
@@ -246,6 +249,12 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
             raise status.too_large(LIMIT)
         if not message.get("more_body", False):
             return b"".join(parts)
+
+
+@functools.lru_cache(maxsize=64)
+def _headers(content_type: bytes) -> bytes:
+    """Write out the headers of an answer that has none of its own."""
+    return b"".join(b"%b: %b\r\n" % header for header in ((b"content-type", content_type), *_COMMON))
 
 
 async def _send_whole(send: Send, found: Answer, warnings: Iterable[str], *, head: bool) -> None:

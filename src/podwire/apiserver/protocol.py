@@ -18,7 +18,7 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
-from podwire.apiserver.app import EXTENSION, WHOLE
+from podwire.apiserver.app import EXCHANGE, EXTENSION
 from podwire.apiserver.authentication import certificate_user
 from podwire.daemon.http_server import UpgradableProtocol
 
@@ -52,16 +52,34 @@ class Exchange(RequestResponseCycle):
             head = b"%b%x\r\n" % (head, len(body)) if body else head
             end = b"\r\n" if body else b""
             tail = end if more else end + b"0\r\n\r\n"
+        self._write(head, body, tail)
+        if not more:
+            self._complete()
+
+    async def answer(self, code: int, headers: bytes, body: bytes) -> None:
+        """Send a whole answer, as most are. ``headers`` are written out, but for the length."""
+        if self.flow.write_paused and not self.disconnected:
+            await self.flow.drain()
+        if self.disconnected:
+            return
+        self.response_started = True
+        closing = b"" if self.keep_alive else b"connection: close\r\n"
+        self._write(b"%b%b%bcontent-length: %d\r\n\r\n" % (STATUS_LINE[code], closing, headers, len(body)), body, b"")
+        self._complete()
+
+    def _write(self, head: bytes, body: bytes, tail: bytes) -> None:
         if len(body) < _COPIED:
             self.transport.write(b"%b%b%b" % (head, body, tail))
         else:
             self.transport.writelines((head, body, tail))
-        if not more:
-            self.response_complete = True
-            self.message_event.set()
-            if not self.keep_alive:
-                self.transport.close()
-            self.on_response()
+
+    def _complete(self) -> None:
+        self.response_complete = True
+        self.scope.pop(EXCHANGE, None)  # type: ignore[misc]  # what refers to itself would wait for the collector of garbage
+        self.message_event.set()
+        if not self.keep_alive:
+            self.transport.close()
+        self.on_response()
 
     def is_whole(self) -> bool:
         """Say whether all of the request has come."""
@@ -128,7 +146,7 @@ class Protocol(UpgradableProtocol):
             keep_alive=version != "1.0" and parser.should_keep_alive() and not parser.should_upgrade(),
             on_response=self.on_response_complete,
         )
-        scope[WHOLE] = self.cycle.is_whole  # type: ignore[literal-required]
+        scope[EXCHANGE] = self.cycle  # type: ignore[literal-required]
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:

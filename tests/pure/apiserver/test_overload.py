@@ -155,8 +155,8 @@ async def test_who_does_not_send_his_body_is_not_waited_for(tmp_path: Path, monk
     trickled: list[bytes] = []
 
     async def receive() -> dict[str, Any]:
-        await asyncio.sleep(0.001)
         trickled.append(b" ")
+        await asyncio.sleep(0.001)
         return {"type": "http.request", "body": b" ", "more_body": True}
 
     async def send(message: dict[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import socket
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -11,7 +12,7 @@ from typing import Any
 
 import uvicorn
 
-from podwire.apiserver.protocol import Protocol
+from podwire.apiserver.protocol import Exchange, Protocol
 from running_apiserver import ApiServer
 
 LIMIT_S = 20
@@ -155,6 +156,20 @@ async def test_a_body_is_asked_for() -> None:
             await reader.readuntil(b"POST /? 5\n")
         writer.close()
         await writer.wait_closed()
+
+
+async def test_an_exchange_that_is_over_is_gone() -> None:
+    """What refers to itself stays until the collector of garbage comes: not one for each request."""
+    async with serving(echo) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                await said(port, *[ask("/a")] * 10, ask("/last"))
+            left = sum(isinstance(one, Exchange) for one in gc.get_objects())
+        finally:
+            gc.enable()
+    assert left <= 5  # of each connection the last one
 
 
 async def test_an_idle_connection_ends_and_a_busy_one_does_not() -> None:

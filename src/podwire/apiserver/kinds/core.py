@@ -27,7 +27,11 @@ def _text(*keys: str) -> Callable[[Tree], str]:
     def read(tree: Tree) -> str:
         value: object = tree
         for key in keys:
-            value = value.get(key) if isinstance(value, dict) else None
+            if type(value) is not dict:
+                return ""
+            value = value.get(key)
+        if type(value) is str:
+            return value
         return "" if value is None else str(value).lower() if isinstance(value, bool) else str(value)
 
     return read

@@ -134,11 +134,15 @@ def prepare_new_pod(tree: Tree) -> None:
         spec["serviceAccountName"] = spec["serviceAccount"] = "default"
     spec.setdefault("priority", 0)
     spec.setdefault("preemptionPolicy", "PreemptLowerPriority")
-    tolerations = list(spec.get("tolerations", ()))
-    for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"):
-        if not any(_tolerates(one, key) for one in tolerations):
-            tolerations.append({"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _TOLERATED_SECONDS})
-    spec["tolerations"] = tolerations
+    stated = spec.get("tolerations", [])
+    spec["tolerations"] = [
+        *stated,
+        *(
+            {"key": key, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": _TOLERATED_SECONDS}
+            for key in ("node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable")
+            if not stated or not any(_tolerates(one, key) for one in stated)
+        ),
+    ]
     tree["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
 
 
