@@ -169,7 +169,8 @@ class PodWorker:
                 elif not await self._initialize(container):
                     break
             if is_initialized(self.pod, self.record):
-                self._write(initialized=True)
+                if self.pod.spec.init_containers:
+                    self._write(initialized=True)
                 await self._play()
                 policy = self.pod.spec.restart_policy
                 tasks = [group.create_task(self._life(container).live(policy)) for container in self.pod.spec.containers]
