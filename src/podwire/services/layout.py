@@ -13,6 +13,7 @@ What shaped it:
 - A big map is read by one rule, made before the map is filled: each further reader makes every later element dearer.
 - Maps hold data, not verdicts: a change of a verdict map costs the kernel a walk over all its elements.
 - Base chains jump to ``services`` twice: a packet whose two look-ups straddle a commit finds its endpoint the second time.
+- An address of the node may be some Service's external address: that Service's port goes before a node port, also without endpoints.
 - What was translated is not asked again whether it is refused: an endpoint may have the address and port of another Service.
 - After translation the packet mark goes back to 0, so that routing by mark never sees a slot.
 
@@ -106,9 +107,14 @@ table {ip} {table} {{
     ct mark vmap @how
     goto choose
   }}
+  chain on-node {{
+    {ip} daddr . meta l4proto . th dport @no-endpoints return
+    {ip} daddr . meta l4proto . th dport @no-local-endpoints return
+    ct mark set meta l4proto . th dport map @node-ports goto service
+  }}
   chain services {{
     ct mark set {ip} daddr . meta l4proto . th dport map @frontends goto service
-    {on_node} ct mark set meta l4proto . th dport map @node-ports goto service
+    {on_node} goto on-node
   }}
   chain guard {{
     {ip} daddr . meta l4proto . th dport . {ip} saddr @source-ranges return

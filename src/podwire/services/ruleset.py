@@ -18,13 +18,14 @@ from __future__ import annotations
 
 import itertools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
 
 from podwire import nft
 from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.services import layout
+from podwire.services.batches import PIECE, Batcher, Plan, meeting, size_of
 from podwire.services.desired import ServiceProgram
 from podwire.services.elements import FIELDS, NOTHING, SHARED, Elements, addresses, elements, mark, set_name, target_name
 from podwire.services.layout import Capacity, Family
@@ -34,9 +35,6 @@ from podwire.services.numbers import Numbers
 LATE = ("backends", "handles", "keep_source", "own_endpoints", "short_circuit", "keep", "how", "sizes")
 INTERVALS = ("source_ranges",)
 SIZED = ("backends", "handles", "short_circuit", "sizes", "frontends", "node_ports")
-BATCH = 180_000  # bytes: under the 212,992 that an ordinary user's socket takes
-LARGEST = BATCH
-PIECE = 256  # elements in one change
 
 _CEILING = mark(0)
 _NONE: Set[bytes] = frozenset()
@@ -295,25 +293,46 @@ class Program:
         self._untouched = False
         self._write_ceiling()
         taking = [field for field in FIELDS if field in self._noted or field in self._fresh]
-        batches = _Batches(self.structure.id)
+        batches = Batcher(self.structure.id)
         plans = {field: self._plan(field) for field in taking}
         self._noted.clear()
         batches.rules(self._new_chains(plans))
         for field, plan in plans.items():
-            if (
-                field in INTERVALS
-            ):  # the kernel refuses a range that meets one that is there: what goes, goes first, and its guard before it
-                guards = plans["guarded"].removed if "guarded" in plans else []
-                batches.together(_size(guards) + _size(plan.removed) + _size([*plan.written(), *(old for old, _ in plan.replaced)]))
-                batches.delete(self._sets["guarded"], guards)
-                guards.clear()
-                batches.delete(self._sets[field], plan.removed)
-            batches.put(self._sets[field], plan.replaced, plan.added)
-            batches.together(0)
+            if field in INTERVALS:
+                self._put_intervals(batches, field, plan)
+            else:
+                batches.put(self._sets[field], plan.replaced, plan.added)
         for field, plan in reversed(plans.items()):
-            if plan.removed and field not in INTERVALS:
-                batches.delete(self._sets[field], plan.removed)
+            batches.delete(self._sets[field], plan.removed)
         return batches.done()
+
+    def _put_intervals(self, batches: Batcher, field: str, plan: Plan) -> None:
+        """Write ranges. The kernel refuses one that meets one that is there: such are exchanged, with all that they meet, in one batch.
+
+        So a client within both old and new ranges may come at every moment, unless what meets is too much for one batch.
+        """
+        gone: list[Element] = []
+        came: list[Element] = []
+
+        def exchange() -> None:
+            batches.together(size_of(gone) + size_of(came))
+            batches.delete(self._sets[field], gone)
+            batches.put(self._sets[field], (), came)
+            batches.together(0)
+            gone.clear()
+            came.clear()
+
+        apart: list[Element] = []
+        for before, after in meeting(plan):
+            if not after:
+                apart += before  # goes last, as everything does
+                continue
+            if len(gone) + len(came) + len(before) + len(after) > PIECE:
+                exchange()
+            gone += before
+            came += after
+        exchange()
+        plan.removed = apart
 
     def move(self, structure: Structure) -> None:
         """Go on in another table of the same shape: another name, or more room."""
@@ -331,8 +350,8 @@ class Program:
                 self._notes("sizes")[_CEILING] = (self._ceiling, wanted)
             self._ceiling = wanted
 
-    def _plan(self, field: str) -> _Plan:
-        plan = _Plan([], [], [])
+    def _plan(self, field: str) -> Plan:
+        plan = Plan([], [], [])
         stale = self._stale.get(field)
         if not stale and field in self._fresh:
             plan.added = list(itertools.chain.from_iterable(self._fresh.pop(field)))
@@ -357,7 +376,7 @@ class Program:
                 plan.added.append(after)
         return plan
 
-    def _new_chains(self, plans: Mapping[str, _Plan]) -> list[nft.Change]:
+    def _new_chains(self, plans: Mapping[str, Plan]) -> list[nft.Change]:
         changes: list[nft.Change] = []
         table, family = self.structure.id, self.structure.family
         if "sizes" in plans:
@@ -390,7 +409,7 @@ class Program:
 
     def expire(self, round: int) -> Batches:  # noqa: A002
         """Give the deletions that were kept back up to a round."""
-        batches = _Batches(self.structure.id)
+        batches = Batcher(self.structure.id)
         for field in reversed(LATE):
             rows = [(key, element) for key, (element, since) in self._stale[field].items() if since <= round]
             for key, _ in rows:
@@ -484,76 +503,3 @@ def _named_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
 
 def _owner(claim: tuple[str, Element]) -> str:
     return claim[0]
-
-
-@dataclass(slots=True)
-class _Plan:
-    replaced: list[tuple[Element, Element]]
-    added: list[Element]
-    removed: list[Element]
-
-    def written(self) -> Iterator[Element]:
-        yield from self.added
-        for _, after in self.replaced:
-            yield after
-
-
-class _Batches:
-    """Changes cut into batches of a limited size. A deletion and the addition that replaces it stay together."""
-
-    def __init__(self, table: nft.TableName) -> None:
-        self._table = table
-        self._batches: Batches = []
-        self._current: list[nft.Change] = []
-        self._room = BATCH
-        self._together = False
-
-    def together(self, size: int) -> None:
-        """Do not cut in what follows, so many bytes, if one batch can hold it. 0 ends it."""
-        self._together = False
-        if 0 < size <= LARGEST:
-            self._reserve(size)
-            self._together = True
-
-    def rules(self, changes: Sequence[nft.Change]) -> None:
-        for change in changes:
-            if isinstance(change, nft.AddChain):
-                self._reserve(2000)  # a chain with its rules and the element that leads to it
-            self._current.append(change)
-
-    def put(self, one: nft.Set, replaced: Sequence[tuple[Element, Element]], added: Sequence[Element]) -> None:
-        for start in range(0, len(replaced), PIECE):
-            before, after = zip(*replaced[start : start + PIECE], strict=True)
-            self._reserve(_size(before) + _size(after))
-            self._current.append(nft.DeleteElements(self._table, one, before))
-            self._current.append(nft.AddElements(self._table, one, after))
-        for start in range(0, len(added), PIECE):
-            piece = added[start : start + PIECE]
-            self._reserve(_size(piece))
-            self._current.append(nft.AddElements(self._table, one, piece))
-
-    def delete(self, one: nft.Set, removed: Sequence[Element]) -> None:
-        for start in range(0, len(removed), PIECE):
-            piece = removed[start : start + PIECE]
-            self._reserve(_size(piece))
-            self._current.append(nft.DeleteElements(self._table, one, piece))
-
-    def done(self) -> Batches:
-        if self._current:
-            self._batches.append(self._current)
-            self._current = []
-        return self._batches
-
-    def _reserve(self, size: int) -> None:
-        if self._together:
-            return
-        if size > self._room and self._current:
-            self.done()
-        if not self._current:
-            self._room = BATCH
-        self._room -= size
-
-
-def _size(elements: Sequence[Element]) -> int:
-    """The bytes that these take in a message, or a little more."""
-    return 128 * len(elements) + sum([len(e.comment) + 2 * len(e.end) for e in elements])

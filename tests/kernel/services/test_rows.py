@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
+from kernel.services import dialect
 from kernel.services.test_packets import ENDPOINTS, IP, NODE_PORT, PORT, VIP, Proxies, service, world
 from kernel.services.wires import Wires, ask, spread
 from podwire.objects.codec import convert
 from podwire.objects.core import Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.services.layout import IPV6
-from podwire.views.frontends import ServiceFrontends, join
+from podwire.views.frontends import Frontend, ServiceFrontends, join
 
 HTTP = {"name": "http", "port": PORT, "targetPort": "http"}
 
@@ -216,3 +217,15 @@ def test_the_second_family() -> None:
     assert ask(client, "fd00:10:8::99", PORT, limit_s=0.3) == "no answer"
     proxies.put(service((here, 1), ip=ip, affinity_s=600))
     assert set(spread(client, ip, PORT, 10)) == {here}
+
+
+@dialect.of_nftables  # in upstream's shape the node port comes first
+def test_an_external_address_without_endpoints_is_no_node_port_of_another() -> None:
+    """Also where the address is the node's own and the port that of the other's node port."""
+    ports = (Frontend("http", "TCP", NODE_PORT, 0, ()),)
+    at_node = ServiceFrontends("shop/none", ("10.8.0.30",), ("10.128.0.2",), (), ports)
+    wires, proxies, _ = world(service(("10.4.1.2", 1), node_port=NODE_PORT), at_node)
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT) == "refused"
+    assert ask(wires.internet, "10.128.0.3", NODE_PORT).startswith("10.4.1.2 ")
+    proxies.put(gone=("shop/none",))
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT).startswith("10.4.1.2 ")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import ipaddress
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from podwire import nft
+from podwire.nft import bytecode
 from podwire.nft.datatypes import HOST
 from podwire.services import desired, layout
 from podwire.services.adoption import adopt
@@ -299,3 +301,33 @@ def test_source_ranges_are_merged() -> None:
     world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=("0.0.0.0/0", "10.0.0.0/8")))
     world.take()
     assert len(world.kernel.elements["source-ranges"]) == 1
+
+
+def may_come(world: World, source: str) -> bool:
+    """Whether the guard of the one load-balancer address lets a client in."""
+    elements = world.kernel.elements
+    client = ipaddress.ip_address(source).packed
+    ranges = elements["source-ranges"].values()
+    return all(any(one.key <= key + client <= (one.end or one.key) for one in ranges) for key in elements["guarded"])
+
+
+def test_who_may_come_before_and_after_may_come_between_any_two_batches_of_very_many_ranges() -> None:
+    world = World()
+    before = tuple(f"10.{i // 256}.{i % 256}.0/25" for i in range(3000))
+    after = tuple(f"10.{i // 256}.{i % 256}.0/{24 if i % 2 else 26}" for i in range(500, 3500))
+    clients = [f"10.{i // 256}.{i % 256}.9" for i in range(500, 3000, 97)]
+    world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=before))
+    world.take()
+    world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=after))
+    batches = world.program.take()
+    assert len(batches) > 3
+    for batch in batches:
+        assert len(bytecode.encode(batch).datagram) < 212_992
+        world.kernel.apply(batch)
+        assert all(may_come(world, client) for client in clients)
+        assert not may_come(world, "192.0.2.1")
+    assert not may_come(world, "10.0.0.9")
+    world.put("shop/s0", None)
+    for batch in world.program.take():
+        world.kernel.apply(batch)
+        assert not may_come(world, "192.0.2.1") or not world.kernel.elements["frontends"]
