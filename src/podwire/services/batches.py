@@ -13,11 +13,14 @@ from podwire import nft
 from podwire.nft import Element
 
 BATCH = 180_000  # bytes: under the 212,992 that an ordinary user's socket takes
+LARGEST = BATCH  # bytes of what is not to be cut
 PIECE = 256  # elements in one change
 
 
 @dataclass(slots=True)
 class Plan:
+    """What is to be done with the elements of one map."""
+
     replaced: list[tuple[Element, Element]]
     added: list[Element]
     removed: list[Element]
@@ -28,7 +31,7 @@ class Plan:
             yield after
 
 
-def meeting(plan: Plan) -> Iterator[tuple[list[Element], list[Element]]]:
+def _meeting(plan: Plan) -> Iterator[tuple[list[Element], list[Element]]]:
     """Give what goes and what comes in groups: ranges of two groups have nothing in common."""
     rows = [(old, True) for old in plan.removed] + [(element, False) for element in plan.added]
     for old, new in plan.replaced:
@@ -52,7 +55,7 @@ def _first(row: tuple[Element, bool]) -> bytes:
 
 
 class Batcher:
-    """Changes cut into batches of a limited size. A deletion and the addition that replaces it stay together."""
+    """Changes, cut into batches of a limited size. A deletion and the addition that replaces it stay together."""
 
     def __init__(self, table: nft.TableName) -> None:
         self._table = table
@@ -64,7 +67,7 @@ class Batcher:
     def together(self, size: int) -> None:
         """Do not cut in what follows, so many bytes, if one batch can hold it. 0 ends it."""
         self._together = False
-        if 0 < size <= BATCH:
+        if 0 < size <= LARGEST:
             self._reserve(size)
             self._together = True
 
@@ -77,19 +80,46 @@ class Batcher:
     def put(self, one: nft.Set, replaced: Sequence[tuple[Element, Element]], added: Sequence[Element]) -> None:
         for start in range(0, len(replaced), PIECE):
             before, after = zip(*replaced[start : start + PIECE], strict=True)
-            self._reserve(size_of(before) + size_of(after))
+            self._reserve(_size(before) + _size(after))
             self._current.append(nft.DeleteElements(self._table, one, before))
             self._current.append(nft.AddElements(self._table, one, after))
         for start in range(0, len(added), PIECE):
             piece = added[start : start + PIECE]
-            self._reserve(size_of(piece))
+            self._reserve(_size(piece))
             self._current.append(nft.AddElements(self._table, one, piece))
 
     def delete(self, one: nft.Set, removed: Sequence[Element]) -> None:
         for start in range(0, len(removed), PIECE):
             piece = removed[start : start + PIECE]
-            self._reserve(size_of(piece))
+            self._reserve(_size(piece))
             self._current.append(nft.DeleteElements(self._table, one, piece))
+
+    def exchange(self, one: nft.Set, plan: Plan) -> None:
+        """Write ranges. The kernel refuses one that meets one that is there: such are exchanged, with all that they meet, in one batch.
+
+        So a client within both old and new ranges may come at every moment, unless what meets is too much for one batch. What meets nothing
+        new is left in the plan, to go last.
+        """
+        gone: list[Element] = []
+        came: list[Element] = []
+        apart: list[Element] = []
+        for before, after in _meeting(plan):
+            if not after:
+                apart += before
+                continue
+            if len(gone) + len(came) + len(before) + len(after) > PIECE:
+                self._exchange(one, gone, came)
+                gone, came = [], []
+            gone += before
+            came += after
+        self._exchange(one, gone, came)
+        plan.removed = apart
+
+    def _exchange(self, one: nft.Set, gone: Sequence[Element], came: Sequence[Element]) -> None:
+        self.together(_size(gone) + _size(came))
+        self.delete(one, gone)
+        self.put(one, (), came)
+        self.together(0)
 
     def done(self) -> list[list[nft.Change]]:
         if self._current:
@@ -107,6 +137,6 @@ class Batcher:
         self._room -= size
 
 
-def size_of(elements: Sequence[Element]) -> int:
+def _size(elements: Sequence[Element]) -> int:
     """The bytes that these take in a message, or a little more."""
     return 128 * len(elements) + sum([len(e.comment) + 2 * len(e.end) for e in elements])

@@ -25,7 +25,7 @@ from podwire import nft
 from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.services import layout
-from podwire.services.batches import PIECE, Batcher, Plan, meeting, size_of
+from podwire.services.batches import Batcher, Plan
 from podwire.services.desired import ServiceProgram
 from podwire.services.elements import FIELDS, NOTHING, SHARED, Elements, addresses, elements, mark, set_name, target_name
 from podwire.services.layout import Capacity, Family
@@ -299,40 +299,12 @@ class Program:
         batches.rules(self._new_chains(plans))
         for field, plan in plans.items():
             if field in INTERVALS:
-                self._put_intervals(batches, field, plan)
+                batches.exchange(self._sets[field], plan)
             else:
                 batches.put(self._sets[field], plan.replaced, plan.added)
         for field, plan in reversed(plans.items()):
             batches.delete(self._sets[field], plan.removed)
         return batches.done()
-
-    def _put_intervals(self, batches: Batcher, field: str, plan: Plan) -> None:
-        """Write ranges. The kernel refuses one that meets one that is there: such are exchanged, with all that they meet, in one batch.
-
-        So a client within both old and new ranges may come at every moment, unless what meets is too much for one batch.
-        """
-        gone: list[Element] = []
-        came: list[Element] = []
-
-        def exchange() -> None:
-            batches.together(size_of(gone) + size_of(came))
-            batches.delete(self._sets[field], gone)
-            batches.put(self._sets[field], (), came)
-            batches.together(0)
-            gone.clear()
-            came.clear()
-
-        apart: list[Element] = []
-        for before, after in meeting(plan):
-            if not after:
-                apart += before  # goes last, as everything does
-                continue
-            if len(gone) + len(came) + len(before) + len(after) > PIECE:
-                exchange()
-            gone += before
-            came += after
-        exchange()
-        plan.removed = apart
 
     def move(self, structure: Structure) -> None:
         """Go on in another table of the same shape: another name, or more room."""

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from podwire import nft
 from podwire.linux.errors import KernelRefused
 from podwire.nft.fake import Door, Failing, FakeNftables
-from podwire.services import layout, ruleset
+from podwire.services import batches, layout
 from podwire.services import specification as spec
 from podwire.services.desired import ServiceProgram
 from podwire.services.elements import mark
@@ -182,12 +182,12 @@ def test_whichever_operation_fails_the_end_is_right(history: list[tuple[list[dic
 @contextlib.contextmanager
 def tiny_batches() -> Iterator[None]:
     """Every piece a transaction of its own: the states between are those of a big cluster whose changes do not fit into one."""
-    was = ruleset.BATCH, ruleset.PIECE
-    ruleset.BATCH, ruleset.PIECE = 1, 1
+    was = batches.BATCH, batches.PIECE
+    batches.BATCH, batches.PIECE = 1, 1
     try:
         yield
     finally:
-        ruleset.BATCH, ruleset.PIECE = was
+        batches.BATCH, batches.PIECE = was
 
 
 class Watched:
