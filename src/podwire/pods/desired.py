@@ -193,8 +193,13 @@ def character(container: Container, run: int) -> Character | None:
     return Character(container.name, kind, tag, run, _words(container), _values(container))
 
 
-def role(pod: Pod, facts: NodeFacts, ip: str, told: Mapping[str, str] | None = None, runs: Mapping[str, int] | None = None) -> Role:
-    """Whom the stand-ins say they are, and how they behave. ``told``: what annotations tell; ``runs``: restarts by container."""
+def role(
+    pod: Pod, facts: NodeFacts, ip: str, told: Mapping[str, str] | None = None, runs: Mapping[str, int] | None = None, logs: str = ""
+) -> Role:
+    """Whom the stand-ins say they are, and how they behave.
+
+    ``told``: what annotations tell; ``runs``: restarts by container; ``logs``: the folder of the node's Pods.
+    """
     containers = [*(one for one in pod.spec.init_containers if is_sidecar(one)), *pod.spec.containers]
     found = [character(container, (runs or {}).get(container.name, 0)) for container in containers]
     characters = tuple(one for one in found if one is not None)
@@ -211,6 +216,8 @@ def role(pod: Pod, facts: NodeFacts, ip: str, told: Mapping[str, str] | None = N
         hostname=kernel_hostname(pod, facts),
         characters=characters,
         told=dict(told or {}),
+        logs=logs,
+        runs={name: count for name, count in (runs or {}).items() if count},
         resolv_conf=resolv_conf(pod, facts) if calls else "",
         hosts=hosts(pod, facts, [ip]) if calls else "",
     )

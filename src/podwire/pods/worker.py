@@ -256,7 +256,8 @@ class PodWorker:
         down = {name for name, run in runs.items() if run.state is not State.RUNNING and (run.ending or run.last) is not None}
         ports = desired.standin_ports(self.pod, self._host.services(self.pod.namespace), down)
         restarts = {name: run.restarts for name, run in runs.items()}
-        return desired.role(self.pod, self._host.facts, self.ip, self.directions.told, restarts), ports
+        logs = self._host.records.path("").rstrip("/")
+        return desired.role(self.pod, self._host.facts, self.ip, self.directions.told, restarts, logs), ports
 
     async def _play(self) -> None:
         """Let the stand-ins listen where they should now, and behave as they should."""

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import resource
 import socket
 import tempfile
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import uvloop
@@ -290,5 +292,25 @@ def test_a_pod_that_ends_lets_its_clients_go_by_themselves() -> None:
         writer.close()
         assert b"Connection: close" in await exchange(80, ask)  # who still comes is answered
         assert await standins.drain("unknown") == 0
+
+    playing(scenario)
+
+
+def lines_of(path: str) -> list[str]:
+    return Path(path).read_text().splitlines()
+
+
+def test_each_request_is_a_line_of_the_containers_log() -> None:
+    async def scenario(standins: Standins, namespace: int) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            role = Role(uid="u1", name="web", ip="127.0.0.1", logs=folder, runs={"main": 1})
+            await standins.play(role, [Port("TCP", 80, "main")], namespace)
+            await exchange(80, b"GET /a?b HTTP/1.0\r\nUser-Agent: curl/8\r\n\r\n")
+            assert (await probes.http("http://127.0.0.1:80/")).ok
+            await exchange(80, b"GET /%0a HTTP/1.0\r\nX: 1\r\n\r\n")
+            lines = lines_of(f"{folder}/u1/main/1.log")
+            assert [text.split(" ", 3)[1:3] for text in lines] == [["stdout", "F"]] * 2
+            assert re.fullmatch(r'127\.0\.0\.1 "GET /a\?b" 200 \d+ "curl/8"', lines[0].split(" ", 3)[3])
+            assert re.fullmatch(r'127\.0\.0\.1 "GET /%0a" 200 \d+ "-"', lines[1].split(" ", 3)[3])
 
     playing(scenario)

@@ -36,6 +36,7 @@ class Later:
         except Exception as error:
             answer = _failed(place, request, error)
         if isinstance(answer, Answer):
+            place.part.served(place, request, answer)
             take(answer)
             return
         task = asyncio.get_running_loop().create_task(self._wait(answer, place, request, take))
@@ -47,6 +48,7 @@ class Later:
             answer = await coming
         except Exception as error:
             answer = _failed(place, request, error)
+        place.part.served(place, request, answer)
         take(answer)
         self._wake()
 

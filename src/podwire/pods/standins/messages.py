@@ -54,7 +54,8 @@ class Character(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class Role(msgspec.Struct, frozen=True, omit_defaults=True):
     """The Pod that is played: what its answers say about it, how each container that is not plain is played, what its annotations tell
-    (``directions.accepted``), and the files by which names are resolved in it, for the players that call others.
+    (``directions.accepted``), the files by which names are resolved in it, for the players that call others, and where containers log
+    to (``logs.file``), by how often each was started again.
     """
 
     uid: str
@@ -70,6 +71,8 @@ class Role(msgspec.Struct, frozen=True, omit_defaults=True):
     told: dict[str, str] = {}
     resolv_conf: str = ""
     hosts: str = ""
+    logs: str = ""
+    runs: dict[str, int] = {}
 
 
 class Request(msgspec.Struct, frozen=True, omit_defaults=True):

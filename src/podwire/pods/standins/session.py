@@ -95,6 +95,9 @@ class Part:
         """Answer an HTTP request; what takes time is awaited."""
         return Answer(who_answers(place, request))
 
+    def served(self, place: Place, request: Request, answer: Answer) -> None:
+        """A request has its answer."""
+
     def talk(self, place: Place) -> Session | None:  # noqa: ARG002
         """Give the session of a new connection where no protocol has to be guessed; it is asked for what it says at once."""
         return None

@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 
 from podwire.linux import namespaces
+from podwire.pods.standins.access import AccessLogs
 from podwire.pods.standins.connection import Connection, Datagrams
 from podwire.pods.standins.directions import Directions
 from podwire.pods.standins.messages import Character, Ended, Port, Role
@@ -40,6 +41,7 @@ class _Cast:
     """
 
     role: Role
+    logs: AccessLogs
     directions: Directions = field(default_factory=Directions)
     ports: dict[tuple[str, int], Port] = field(default_factory=dict)
     servers: dict[tuple[str, int], asyncio.Server | asyncio.DatagramTransport] = field(default_factory=dict)
@@ -70,6 +72,9 @@ class _Current(Part):
         self._cast = cast
         self._container = container
 
+    def served(self, place: Place, request: Request, answer: Answer) -> None:
+        self._cast.logs.write(place, request, answer)
+
     def _part(self) -> Part:
         part = self._cast.parts.get(self._container, (None, _PLAIN))[1]
         return Told(part, self._cast.directions) if self._cast.directions.values else part
@@ -96,11 +101,12 @@ class Stage:
 
     def __init__(self, ended: Callable[[Ended], None] | None = None) -> None:
         self._casts: dict[str, _Cast] = {}
+        self._logs = AccessLogs()
         self._ended = ended
 
     async def play(self, role: Role, ports: Iterable[Port], namespace: int) -> dict[str, str]:
         """Listen on exactly these ports for that Pod. Gives the ports that could not be had, as ``TCP/80``, and why."""
-        cast = self._casts.setdefault(role.uid, _Cast(role))
+        cast = self._casts.setdefault(role.uid, _Cast(role, self._logs))
         cast.role, cast.directions = role, Directions.of(role.told)
         self._give_parts(cast, namespace)
         wanted = {(port.protocol, port.number): port for port in ports if not _is_off(cast.directions, port.number)}
@@ -170,6 +176,7 @@ class Stage:
             connection.close()
         if cast.outside is not None:
             cast.outside.close()
+        self._logs.forget(uid)
 
     def playing(self, after: str, limit: int) -> tuple[dict[str, tuple[Port, ...]], bool]:
         """Pods whose uid sorts after the given one, with their ports; and whether there are more."""
