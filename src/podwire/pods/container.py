@@ -205,6 +205,8 @@ class ContainerLife:
                 await host.programs.forget(name)
             self._event("Normal", "Created", "Container created")
             try:
+                if self._pod.pod.spec.share_process_namespace:
+                    await host.programs.share_processes(uid)
                 await host.streams.start(name, container, program)
             except (KernelRefused, ValueError) as refused:
                 if isinstance(refused, ProgramNotStarted):

@@ -10,12 +10,14 @@ Source: https://kubernetes.io/docs/reference/node/; https://kubernetes.io/docs/c
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
 from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod, Service
 from podwire.pods import admission, environment
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import NodeFacts, kernel_hostname
+from podwire.pods.programs import processes_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
 from podwire.pods.volumes.pod_volumes import PodVolumes
@@ -73,6 +75,8 @@ class Machine:
             own_processes=True,
             hostname=hostname,
         )
+        if pod.spec.share_process_namespace:
+            program = replace(program, own_processes=False, join=processes_name(uid), joins=("pid",))
         return program.contained()
 
     def _variables(self, pod: Pod, container: Container, record: Record, volumes: PodVolumes) -> dict[str, str]:

@@ -33,6 +33,15 @@ def program_name(uid: str, container: str, number: int) -> str:
     return f"pod/{uid}/{container}/{number}"
 
 
+def processes_name(uid: str) -> str:
+    """The name of the program whose PID namespace the containers of a Pod share, where they share one. No container is called so."""
+    return f"pod/{uid}/POD/0"
+
+
+_FIRST = Program(("sh", "-c", "trap '' CHLD; exec sleep infinity"), own_processes=True).contained()
+"""Who ignores the ends of children has none to reap: all that a first process of a PID namespace must do."""
+
+
 class Programs:
     """Starting, waiting for and ending programs, over the connection to the node's first process."""
 
@@ -73,6 +82,14 @@ class Programs:
         started = await self.client.spawn(name, program)
         os.close(started.descriptor)
         self._future(name)
+
+    async def share_processes(self, uid: str) -> None:
+        """Make sure that there is the PID namespace which a Pod's containers share. Raises ProgramNotStarted, KernelRefused."""
+        name = processes_name(uid)
+        if self.knows(name) and self._future(name).done():
+            await self.forget(name)
+        if not self.knows(name):
+            await self.start(name, _FIRST)
 
     async def wait(self, name: str) -> int:
         """Wait for a program's end; gives its status, or minus the number of the signal."""

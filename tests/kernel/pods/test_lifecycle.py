@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 from kernel.pods.running import Tree, condition, eventually, running_node
 
 
@@ -65,6 +67,26 @@ def test_hooks_and_grace() -> None:
         assert '"GET / HTTP/1.1" 200' in terminated(status)["message"]  # the hook was a request from the node
         eventually(lambda: "Killing: Stopping container main" in node.events("kept"))
         assert condition(status, "Ready") == "False"
+
+
+def test_containers_may_see_each_others_processes() -> None:
+    look = "until grep -qa 'sleep.1234' /proc/[0-9]*/cmdline; do sleep 0.05; done; (sleep 0 &); echo $$$$ > /dev/termination-log"
+    with running_node() as node:
+        node.service_account()
+        other = machine("exec sleep 1234", "other")
+        node.pod("shared", machine(look), other, restartPolicy="Never", shareProcessNamespace=True, terminationGracePeriodSeconds=5)
+        status = node.wait("shared", lambda status: "terminated" in str(status.get("containerStatuses", ())[:1]))["status"]
+        assert int(terminated(status)["message"]) > 1  # nobody's container is the first process
+        node.kill("agent")
+        node.start_agent()
+        assert node.get("shared")["status"]["containerStatuses"][1]["restartCount"] == 0
+        began = time.monotonic()
+        node.delete("shared")
+        node.gone("shared")
+        print("gone after", time.monotonic() - began)
+        node.pod("apart", machine("echo $$$$ > /dev/termination-log"), restartPolicy="Never")
+        status = node.wait("apart", lambda status: status.get("phase") == "Succeeded")["status"]
+        assert terminated(status)["message"] == "1\n"
 
 
 def test_deadlines_and_refusals() -> None:

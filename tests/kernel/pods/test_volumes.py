@@ -142,6 +142,8 @@ def test_what_is_missing_is_waited_for() -> None:
         assert node.get("volume")["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating"
         config_map(node, "late", a="now")
         secret(node, "late", a="there")
+        node.delete("host")  # although it waits for something that never comes
+        node.gone("host")
         assert said(node, "variable") == "now\n"
         assert said(node, "volume") == "there"
 
