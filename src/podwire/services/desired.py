@@ -85,8 +85,9 @@ def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) 
     fitting = [b for b in backends if (":" in b.address) == six]
     if len(fitting) != len(backends):
         backends = tuple(fitting)
-    local = tuple([b for b in backends if b.node == place.node]) if service.internal_local or service.external_local else ()
-    usable_here = _usable(local)
+    usable_here: tuple[Backend, ...] = ()
+    if service.internal_local or service.external_local:
+        usable_here = _usable(tuple([b for b in backends if b.node == place.node]))
     return PortProgram(
         port.name,
         port.protocol,

@@ -115,7 +115,7 @@ class _Building:
             if backend.node == node or not backend.node:  # one that names no node may be here
                 lists.setdefault("own_endpoints", []).append(Element(address + address, None, b"", pod[:COMMENT]))
         slots = self.numbers.slots(number, seated)
-        self.add("sizes", _MARK.pack(number), _MARK.pack(len(slots)), label[:COMMENT])
+        lists.setdefault("sizes", []).append(Element(_MARK.pack(number), _MARK.pack(len(slots)), b"", label[:COMMENT]))
         rows = [
             Element(pack(number, slot), endpoint, b"", (f"{target} {pod}" if (pod := seated[endpoint]) else target)[:COMMENT])
             for slot, endpoint in enumerate(slots)
@@ -243,7 +243,7 @@ def _frontend(building: _Building, key: bytes, comment: str, number: int, *, rea
     if key in building.lost:
         return
     if number:
-        building.add("frontends", key, mark(number), comment)
+        building.lists.setdefault("frontends", []).append(Element(key, mark(number), b"", comment))
     if not anywhere:
         building.add("no_endpoints", key, comment=comment)
     elif not reached:

@@ -104,6 +104,8 @@ class Program:
         old = self.services.get(key)
         if old == service:
             return
+        if old is None and service is not None and self._begin(key, service):
+            return
         if old is not None and service is not None and _claims_alike(old, service):
             self._replace(key, service, self._elements_of(service, self._lost.get(key, _NONE)))
         else:
@@ -119,6 +121,21 @@ class Program:
                 self._replace(other, its, self._build(other, its, dict(addresses(its))))
         if old is not None:
             self._drop_numbers(old, service)
+
+    def _begin(self, key: str, service: ServiceProgram) -> bool:
+        """Put a new Service. False: another claims an address of its, and nothing is done."""
+        claims, held = addresses(service), self._addresses
+        for address, _ in claims:
+            if address in held:
+                return False
+        after = self._elements_of(service, _NONE)
+        for address, rank in claims:
+            held[address] = (rank,)
+        self.services[key], self._elements[key] = service, after
+        for field, rows in after.items():
+            if field in self._noted or not self._come(key, field, rows):
+                self._differ(key, field, (), rows)
+        return True
 
     def _build(self, key: str, service: ServiceProgram, claims: dict[bytes, Rank]) -> Elements:
         held = self._addresses
