@@ -108,11 +108,7 @@ class Request:
     @property
     def field_manager(self) -> str:
         """Name the one who owns the fields that are written: who the query says, else the first word of the User-Agent."""
-        name = self.query.get("fieldManager", "")
-        if not name:
-            agent = self.headers.get(b"user-agent", b"").decode("utf-8", "replace").split("/", 1)[0]
-            name = "".join(filter(str.isprintable, agent)).encode()[:MANAGER_LIMIT].decode(errors="ignore")
-        return name or "unknown"
+        return self.query.get("fieldManager", "") or _first_word(self.headers.get(b"user-agent", b"")) or "unknown"
 
     @property
     def verb(self) -> str:
@@ -157,6 +153,13 @@ def query(text: bytes) -> Mapping[str, str]:
     if not text:
         return {}
     return dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
+
+
+@functools.lru_cache(maxsize=256)
+def _first_word(agent: bytes) -> str:
+    """Name a client by what its User-Agent begins with."""
+    word = agent.decode("utf-8", "replace").split("/", 1)[0]
+    return "".join(filter(str.isprintable, word)).encode()[:MANAGER_LIMIT].decode(errors="ignore")
 
 
 @functools.lru_cache(maxsize=256)
