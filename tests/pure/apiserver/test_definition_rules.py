@@ -264,3 +264,42 @@ def test_any_schema_is_taken_or_refused(value: Any) -> None:
     """What is no structural schema is refused and breaks nothing."""
     found = {"type": "object", "properties": {"f": {"type": "object", "default": value}}}
     assert isinstance(structural.errors(found, Path("s")) or rules.errors(found, Path("s")), list)
+
+
+# Keys of schemas with values that may or may not fit them.
+_WORDS = ["type", "properties", "items", "additionalProperties", "required", "enum", "default", "nullable", "pattern", "format", "maximum",
+          "minimum", "maxLength", "minItems", "maxItems", "multipleOf", "uniqueItems", "allOf", "anyOf", "oneOf", "not", "description", "$ref",
+          "x-kubernetes-preserve-unknown-fields", "x-kubernetes-embedded-resource", "x-kubernetes-int-or-string", "x-kubernetes-list-type",
+          "x-kubernetes-list-map-keys", "x-kubernetes-map-type", WORD]  # fmt: skip
+_VALUES = st.sampled_from(["object", "array", "string", "integer", "map", "set", "atomic", "n", "(", "^a$", "date-time", "self.n > 1", True, False, 0, 1, -1, 1.5, None, [], {}, ["n"], ["n", "n"], [{"rule": "self.n > 0"}], [{"rule": "("}], [{}]])  # fmt: skip
+_JUNK = st.recursive(
+    _VALUES,
+    lambda below: (
+        st.dictionaries(st.sampled_from([*_WORDS, "n", "metadata"]), below, max_size=5)
+        | st.dictionaries(st.sampled_from(["n", "m", "metadata", "spec"]), below, max_size=3)
+        | st.lists(below, max_size=3)
+    ),
+    max_leaves=25,
+)
+
+
+@settings(deadline=None, max_examples=300)
+@given(st.dictionaries(st.sampled_from(_WORDS), _JUNK, max_size=8), _JSON)
+def test_any_definition_is_taken_or_refused(junk: Tree, value: Any) -> None:
+    """Whatever stands in a schema, it is refused in words, or it can be served and any object judged by it."""
+    tree = definition({"type": "object"})
+    tree["spec"]["versions"][0]["schema"]["openAPIV3Schema"] = {"type": "object", "properties": {"spec": {"type": "object", **junk}}}
+    assert CRD is not None
+    try:
+        schema.prune_and_check(CRD, tree)
+    except schema.Mistyped:
+        return
+    CRD.for_create(tree)
+    if CRD.check(tree, None):
+        return
+    [row] = kinds.of_definition(tree)
+    made = {"apiVersion": "example.com/v1", "kind": "Gate", "metadata": {"name": "a", "namespace": "b"}, "spec": value}
+    assert row.custom is not None
+    row.custom.shape(made)
+    row.for_create(made)
+    assert isinstance(row.validate(made, None), list)
