@@ -182,6 +182,11 @@ def test_a_policy_denies_and_warns(call: Any, namespace: str, tidy: None) -> Non
         validations=[
             {"expression": "variables.keys <= 2", "messageExpression": "'%d keys are too many'.format([variables.keys])"},
             {"expression": "request.operation != 'CREATE' || object.metadata.name != 'bad'", "reason": "Forbidden"},
+            {
+                "expression": "object.metadata.name != 'held' || !authorizer.group('').resource('pods').namespace('x').check('create').allowed()"
+            },
+            {"expression": "object.metadata.name != 'other' || !authorizer.requestResource.check('create').allowed()"},
+            {"expression": "!authorizer.serviceAccount('default', 'x').path('/metrics').check('get').allowed()"},
         ],
     )
     policy(call, "warn", namespace, ["Warn"], validations=[{"expression": "has(object.data)", "message": "no data"}])
@@ -196,6 +201,7 @@ def test_a_policy_denies_and_warns(call: Any, namespace: str, tidy: None) -> Non
     refused = call("POST", configs, {"metadata": {"name": "bad"}, "data": {"a": "1"}})
     assert (refused.status, refused.tree["reason"]) == (403, "Forbidden")
     assert refused.tree["message"].endswith("failed expression: request.operation != 'CREATE' || object.metadata.name != 'bad'")
+    assert [call("POST", configs, {"metadata": {"name": name}, "data": {"a": "1"}}).status for name in ("held", "other")] == [422, 422]
     warned = call("POST", configs, {"metadata": {"name": "y"}})
     assert warned.status == 201
     assert warned.headers["Warning"] == "299 - \"Validation failed for ValidatingAdmissionPolicy 'warn' with binding 'warn-b': no data\""
