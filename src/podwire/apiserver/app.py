@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from podwire.apiserver import authentication, bodies, discovery, health, openapi, requests, status, verbs
+from podwire.apiserver import authentication, bodies, discovery, health, openapi, requests, status, streaming, verbs
 from podwire.apiserver.answers import Answer, Stream, TooDeep, answer
 from podwire.apiserver.api import Api
 from podwire.apiserver.auth import impersonation
@@ -29,6 +29,7 @@ from podwire.apiserver.authentication import ANONYMOUS, User
 from podwire.apiserver.bodies import LIMIT
 from podwire.apiserver.fairness import Turns, Visit, is_exempt
 from podwire.apiserver.requests import Request
+from podwire.apiserver.streaming.upstream import Upstream
 from podwire.store import Unwritable
 
 Scope = dict[str, Any]
@@ -49,10 +50,22 @@ class _Gone(Exception):
 
 
 class Application:
-    """The API over one store. ``version`` is what ``/version`` says, as ``v1.37.0``; ``url`` is where it is reached in the cluster."""
+    """The API over one store. ``version`` is what ``/version`` says, as ``v1.37.0``; ``url`` is where it is reached in the cluster.
 
-    def __init__(self, api: Api, version: str, url: str = "", turns: Turns | None = None, audit: Audit | None = None) -> None:
+    ``upstream`` connects to kubelets, Pods and Services.
+    """
+
+    def __init__(
+        self,
+        api: Api,
+        version: str,
+        url: str = "",
+        turns: Turns | None = None,
+        audit: Audit | None = None,
+        upstream: Upstream | None = None,
+    ) -> None:
         self._api = api
+        self._upstream = upstream or Upstream()
         self._url = url
         self._audit = audit
         self._version = _version(version)
@@ -77,7 +90,7 @@ class Application:
             path: str = scope["path"]
             target = requests.target(path)
             if target is None:
-                found: Answer | Stream = await self._other(scope["method"], path, scope["query_string"], headers, user)
+                found: Answer | Stream | streaming.Exchange = await self._other(scope["method"], path, scope["query_string"], headers, user)
             else:
                 request = Request(scope["method"], path, target, requests.query(scope["query_string"]), headers, user)
                 if trail is not None:
@@ -85,18 +98,13 @@ class Application:
                 verb = verbs.authorize(self._api, request)
                 if not is_exempt(user, target):
                     visit = self._turns.arrive(user.name)
-                if request.method not in ("GET", "HEAD"):
-                    if EXCHANGE in scope and scope[EXCHANGE].is_whole():
-                        request.body = await _body(headers, receive)
-                    else:
-                        async with asyncio.timeout(BODY_S):
-                            request.body = await _body(headers, receive)
-                    if bodies.takes_long(request):
-                        async with self._reading:
-                            request.body = await asyncio.to_thread(bodies.yaml_as_json, request.body)
-                if visit is not None:
-                    await self._turns.seat(visit)
-                found = await verbs.handle(self._api, request, verb)
+                if streaming.takes(target):
+                    if visit is not None:
+                        await self._turns.seat(visit)
+                    take_over = scope.get("extensions", {}).get(EXTENSION, {}).get("take_over")
+                    found = await streaming.answer(self._api, self._upstream, request, scope, receive, take_over)
+                else:
+                    found = await self._here(request, verb, visit, scope, receive)
         except status.Failure as failure:
             found = _refusal(failure)
         except TimeoutError:
@@ -115,7 +123,12 @@ class Application:
             if visit is not None:
                 self._turns.leave(visit)
         warnings = request.warnings if request is not None else ()
-        if isinstance(found, Stream):
+        if isinstance(found, streaming.Exchange):
+            if self._audit is not None and trail is not None:
+                self._audit.end(trail, found.begun, "ResponseStarted")
+            await found.run(self._api, receive, send)
+            found = found.begun
+        elif isinstance(found, Stream):
             if self._audit is not None and trail is not None:
                 self._audit.end(trail, found, "ResponseStarted")
             await self._stream(scope, receive, send, found, warnings)
@@ -125,6 +138,22 @@ class Application:
             await _send_whole(send, found, warnings, head=scope["method"] == "HEAD")
         if self._audit is not None and trail is not None:
             self._audit.end(trail, found)
+
+    async def _here(self, request: Request, verb: str, visit: Visit | None, scope: Scope, receive: Receive) -> Answer | Stream:
+        """Read the body, wait for a turn, and do what is asked. Raises Failure, TimeoutError."""
+        headers = request.headers
+        if request.method not in ("GET", "HEAD"):
+            if EXCHANGE in scope and scope[EXCHANGE].is_whole():
+                request.body = await _body(headers, receive)
+            else:
+                async with asyncio.timeout(BODY_S):
+                    request.body = await _body(headers, receive)
+            if bodies.takes_long(request):
+                async with self._reading:
+                    request.body = await asyncio.to_thread(bodies.yaml_as_json, request.body)
+        if visit is not None:
+            await self._turns.seat(visit)
+        return await verbs.handle(self._api, request, verb)
 
     def _user(self, scope: Scope, headers: Mapping[bytes, bytes]) -> User:
         """Say who asks. Raises Failure (401)."""

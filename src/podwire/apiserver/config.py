@@ -26,6 +26,7 @@ class ApiServerConfig(
 
     ``service_ranges`` are one, or one of each family, the primary first. ``control_address`` and ``control_port`` are where the Service
     ``kubernetes`` leads; ``node_port_range`` is first and last port; the first address of ``external_range`` is Cloud NAT's.
+    ``kubelet_certificate``, ``kubelet_key``: what the server shows to kubelets; without them it reaches none.
     ``service_account_key``: the private key that signs tokens, PEM; without it tokens end with the process.
     ``audit_log`` is the file that holds the record of requests, ``""`` for none.
     """
@@ -37,6 +38,8 @@ class ApiServerConfig(
     service_account_key: str = ""
     audit_log: str = ""
     audit_level: Literal["Metadata", "Request", "RequestResponse"] = "Metadata"
+    kubelet_certificate: str = ""
+    kubelet_key: str = ""
     service_ranges: tuple[str, ...] = ("10.8.0.0/20",)
     external_range: str = "203.0.113.0/24"
     node_port_range: tuple[int, int] = (30000, 32767)

@@ -32,13 +32,17 @@ ALL_VERBS = ("create", "delete", "deletecollection", "get", "list", "patch", "up
 
 @dataclass(frozen=True)
 class Subresource:
-    """A part of an object with a path of its own. ``kind`` empty means: the body is the object itself."""
+    """A part of an object with a path of its own. ``kind`` empty means: the body is the object itself.
+
+    ``streamed``: what is sent and answered is no object (``streaming``).
+    """
 
     name: str
     kind: str = ""
     group: str = ""
     version: str = ""
     verbs: tuple[str, ...] = ("get", "patch", "update")
+    streamed: bool = False
 
 
 STATUS = Subresource("status")

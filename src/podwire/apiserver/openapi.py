@@ -99,7 +99,7 @@ def openapi(registry: Registry, group: str, version: str) -> bytes:
 
 def _document(kinds: tuple[Kind, ...]) -> bytes:
     roots = {kind.definition for kind in kinds} | {kind.definition + "List" for kind in kinds if kind.listed}
-    roots |= {_SUBRESOURCES[part.kind] for kind in kinds for part in kind.subresources if part.kind}
+    roots |= {_SUBRESOURCES[part.kind] for kind in kinds for part in kind.subresources if part.kind and not part.streamed}
     roots |= {META + "DeleteOptions", META + "Status", META + "Patch"}
     paths: dict[str, Any] = {}
     for kind in kinds:
@@ -248,6 +248,8 @@ def _paths(kind: Kind) -> dict[str, Any]:
         listing["operationId"] += "ForAllNamespaces"
         found[f"{base}/{kind.plural}"] = {"get": listing, "parameters": [*_LIST, _PRETTY]}
     for part in kind.subresources:
+        if part.streamed:
+            continue
         found[f"{root}/{{name}}/{part.name}"] = {**_part(kind, part), "parameters": named}
     return found
 

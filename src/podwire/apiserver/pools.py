@@ -41,14 +41,6 @@ class Grant:
     taken: list[Callable[[], None]] = field(default_factory=list)
     returned: list[Callable[[], None]] = field(default_factory=list)
 
-    def __enter__(self) -> Grant:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        """A write that fails meanwhile is abandoned."""
-        if kind is not None:
-            self.abandon()
-
     def commit(self) -> None:
         """The object is stored: what it no longer needs is free."""
         for give_back in self.returned:

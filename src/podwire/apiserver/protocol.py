@@ -2,7 +2,6 @@
 
     the client's certificate     read once for each connection and put into the scope's extensions
     an answer in one piece       the head waits for the first piece of the body: one TLS record where two were
-    heads                        they have a limit, and end with the head: what a body trails is no header
     idle connections             one timer for each connection, which looks when the last answer was, and none for each request
 
 Here: bytes and connections. Not here: what an answer says (``app.py``), who a certificate is (``authentication.py``).
@@ -103,23 +102,6 @@ class Exchange(RequestResponseCycle):
         return b"".join(parts)
 
 
-HEAD_LIMIT = 1024 * 1024  # bytes, as upstream
-_TOO_LARGE = (
-    b"HTTP/1.1 431 Request Header Fields Too Large\r\ncontent-type: text/plain; charset=utf-8\r\nconnection: close\r\n\r\n"
-    b"431 Request Header Fields Too Large"
-)
-
-
-class _Trailers(list[tuple[bytes, bytes]]):
-    """Takes what comes after a body, and keeps nothing."""
-
-    def append(self, _header: tuple[bytes, bytes]) -> None:
-        return None
-
-
-_TRAILERS = _Trailers()
-
-
 class Protocol(UpgradableProtocol):
     """``scope["extensions"]["podwire"]`` holds ``user`` (a User or None), ``abort`` (ends the connection at once), ``take_over``."""
 
@@ -131,26 +113,11 @@ class Protocol(UpgradableProtocol):
         user = certificate_user(tls.getpeercert()) if tls is not None else None
         self._extensions: dict[str, Any] = {EXTENSION: {"user": user, "abort": transport.abort}}
         self._answered = self.loop.time()
-        self._head_size = 0  # bytes since the last head or piece of a body
         self._look_later(self.timeout_keep_alive)
-
-    def data_received(self, data: bytes) -> None:
-        """Read on. What is neither a whole head nor a body may only be so much."""
-        self._head_size += len(data)
-        super().data_received(data)
-        if self._head_size > HEAD_LIMIT and not self.transport.is_closing():
-            self.transport.write(_TOO_LARGE)
-            self.flow.pause_reading()  # TLS waits for the other side's farewell; nothing more is kept meanwhile
-            self.transport.close()
-
-    def on_body(self, body: bytes) -> None:
-        self._head_size = 0
-        super().on_body(body)
 
     def on_headers_complete(self) -> None:
         """Begin with a request as soon as its head is there; one that came too early waits for those before it."""
         scope, parser = self.scope, self.parser
-        self.headers, self._head_size = _TRAILERS, 0
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version = parser.get_http_version()
         if parser.should_upgrade() and self._should_upgrade():

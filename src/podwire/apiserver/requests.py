@@ -31,6 +31,7 @@ CUSTOM_PATCHES = (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
 
 MANAGER_LIMIT = 128  # bytes of a field manager's name
 
+_PROXIED = ("nodes", "pods", "services")
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
 _TRUE = ("true", "1", "True", "t", "T", "TRUE")
 _FALSE = ("false", "0", "False", "f", "F", "FALSE", "")
@@ -108,13 +109,21 @@ class Request:
     @property
     def field_manager(self) -> str:
         """Name the one who owns the fields that are written: who the query says, else the first word of the User-Agent."""
-        return self.query.get("fieldManager", "") or _first_word(self.headers.get(b"user-agent", b"")) or "unknown"
+        name = self.query.get("fieldManager", "")
+        if not name:
+            agent = self.headers.get(b"user-agent", b"").decode("utf-8", "replace").split("/", 1)[0]
+            name = "".join(filter(str.isprintable, agent)).encode()[:MANAGER_LIMIT].decode(errors="ignore")
+        return name or "unknown"
 
     @property
     def verb(self) -> str:
         """The API's word for what is asked, which authorization knows."""
         match self.method:
-            case "GET":
+            case "GET" | "HEAD":
+                if self.target.subresource == "proxy":
+                    return "get"
+                if self.method == "HEAD":
+                    raise status.method_not_allowed()
                 if "watch" in self.query and self.flag("watch"):
                     return "watch"
                 return "get" if self.target.name else "list"
@@ -138,6 +147,7 @@ def target(path: str) -> Target | None:
         group, version, rest = parts[1], parts[2], parts[3:]
     else:
         return None
+    rest = _without_proxied(rest)
     if "" in rest:
         return None
     namespace = ""
@@ -148,18 +158,19 @@ def target(path: str) -> Target | None:
     return Target(group, version, rest[0], namespace, *rest[1:])
 
 
+def _without_proxied(parts: list[str]) -> list[str]:
+    """A proxy's own path, without that of what it leads to."""
+    for place in (2, 4):
+        if parts[place : place + 1] == ["proxy"] and parts[place - 2] in _PROXIED:
+            return parts[: place + 1]
+    return parts
+
+
 def query(text: bytes) -> Mapping[str, str]:
     """Read the query of a URL."""
     if not text:
         return {}
     return dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
-
-
-@functools.lru_cache(maxsize=256)
-def _first_word(agent: bytes) -> str:
-    """Name a client by what its User-Agent begins with."""
-    word = agent.decode("utf-8", "replace").split("/", 1)[0]
-    return "".join(filter(str.isprintable, word)).encode()[:MANAGER_LIMIT].decode(errors="ignore")
 
 
 @functools.lru_cache(maxsize=256)

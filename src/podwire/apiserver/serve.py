@@ -36,6 +36,7 @@ from podwire.apiserver.extension.serving import Definitions
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.protocol import Protocol
 from podwire.apiserver.registry import REGISTRY, Registry
+from podwire.apiserver.streaming.upstream import Upstream
 from podwire.daemon.notify import Notifier
 from podwire.daemon.watchdog import Watchdog
 from podwire.store import Change, LayoutMismatch, Store, StoreInUse
@@ -123,7 +124,9 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         await bootstrap.ensure_policy(api)
         definitions = Definitions(api)
         audit = Audit(api.authorizer, config.audit_log, config.audit_level) if config.audit_log else None
-        application = Application(api, config.version, f"https://{config.control_address}:{config.control_port}", audit=audit)
+        upstream = Upstream(config.kubelet_certificate, config.kubelet_key, config.client_ca)
+        url = f"https://{config.control_address}:{config.control_port}"
+        application = Application(api, config.version, url, audit=audit, upstream=upstream)
         settings = uvicorn.Config(
             application,
             http=Protocol,
@@ -162,6 +165,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
             for task in tasks:
                 task.cancel()
             await api.admission.caller.close()
+            await upstream.close()
     finally:
         await api.store.close()
 

@@ -17,6 +17,8 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterator
 from typing import Any
 
 from podwire.apiserver import bodies, keys, merge_types, ownership, shapes, status
@@ -63,7 +65,7 @@ async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree, owned:
     _prepare(api, request, kind, tree, owned)
     _check_new(api, kind, namespace, name, waited)
     grant = _checked(api, request, kind, tree, None, "")
-    with grant:
+    with _abandoned_on_failure(grant):
         if await gate.refused(api, request, kind, tree, None):
             _check_new(api, kind, namespace, name, True)
     return await _store(api, request, kind, tree, None, grant, 201)
@@ -105,7 +107,7 @@ async def update_tree(
         owned = ownership.updated(merge_types.of_kind(kind), entries, old, tree, _owner(request, kind))
     _set_owners(tree, owned.entries)
     grant = _checked(api, request, kind, tree, old, subresource)
-    with grant:
+    with _abandoned_on_failure(grant):
         if await gate.refused(api, request, kind, tree, old, subresource):
             _check_latest(api, kind, old)
     tree["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
@@ -246,6 +248,16 @@ def _check_latest(api: Api, kind: Kind, old: Tree) -> None:
         raise gate.Overtaken
 
 
+@contextlib.contextmanager
+def _abandoned_on_failure(grant: Grant) -> Iterator[None]:
+    """Give back what was set aside when the write fails."""
+    try:
+        yield
+    except BaseException:
+        grant.abandon()
+        raise
+
+
 def _check_namespace(api: Api, kind: Kind, namespace: str, name: str) -> None:
     """Refuse a new object in a namespace that is not there or is ending. Raises Failure (403, 404)."""
     if not kind.namespaced:
@@ -290,7 +302,7 @@ def _checked(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | Non
 
 async def _store(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | None, grant: Grant, code: int) -> Answer:
     """Commit the object; an object that is to go and has nothing left to wait for goes. Answers when it is on disk."""
-    with grant:
+    with _abandoned_on_failure(grant):
         quotas = api.admission.charge(kind, tree, old)
     if request.dry_run:
         grant.abandon()

@@ -10,9 +10,10 @@ Source: https://kubernetes.io/docs/setup/best-practices/certificates/
 from __future__ import annotations
 
 import datetime
+import functools
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from cryptography import x509
@@ -28,19 +29,28 @@ VALID_FOR = datetime.timedelta(days=3650)
 CLOCK_SKEW = datetime.timedelta(hours=1)
 
 
-def ensure(paths: Paths, identities: Sequence[Identity], *, server_names: Sequence[str], server: str, cluster: str) -> None:
-    """Make what is missing of the CA, the API's certificate and each identity's kubeconfig.
+def ensure(
+    paths: Paths,
+    identities: Sequence[Identity],
+    *,
+    server_names: Sequence[str],
+    server: str,
+    cluster: str,
+    kubelets: Mapping[str, Sequence[str]] | None = None,
+) -> None:
+    """Make what is missing of the CA, the certificates of the API and of the kubelets, and each identity's kubeconfig.
 
+    ``kubelets``: node to the names and addresses that its certificate holds.
     ``server_names`` are DNS names and addresses that the API's certificate holds; ``server`` is the URL that components use.
     """
     for folder in (paths.root, paths.pki, os.path.dirname(paths.kubeconfig(ADMIN))):
         os.makedirs(folder, mode=0o700, exist_ok=True)
     authority = _authority(paths, cluster)
-    serving = f"{paths.pki}/apiserver"
-    if not (os.path.exists(f"{serving}.crt") and os.path.exists(f"{serving}.key")):
-        certificate, key = authority.issue("kube-apiserver", (), names=server_names)
-        _write(f"{serving}.key", key)
-        _write(f"{serving}.crt", certificate)
+    _ensure_pair(f"{paths.pki}/apiserver", lambda: authority.issue("kube-apiserver", (), names=server_names))
+    # As whom the API server asks kubelets; in the API itself this user has no rights.
+    _ensure_pair(f"{paths.pki}/apiserver-kubelet-client", lambda: authority.issue("kube-apiserver-kubelet-client", ()))
+    for node, names in (kubelets or {}).items():
+        _ensure_pair(paths.kubelet(node), functools.partial(authority.issue, f"system:node:{node}", ("system:nodes",), names))
     if not os.path.exists(f"{paths.pki}/sa.key"):
         _write(f"{paths.pki}/sa.key", _pem(ec.generate_private_key(ec.SECP256R1())))
     for identity in identities:
@@ -51,6 +61,14 @@ def ensure(paths: Paths, identities: Sequence[Identity], *, server_names: Sequen
         entry = kubeconfig.Entry(f"podwire-{cluster}", server, authority.pem, certificate, key)
         # JSON is YAML, and ten times quicker to read at every start of a process.
         _write(file, json.dumps(kubeconfig.document(entry)).encode())
+
+
+def _ensure_pair(base: str, issue: Callable[[], tuple[bytes, bytes]]) -> None:
+    """A certificate and its key, ``BASE.crt`` and ``BASE.key``."""
+    if not (os.path.exists(f"{base}.crt") and os.path.exists(f"{base}.key")):
+        certificate, key = issue()
+        _write(f"{base}.key", key)
+        _write(f"{base}.crt", certificate)
 
 
 class _Authority:

@@ -277,10 +277,17 @@ def roll_back(place: Paths) -> None:
 def prepare(place: Paths, kept: State) -> None:
     """Write the files that the lab's processes are started with: credentials, configurations, the first objects."""
     from podwire.cluster import addons, credentials
-    from podwire.cluster.plan import plan
+    from podwire.cluster.plan import kubelet_names, plan
 
     planned = plan(parse(json.dumps(kept.spec)), place, api_port=kept.api_port)
-    credentials.ensure(place, planned.identities, server_names=planned.server_names, server=planned.api_url, cluster=kept.name)
+    credentials.ensure(
+        place,
+        planned.identities,
+        server_names=planned.server_names,
+        server=planned.api_url,
+        cluster=kept.name,
+        kubelets=kubelet_names(planned.nodes),
+    )
     dns = [sys.executable, "-m", "podwire", "agent", "dns"]
     files = {**planned.files, f"{place.root}/config/addons.json": json.dumps(addons.trees(planned, dns)).encode()}
     for file, content in files.items():

@@ -66,6 +66,10 @@ class Paths:
     def kubeconfig(self, identity: str) -> str:
         return f"{self.root}/kubeconfig/{identity.replace('/', '.')}"
 
+    def kubelet(self, node: str) -> str:
+        """The certificate and key of a node's kubelet, without their endings."""
+        return f"{self.pki}/kubelet-{node}"
+
     def node(self, name: str) -> str:
         return f"{self.root}/nodes/{name}"
 

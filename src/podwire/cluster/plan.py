@@ -136,6 +136,11 @@ class Plan:
         return (*names, "127.0.0.1", str(self.api_address), str(self.kubernetes_address))
 
 
+def kubelet_names(nodes: Sequence[PlannedNode]) -> dict[str, tuple[str, ...]]:
+    """What the certificates of kubelets must hold, by node."""
+    return {node.name: (node.name, *map(str, node.addresses)) for node in nodes}
+
+
 def mac(address: IPv4Address) -> bytes:
     """Give the MAC address that belongs to an address, as Compute Engine makes it."""
     return b"\x42\x01" + address.packed
@@ -352,6 +357,9 @@ def _files(
             node_labels={"cloud.google.com/gke-nodepool": node.pool},
             init_socket=paths.node_init_socket(node.name),
             standins_socket=paths.standins_socket(node.name),
+            kubelet_certificate=f"{paths.kubelet(node.name)}.crt",
+            kubelet_key=f"{paths.kubelet(node.name)}.key",
+            kubelet_client_ca=f"{paths.pki}/ca.crt",
         )
         files[paths.config(f"node/{node.name}")] = msgspec.json.encode(own)
     files[paths.config("apiserver")] = _json(
@@ -362,6 +370,8 @@ def _files(
             "clientCA": f"{paths.pki}/ca.crt",
             "serviceAccountKey": f"{paths.pki}/sa.key",
             **({"auditLog": paths.audit_log, "auditLevel": spec.audit_level} if spec.audit_level else {}),
+            "kubeletCertificate": f"{paths.pki}/apiserver-kubelet-client.crt",
+            "kubeletKey": f"{paths.pki}/apiserver-kubelet-client.key",
             "serviceRanges": list(_texts(ranges.services, ranges.services_ipv6)),
             "controlAddress": str(api),
             "controlPort": API_PORT,

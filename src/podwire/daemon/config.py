@@ -40,6 +40,10 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     standins_socket: str = ""
     control_socket: str = ""
     state_dir: str = ""
+    kubelet_certificate: str = ""  # files; without them the agent pods serves no logs, exec, attach and port-forward
+    kubelet_key: str = ""
+    kubelet_client_ca: str = ""
+    kubelet_port: int = 10250
     log_level: str = "info"
     log_format: str = "text"
     health_port: int = 0

@@ -95,6 +95,11 @@ class Duplex(asyncio.Protocol):
             self.transport.resume_reading()
         return data
 
+    @property
+    def is_full(self) -> bool:
+        """Whether what was sent waits, so that ``drain`` would wait."""
+        return not self._writable.is_set()
+
     def unread(self, data: bytes) -> None:
         """Put back what was read too much."""
         if data:

@@ -368,6 +368,7 @@ class Container(Value, frozen=True):
     stdin: bool = False
     stdin_once: bool = False
     tty: bool = False
+    target_container_name: str = ""  # of an ephemeral one: whose processes it sees
 
 
 class HostAlias(Value, frozen=True):
@@ -394,6 +395,7 @@ class PodSpec(Value, frozen=True):
     node_name: str = ""
     containers: tuple[Container, ...] = ()
     init_containers: tuple[Container, ...] = ()
+    ephemeral_containers: tuple[Container, ...] = ()
     volumes: tuple[Volume, ...] = ()
     restart_policy: str = "Always"
     service_account_name: str = ""

@@ -27,6 +27,9 @@ from podwire.objects.resources import PODS, SERVICES
 from podwire.pods import runs, wiring
 from podwire.pods.desired import NodeFacts
 from podwire.pods.host import Host
+from podwire.pods.kubelet.access import Access
+from podwire.pods.kubelet.app import Kubelet
+from podwire.pods.kubelet.server import serving
 from podwire.pods.logs.link import LogWriter
 from podwire.pods.machine import Machine
 from podwire.pods.network import PodNetwork
@@ -138,8 +141,9 @@ class PodsAgent:
         await self._take_up(pods)
         services.subscribe(self._on_service)
         pods.subscribe(self._on_pod)
+        kubelet = Kubelet(host, lambda: list(self._workers.values()), Access(context.client, context.node))
         try:
-            async with asyncio.TaskGroup() as group:
+            async with serving(kubelet, context.config), asyncio.TaskGroup() as group:
                 group.create_task(host.standins.run())
                 group.create_task(node.run())
                 group.create_task(self._lost_init())

@@ -68,6 +68,7 @@ def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, sin
         "addresses": [*({"type": "InternalIP", "address": ip} for ip in config.node_ips), {"type": "Hostname", "address": name}],
         "capacity": amounts,
         "allocatable": amounts,
+        "daemonEndpoints": {"kubeletEndpoint": {"Port": config.kubelet_port}},
         "nodeInfo": facts["info"],
         "conditions": [
             {"type": kind, "status": state, "reason": reason, "message": words, "lastHeartbeatTime": heartbeat, "lastTransitionTime": since}

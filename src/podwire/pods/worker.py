@@ -58,6 +58,8 @@ class PodWorker:
         self._news = asyncio.Event()
         self.volumes = PodVolumes(host.volumes, pod, self.event)
         self._told = asyncio.Event()
+        self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self.gone = False
         self._direct()
         if namespace is not None and is_initialized(pod, self.record):
             host.standins.expect(*self._playing(), namespace)
@@ -128,6 +130,8 @@ class PodWorker:
             await cancelled(live, deletion, writer, doom)
             self.volumes.close()
             self._let_go()
+            self.gone = True
+            self._announce()
 
     def _let_go(self) -> None:
         if self.namespace is not None:
@@ -297,7 +301,16 @@ class PodWorker:
                 self._ports_may_differ.set()
             self._host.records.write(self.record)
             self._news.set()
+            self._announce()
             self._status.changed()
+
+    async def changed(self) -> None:
+        """Wait until something becomes of a container, or all is gone."""
+        await asyncio.shield(self._change)
+
+    def _announce(self) -> None:
+        self._change.set_result(None)
+        self._change = asyncio.get_running_loop().create_future()
 
     def event(self, kind: str, reason: str, message: str, field_path: str = "") -> None:
         """Report something that has happened to the Pod."""

@@ -215,9 +215,14 @@ class Session:
         return self._frame(_SYN_REPLY, _FIN * fin, _NUMBER.pack(stream) + self._pack(headers or {}))
 
     @staticmethod
-    def data(stream: int, payload: bytes, *, fin: bool = False) -> bytes:
-        """A piece of a stream, at most 16 MiB less one byte."""
-        return _DATA.pack(stream, (_FIN * fin) << 24 | len(payload)) + payload
+    def head(stream: int, length: int, *, fin: bool = False) -> bytes:
+        """What comes before a piece of that length, at most 16 MiB less one byte."""
+        return _DATA.pack(stream, (_FIN * fin) << 24 | length)
+
+    @classmethod
+    def data(cls, stream: int, payload: bytes, *, fin: bool = False) -> bytes:
+        """A piece of a stream."""
+        return cls.head(stream, len(payload), fin=fin) + payload
 
     def reset(self, stream: int, status: int = CANCEL) -> bytes:
         """End a stream in both directions."""

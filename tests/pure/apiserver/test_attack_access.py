@@ -489,38 +489,6 @@ def test_smuggling(server: ApiServer, request_bytes: bytes) -> None:
     assert b"HTTP/1.1 201" not in got
 
 
-def test_trailers_are_no_headers(server: ApiServer, call: Any) -> None:
-    """What comes after a body says nothing of who asks or how the body is to be read."""
-    call("POST", "/api/v1/namespaces", {"metadata": {"name": "trailing"}})
-    body = b'{"metadata":{"name":"x"}}'
-    data = POST.replace(b"namespaces/default", b"namespaces/trailing") + b"connection: close\r\ntransfer-encoding: chunked\r\n\r\n"
-    data += b"%x\r\n%b\r\n0\r\nimpersonate-user: nobody\r\nauthorization: Bearer wrong\r\n\r\n" % (len(body), body)
-    assert raw(server, data).startswith(b"HTTP/1.1 201")
-
-
-@pytest.mark.parametrize("where", ["header", "headers", "url", "trailers"])
-def test_a_head_without_an_end(server: ApiServer, where: str) -> None:
-    """Whoever sends more of a head than anybody needs is refused, known or not, and it is not kept."""
-    begin, piece = {
-        "header": (b"GET / HTTP/1.1\r\nhost: a\r\nx: ", b"y" * 65536),
-        "headers": (b"GET / HTTP/1.1\r\nhost: a\r\n", b"x: y\r\n" * 10_000),
-        "url": (b"GET /", b"y" * 65536),
-        "trailers": (POST + b"transfer-encoding: chunked\r\n\r\n0\r\n", b"x: y\r\n" * 10_000),
-    }[where]
-    before = resident_mib(server)
-    with (
-        socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as plain,
-        server.context().wrap_socket(plain, server_hostname="localhost") as connection,
-    ):
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            connection.sendall(begin)
-            for _ in range(1600):  # 100 MiB
-                connection.sendall(piece)
-        assert resident_mib(server) - before < 50
-        with contextlib.suppress(ConnectionError, ssl.SSLError):
-            assert connection.recv(65536)[9:12] in (b"431", b"400")
-
-
 # Bodies that exhaust ---------------------------------------------------------------------------------------------------------
 
 

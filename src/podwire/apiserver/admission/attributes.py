@@ -9,15 +9,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from podwire.apiserver.authentication import User
-from podwire.apiserver.cel.authorization import Asker, Authorizer, Question
 from podwire.apiserver.kind import Kind
 
 Tree = dict[str, Any]
-
-
-def _nobody(_question: Question) -> bool:
-    return False
-
 
 CREATE, UPDATE, DELETE = "CREATE", "UPDATE", "DELETE"
 _OPTIONS = {CREATE: "CreateOptions", UPDATE: "UpdateOptions", DELETE: "DeleteOptions"}
@@ -40,27 +34,12 @@ class Attributes:
     subresource: str = ""
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
-    ask: Asker = _nobody
-    """Whether the one who asks may do something else: what expressions call ``authorizer``."""
 
     @property
     def options(self) -> Tree:
         """The options of the request, as a review shows them."""
         shown: Tree = {"apiVersion": "meta.k8s.io/v1", "kind": _OPTIONS[self.operation]}
         return shown | {"dryRun": ["All"]} if self.dry_run else shown
-
-    def variables(self, review: Tree) -> Tree:
-        """Give what every expression may name. ``review`` is the request as it is shown."""
-        own = Question(
-            group=self.kind.group, resource=self.kind.plural, subresource=self.subresource, namespace=self.namespace, name=self.name
-        )
-        return {
-            "object": self.tree,
-            "oldObject": self.old,
-            "request": review,
-            "authorizer": Authorizer(self.ask),
-            "authorizer.requestResource": Authorizer(self.ask, own),
-        }
 
     def review(self, uid: str) -> Tree:
         """Give the request as an AdmissionReview has it, and expressions see it."""

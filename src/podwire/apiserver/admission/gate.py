@@ -7,7 +7,6 @@ changed, the write is made anew from the start (``Overtaken``), as if the client
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import TypeVar
 
 from podwire.apiserver import status
@@ -15,9 +14,6 @@ from podwire.apiserver.admission.attributes import CREATE, DELETE, UPDATE, Attri
 from podwire.apiserver.admission.chain import CHANGES
 from podwire.apiserver.answers import Tree, decode, encode
 from podwire.apiserver.api import Api
-from podwire.apiserver.auth import attributes as auth
-from podwire.apiserver.authentication import User
-from podwire.apiserver.cel.authorization import Question
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.requests import Request
 from podwire.apiserver.schema import Mistyped, prune_and_check
@@ -41,18 +37,7 @@ async def settled(request: Request, kind: Kind, write: Callable[[], Awaitable[T]
     raise status.modified(kind, request.target.name)
 
 
-def _may(api: Api, user: User, question: Question) -> bool:
-    """Answer what an expression asks of ``authorizer``."""
-    if question.who:
-        namespace, _, name = question.who.partition("/")
-        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}", "system:authenticated")
-        user = User(f"system:serviceaccount:{namespace}:{name}", groups)
-    resource = f"{question.resource}/{question.subresource}" if question.subresource else question.resource
-    asked = auth.Attributes(question.verb, question.group, resource, question.namespace, question.name, question.path)
-    return api.authorizer.allows(user, asked)
-
-
-def _asked(api: Api, request: Request, kind: Kind, tree: Tree | None, old: Tree | None, part: str) -> Attributes:
+def _asked(request: Request, kind: Kind, tree: Tree | None, old: Tree | None, part: str) -> Attributes:
     metadata = (tree or old or {})["metadata"]
     operation = DELETE if tree is None else CREATE if old is None else UPDATE
     return Attributes(
@@ -66,7 +51,6 @@ def _asked(api: Api, request: Request, kind: Kind, tree: Tree | None, old: Tree 
         part or request.target.subresource,
         request.dry_run,
         request.warnings,
-        partial(_may, api, request.user),
     )
 
 
@@ -75,7 +59,7 @@ async def changed(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree 
     admission = api.admission
     if not admission.mutating and kind.resource not in CHANGES:
         return tree, False
-    asked = _asked(api, request, kind, tree, old, part)
+    asked = _asked(request, kind, tree, old, part)
     hooks = admission.caller.concerned(admission.mutating, asked)
     if not hooks:
         admission.change(asked)
@@ -110,7 +94,7 @@ async def refused(api: Api, request: Request, kind: Kind, tree: Tree | None, old
     admission = api.admission
     if not admission.validating and not admission.judge.bindings and not admission.ranges:
         return False
-    asked = _asked(api, request, kind, tree, old, part)
+    asked = _asked(request, kind, tree, old, part)
     admission.refuse(asked)
     hooks = admission.caller.concerned(admission.validating, asked)
     if not hooks:
@@ -124,7 +108,7 @@ async def deleted(api: Api, request: Request, kind: Kind, tree: Tree) -> bool:
     admission = api.admission
     if not admission.asks_of_deletions:
         return False
-    asked = _asked(api, request, kind, None, tree, "")
+    asked = _asked(request, kind, None, tree, "")
     hooks = admission.caller.concerned(admission.mutating, asked)
     if hooks:
         await admission.caller.validate(hooks, asked)

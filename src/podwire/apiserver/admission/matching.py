@@ -10,7 +10,6 @@ from typing import Any
 
 from podwire.apiserver.admission.attributes import Attributes
 from podwire.apiserver.cel import types
-from podwire.apiserver.cel.authorization import AUTHORIZER, RESOURCE_CHECK
 from podwire.apiserver.cel.check import Program, compile_text
 from podwire.apiserver.cel.types import Type
 from podwire.apiserver.cel.values import Fault
@@ -34,13 +33,7 @@ EXEMPT = frozenset(
 )
 
 REQUEST = types.map_of(types.STRING, types.DYN)
-VARIABLES: Mapping[str, Type] = {
-    "object": types.DYN,
-    "oldObject": types.DYN,
-    "request": REQUEST,
-    "authorizer": AUTHORIZER,
-    "authorizer.requestResource": RESOURCE_CHECK,
-}
+VARIABLES: Mapping[str, Type] = {"object": types.DYN, "oldObject": types.DYN, "request": REQUEST}
 
 
 def selects(selector: Tree | None, labels: Labels) -> bool:

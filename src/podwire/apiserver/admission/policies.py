@@ -13,7 +13,7 @@ from typing import Any
 
 from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import Attributes
-from podwire.apiserver.admission.matching import EXEMPT, VARIABLES, Conditions, LabelsOf, rules_match, selected
+from podwire.apiserver.admission.matching import EXEMPT, REQUEST, Conditions, LabelsOf, rules_match, selected
 from podwire.apiserver.cel import types
 from podwire.apiserver.cel.check import Program, Rejected, compile_text
 from podwire.apiserver.cel.types import Type
@@ -21,7 +21,12 @@ from podwire.apiserver.cel.values import Fault
 from podwire.apiserver.validation import FieldError, Path, invalid
 
 Tree = dict[str, Any]
-_VARIABLES: Mapping[str, Type] = {**VARIABLES, "namespaceObject": types.DYN}
+_VARIABLES: Mapping[str, Type] = {
+    "object": types.DYN,
+    "oldObject": types.DYN,
+    "request": REQUEST,
+    "namespaceObject": types.DYN,
+}
 _CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413}
 
 
@@ -133,7 +138,9 @@ class Judge:
 
     def _put(self, policy: Policy, asked: Attributes, param: Tree | None) -> Iterator[_Failed]:
         values = {
-            **asked.variables(asked.review("")),
+            "object": asked.tree,
+            "oldObject": asked.old,
+            "request": asked.review(""),
             "namespaceObject": self._namespace(asked.namespace) if asked.namespace else None,
             "params": param,
         }

@@ -125,8 +125,10 @@ class Caller:
         uid = str(uuid4())
         review = asked.review(uid)
         try:
-            if webhook.conditions and not webhook.conditions.hold(asked.variables(review)):
-                return None
+            if webhook.conditions:
+                values = {"object": asked.tree, "oldObject": asked.old, "request": review}
+                if not webhook.conditions.hold(values):
+                    return None
             response = await self._post(webhook, review, uid)
         except Fault as fault:
             if not webhook.must_answer:

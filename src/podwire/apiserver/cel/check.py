@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from podwire.apiserver.cel import authorization, comprehensions, functions, libraries, syntax
+from podwire.apiserver.cel import comprehensions, functions, libraries, syntax
 from podwire.apiserver.cel.comprehensions import Frame, Run
 from podwire.apiserver.cel.functions import FUNCTIONS, read_duration, read_time
 from podwire.apiserver.cel.syntax import Call, ListOf, Literal, MapOf, Name, Node, Select, SyntaxFault
@@ -53,7 +53,7 @@ _KEYWORDS = frozenset(
     "true false null in as break const continue else for function if import let loop package namespace return var void while".split()  # noqa: SIM905
 )
 
-assert libraries and authorization  # noqa: PT018 (they have put their functions into the table)
+assert libraries  # it has put its functions into the table
 
 
 class Rejected(Exception):
@@ -211,8 +211,6 @@ class _Compiler:
     # Fields
 
     def _select(self, node: Select) -> tuple[Type, Run]:
-        if isinstance(node.operand, Name) and (whole := f"{node.operand.name}.{node.field}") in self.scope:
-            return self._name(Name(node.position, whole))
         if isinstance(node.operand, Name) and node.operand.name not in self.scope:
             named = _NAMED_TYPES.get(f"{node.operand.name}.{node.field}")
             if named is not None:

@@ -41,6 +41,8 @@ def _false_or(read: Callable[[Tree], str]) -> Callable[[Tree], str]:
     return lambda tree: read(tree) or "false"
 
 
+PROXY_VERBS = ("create", "delete", "get", "patch", "update")
+
 NAMESPACE = Kind(
     "",
     "v1",
@@ -67,7 +69,7 @@ NODE = Kind(
     False,
     _DEFINITION + "Node",
     short_names=("no",),
-    subresources=(STATUS,),
+    subresources=(STATUS, Subresource("proxy", "NodeProxyOptions", "", "v1", PROXY_VERBS, streamed=True)),
     columns=cells.NODE_COLUMNS,
     row=cells.node_row,
     selectable_fields={"spec.unschedulable": _false_or(_text("spec", "unschedulable"))},
@@ -87,6 +89,11 @@ POD = Kind(
     categories=("all",),
     subresources=(
         STATUS,
+        Subresource("log", verbs=("get",), streamed=True),
+        Subresource("exec", "PodExecOptions", "", "v1", ("create", "get"), streamed=True),
+        Subresource("attach", "PodAttachOptions", "", "v1", ("create", "get"), streamed=True),
+        Subresource("portforward", "PodPortForwardOptions", "", "v1", ("create", "get"), streamed=True),
+        Subresource("proxy", "PodProxyOptions", "", "v1", PROXY_VERBS, streamed=True),
         Subresource("binding", "Binding", "", "v1", ("create",)),
         Subresource("eviction", "Eviction", "policy", "v1", ("create",)),
     ),
@@ -116,7 +123,7 @@ SERVICE = Kind(
     _DEFINITION + "Service",
     short_names=("svc",),
     categories=("all",),
-    subresources=(STATUS,),
+    subresources=(STATUS, Subresource("proxy", "ServiceProxyOptions", "", "v1", PROXY_VERBS, streamed=True)),
     columns=service_cells.SERVICE_COLUMNS,
     row=service_cells.service_row,
     selectable_fields={"spec.clusterIP": _text("spec", "clusterIP"), "spec.type": _text("spec", "type")},

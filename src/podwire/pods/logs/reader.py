@@ -37,9 +37,10 @@ class Selection:
 
 
 class _Shown:
-    """Turns entries into what is shown, until the limit is reached."""
+    """Turns entries into what is shown, until the limit is reached, or ``most`` entries are read."""
 
-    def __init__(self, selection: Selection) -> None:
+    def __init__(self, selection: Selection, most: int | None = None) -> None:
+        self._most = most
         self._timestamps, self._stream = selection.timestamps, selection.stream.encode()
         self._since = b"" if selection.since_ns is None else moment(selection.since_ns)  # such times sort as their texts do
         self._left = selection.limit
@@ -48,10 +49,13 @@ class _Shown:
 
     @property
     def over(self) -> bool:
-        return self._left is not None and self._left <= 0
+        return (self._left is not None and self._left <= 0) or self._most == 0
 
     def feed(self, data: bytes) -> bytes:
         *lines, self._rest = (self._rest + data).split(b"\n")
+        if self._most is not None:
+            lines = lines[: self._most]
+            self._most -= len(lines)
         shown = b"".join(map(self._line, lines))
         if self._left is not None:
             shown = shown[: self._left]
@@ -72,7 +76,7 @@ class _Shown:
 
 async def read(path: Path, selection: Selection) -> AsyncIterator[bytes]:
     """What there is now. Raises OSError, FileNotFoundError where nothing was ever logged."""
-    shown = _Shown(selection)
+    shown = _Shown(selection, selection.tail)  # what comes meanwhile are no more of the last lines
     for file in _from(path, selection):
         with file:
             async for piece in _rest_of(file, shown):

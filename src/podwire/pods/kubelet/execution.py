@@ -1,0 +1,229 @@
+"""exec: a further program in a container.
+
+In a container that is a program of the machine it joins all of that one's namespaces, and finds the environment, folder and rights that the
+container was started with. In one that a stand-in plays there is nothing to join: it runs as the container would, if it were a program of
+the machine: in the Pod's network, with the machine's files read-only, the container's variables and volumes, and a /tmp that the
+container keeps. ``agnhost`` there is a program of this package that does what upstream's does.
+
+The program is the node's first process's; when the client goes, the program loses its streams, as with a kubelet, and its terminal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import errno
+import logging
+import os
+import sys
+import uuid
+from collections.abc import Sequence
+from typing import Any, Final
+
+import msgspec
+
+from podwire.linux.errors import KernelRefused, ProgramNotStarted
+from podwire.linux.process import CONTAINER_CAPABILITIES, Program
+from podwire.pods.admission import CannotStart
+from podwire.pods.host import Host
+from podwire.pods.kubelet import outcome, pipes
+from podwire.pods.kubelet.channels import Channels, Wanted
+from podwire.pods.kubelet.containers import Place
+from podwire.pods.programs import program_name
+
+Tree = dict[str, Any]
+
+AGNHOST: Final = ("agnhost", "/agnhost")
+_KEPT: Final = 1000  # programs that stand-ins would be, remembered
+
+_LOG = logging.getLogger("podwire.kubelet")
+
+
+class Executions:
+    """Runs commands in containers of one node."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+        self._stood: dict[tuple[str, str, int], Program] = {}
+        self._left: set[asyncio.Task[None]] = set()
+
+    async def program(self, place: Place, command: Sequence[str], tty: bool) -> Program:
+        """What is started for a command. Raises Refused, CannotStart."""
+        run = place.running()
+        terminal = {"TERM": "xterm"} if tty else {}
+        if not run.program:
+            base = await self._stand_in(place, run.restarts)
+            argv = tuple(command)
+            if argv[0] in AGNHOST:
+                argv = (sys.executable, "-m", "podwire.pods.standins.agnhost_command", *argv[1:])
+            return dataclasses.replace(base, argv=argv, env={**terminal, **base.env})
+        started = self._host.streams.started_with(place.uid, place.container.name)
+        return Program(
+            tuple(command),
+            env={**terminal, **started.env},
+            cwd=started.cwd,
+            join=run.program,
+            capabilities=CONTAINER_CAPABILITIES,
+            no_new_privileges=True,
+        )
+
+    async def _stand_in(self, place: Place, number: int) -> Program:
+        key = (place.uid, place.container.name, number)
+        if key not in self._stood:
+            container = msgspec.structs.replace(place.container, command=("true",), args=(), termination_message_path="")
+            worker = place.worker
+            base = await self._host.machine.program(worker.pod, container, worker.record, worker.namespace, worker.volumes)
+            tmp = self._host.records.path(place.uid, f"{container.name}/tmp")  # noqa: S108  (in the node's own folder)
+            os.makedirs(tmp, mode=0o700, exist_ok=True)
+            while len(self._stood) >= _KEPT:
+                del self._stood[next(iter(self._stood))]
+            namespace = f"netns/pod/{place.uid}"
+            self._stood[key] = dataclasses.replace(base, namespace=namespace, folders={**base.folders, "/tmp": tmp})  # noqa: S108
+        return self._stood[key]
+
+    async def run(self, place: Place, command: Sequence[str], wanted: Wanted, channels: Channels) -> None:
+        """Run a command to its end over channels, and send its outcome."""
+        reading = asyncio.create_task(channels.run())
+        try:
+            result = await self._run(place, command, wanted, channels)
+            if result is not None:
+                await channels.finish(result)
+        except (CannotStart, KernelRefused, OSError) as error:
+            if not channels.gone.is_set():
+                await channels.finish(outcome.failed(f"error executing command in container: {error}"))
+        finally:
+            reading.cancel()
+            await asyncio.gather(reading, return_exceptions=True)
+
+    async def _run(self, place: Place, command: Sequence[str], wanted: Wanted, channels: Channels) -> Tree | None:
+        """The outcome; None when the client is gone."""
+        name = f"{program_name(place.uid, place.container.name, place.run.restarts)}/exec-{uuid.uuid4().hex[:12]}"
+        program = await self.program(place, command, wanted.tty)
+        streams = _Terminal(wanted, channels) if wanted.tty else _Pipes(wanted, channels)
+        try:
+            try:
+                await self._host.programs.start(name, streams.given(program))
+            except ProgramNotStarted as refused:
+                return await _refused(refused, command[0], wanted, channels)
+            finally:
+                streams.close_given()
+            ended = asyncio.Event()
+            copying = asyncio.create_task(streams.copy(ended))
+            waiting = asyncio.create_task(self._host.programs.wait(name))
+            waiting.add_done_callback(lambda _: ended.set())
+            gone = asyncio.create_task(channels.gone.wait())
+            await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
+            if not waiting.done():
+                # stdin has ended, too, and a client may go only after it has sent everything: the outcome is nobody's any more.
+                copying.cancel()
+                await asyncio.gather(copying, return_exceptions=True)
+                self._leave(name)
+                return None
+            await asyncio.wait({copying, gone}, return_when=asyncio.FIRST_COMPLETED)
+            gone.cancel()
+            copying.cancel()
+            await asyncio.gather(copying, return_exceptions=True)
+            await self._host.programs.forget(name)
+            return outcome.exited(waiting.result())
+        finally:
+            streams.close()
+
+    def _leave(self, name: str) -> None:
+        """Forget a program when it has ended; nobody waits for it."""
+
+        async def forget() -> None:
+            await self._host.programs.wait(name)
+            await self._host.programs.forget(name)
+
+        task = asyncio.create_task(forget())
+        self._left.add(task)
+        task.add_done_callback(self._left.discard)
+
+
+async def _refused(refused: ProgramNotStarted, name: str, wanted: Wanted, channels: Channels) -> Tree:
+    """A command that cannot be executed says so on stderr and has the status that a shell gives it."""
+    if refused.step != "execute":
+        return outcome.failed(f"error executing command in container: {refused}")
+    missing = refused.errno in {errno.ENOENT, errno.ENOTDIR}
+    reason = "no such file or directory" if "/" in name else "executable file not found in $PATH"
+    if not missing:
+        reason = os.strerror(refused.errno or 0).lower()
+    with contextlib.suppress(ConnectionError):
+        channel = "stderr" if wanted.stderr and not wanted.tty else "stdout"
+        await channels.send(channel, outcome.not_started(name, reason).encode() + b"\r\n")
+    return outcome.exited(outcome.NOT_FOUND if missing else outcome.NOT_EXECUTABLE)
+
+
+class _Pipes:
+    """Three pipes, those that are wanted."""
+
+    def __init__(self, wanted: Wanted, channels: Channels) -> None:
+        self._channels = channels
+        self._ours: dict[str, int] = {}
+        self._theirs: dict[str, int] = {}
+        for name, is_wanted in (("stdin", wanted.stdin), ("stdout", wanted.stdout), ("stderr", wanted.stderr)):
+            if is_wanted:
+                reader, writer = os.pipe2(os.O_CLOEXEC)
+                self._ours[name], self._theirs[name] = (writer, reader) if name == "stdin" else (reader, writer)
+                os.set_blocking(self._ours[name], False)
+
+    def given(self, program: Program) -> Program:
+        """The program with its ends."""
+        theirs = self._theirs
+        return dataclasses.replace(program, stdin=theirs.get("stdin"), stdout=theirs.get("stdout"), stderr=theirs.get("stderr"))
+
+    def close_given(self) -> None:
+        for fd in self._theirs.values():
+            os.close(fd)
+        self._theirs.clear()
+
+    async def copy(self, ended: asyncio.Event) -> None:
+        """Copy until the outputs have ended; after the program's end, until they are empty."""
+        feeding = asyncio.create_task(self._feed())
+        try:
+            await asyncio.gather(*(self._take(name, ended) for name in ("stdout", "stderr") if name in self._ours))
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+    async def _feed(self) -> None:
+        if "stdin" in self._ours:
+            await pipes.copy_in(self._channels.stdin.read, self._ours["stdin"])
+            os.close(self._ours.pop("stdin"))
+
+    async def _take(self, name: str, ended: asyncio.Event) -> None:
+        await pipes.copy_out(self._ours[name], lambda data: self._channels.send(name, data), ended)
+
+    def close(self) -> None:
+        for fd in (*self._ours.values(), *self._theirs.values()):
+            os.close(fd)
+        self._ours.clear()
+
+
+class _Terminal:
+    """A terminal of the command's own. Closed, its programs are hung up on."""
+
+    def __init__(self, wanted: Wanted, channels: Channels) -> None:
+        self._wanted, self._channels = wanted, channels
+        self._master, self._slave = os.openpty()
+        os.set_blocking(self._master, False)
+        channels.resized = lambda columns, rows: pipes.set_size(self._master, columns, rows)
+
+    def given(self, program: Program) -> Program:
+        return dataclasses.replace(program, stdin=self._slave, stdout=self._slave, stderr=self._slave, terminal=True)
+
+    def close_given(self) -> None:
+        os.close(self._slave)
+
+    async def copy(self, ended: asyncio.Event) -> None:
+        feeding = asyncio.create_task(pipes.copy_in(self._channels.stdin.read, self._master))
+        try:
+            await pipes.copy_out(self._master, lambda data: self._channels.send("stdout", data), ended)
+        finally:
+            feeding.cancel()
+            await asyncio.gather(feeding, return_exceptions=True)
+
+    def close(self) -> None:
+        self._channels.resized = lambda _columns, _rows: None
+        os.close(self._master)

@@ -1,0 +1,243 @@
+"""logs, exec, attach, cp, port-forward and proxy with stock kubectl, over WebSocket and over SPDY, on every kind of container."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import http.client
+import json
+import os
+import re
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from e2e.lab import Cluster, installation, until
+
+OLDER = f"{installation()}/.cache/kubectl-old:{installation()}/.venv/bin:/usr/bin:/bin"  # where the older kubectl is not, the newest
+SPDY = {"KUBECTL_REMOTE_COMMAND_WEBSOCKETS": "false", "KUBECTL_PORT_FORWARD_WEBSOCKETS": "false", "PATH": OLDER}
+WEBSOCKET: dict[str, str] = {}
+PROTOCOLS = pytest.mark.parametrize("protocol", [WEBSOCKET, SPDY], ids=["websocket", "spdy"])
+MIB = 1024 * 1024
+
+
+def container(name: str, image: str, *command: str, **more: Any) -> dict[str, Any]:
+    return {"name": name, "image": image, "env": [{"name": "COLOUR", "value": "green"}], **more} | (
+        {"command": list(command)} if command else {}
+    )
+
+
+def pod(name: str, *containers: dict[str, Any], **spec: Any) -> dict[str, Any]:
+    spec = {"terminationGracePeriodSeconds": 1, "containers": list(containers), **spec}
+    return {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"app": name}}, "spec": spec}
+
+
+COUNTING = "echo begin; echo warned >&2; i=0; while [ $i -lt 100000 ]; do i=$((i+1)); echo line $i; sleep 0.05; done"
+
+
+@pytest.fixture(scope="module")
+def pods(cluster: Cluster) -> Iterator[tuple[Cluster, tuple[str, str]]]:
+    here = ("-n", "streams")
+    cluster.kubectl("create", "namespace", "streams")
+    server = container("server", "example.com/server", ports=[{"containerPort": 8080, "name": "http"}])
+    items = [
+        pod("tool", container("main", "podwire.dev/machine", "sh", "-c", COUNTING)),
+        pod("web", server, container("beside", "example.com/beside")),
+        pod("talk", container("main", "podwire.dev/machine", "cat", stdin=True)),
+        {
+            "apiVersion": "v1",
+            "kind": "Service",
+            "metadata": {"name": "web"},
+            "spec": {"selector": {"app": "web"}, "ports": [{"name": "http", "port": 80, "targetPort": "http"}]},
+        },
+    ]
+    cluster.kubectl("create", *here, "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "List", "items": items}))
+    cluster.ready("streams")
+    yield cluster, here
+    cluster.kubectl("delete", "namespace", "streams", "--timeout=60s")
+
+
+Pods = tuple[Cluster, tuple[str, str]]
+
+
+@PROTOCOLS
+@pytest.mark.parametrize("where", [("tool",), ("web", "-c", "server"), ("web", "-c", "beside")], ids="-".join)
+def test_exec_runs_a_command_in_every_kind_of_container(pods: Pods, where: tuple[str, ...], protocol: dict[str, str]) -> None:
+    cluster, here = pods
+    script = "echo $COLOUR; hostname; cat; echo wrong >&2; touch /etc/x; echo kept > /tmp/kept; exit 3"
+    done = cluster.kubectl("exec", "-i", *here, *where, "--", "sh", "-c", script, stdin="said\n", environment=protocol, status=3)
+    assert done.stdout == f"green\n{where[0]}\nsaid\n"
+    assert "wrong\n" in done.stderr
+    assert "Read-only file system" in done.stderr
+    assert "command terminated with exit code 3" in done.stderr
+    assert cluster.kubectl("exec", *here, *where, "--", "cat", "/tmp/kept", environment=protocol).stdout == "kept\n"
+    missing = cluster.kubectl("exec", *here, *where, "--", "no-such-program", environment=protocol, status=127)
+    assert 'exec: "no-such-program": executable file not found in $PATH: unknown' in missing.stderr
+
+
+@PROTOCOLS
+def test_much_goes_both_ways_unchanged(pods: Pods, protocol: dict[str, str], tmp_path: Path) -> None:
+    cluster, here = pods
+    big = tmp_path / "big"
+    big.write_bytes(os.urandom(5 * MIB))
+    os.chmod(tmp_path, 0o777)
+    for place in ("tool:/tmp/big", "web:/tmp/big"):
+        more = ("-c", "server") if place.startswith("web") else ()
+        cluster.kubectl("cp", *here, *more, str(big), place, environment=protocol)
+        back = cluster.user.home / "back"
+        cluster.kubectl("cp", *here, *more, place, str(back), environment=protocol)
+        assert hashlib.sha256(back.read_bytes()).digest() == hashlib.sha256(big.read_bytes()).digest()
+
+
+def test_a_terminal_has_a_size_and_is_hung_up(pods: Pods) -> None:
+    cluster, here = pods
+    command = (
+        f"kubectl --context podwire-{cluster.name} exec -it {' '.join(here)} tool -- sh -c 'stty size; test -t 0 && echo terminal; exit 5'"
+    )
+    done = cluster.user.run(["script", "-qec", f"stty rows 33 cols 101; {command}", "/dev/null"], status=5)
+    assert "33 101" in done.stdout
+    assert "terminal\n" in done.stdout
+
+
+def test_logs_are_read_as_a_kubelet_gives_them(pods: Pods) -> None:
+    cluster, here = pods
+    until(lambda: cluster.kubectl("logs", *here, "tool").stdout.count("\n") > 10, "it has said something")
+    lines = cluster.kubectl("logs", *here, "tool").stdout.splitlines()
+    assert set(lines[:2]) == {"begin", "warned"}
+    assert lines[2:5] == ["line 1", "line 2", "line 3"]
+    assert len(cluster.kubectl("logs", *here, "tool", "--tail=3").stdout.splitlines()) == 3
+    assert cluster.kubectl("logs", *here, "tool", "--limit-bytes=4").stdout in {"begi", "warn"}
+    stamped = cluster.kubectl("logs", *here, "tool", "--tail=1", "--timestamps").stdout
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z line \d+\n", stamped)
+    with cluster.user.start(
+        ["kubectl", "--context", f"podwire-{cluster.name}", "logs", "-f", *here, "tool", "--tail=1"], stdout=subprocess.PIPE
+    ) as following:
+        assert following.stdout is not None
+        first, *more = [following.stdout.readline() for _ in range(4)]
+        number = int(first.split()[1])
+        assert more == [f"line {number + step}\n" for step in (1, 2, 3)]
+        following.terminate()
+    refused = cluster.kubectl("logs", *here, "tool", "--previous", status=1).stderr
+    assert 'previous terminated container "main" in pod "tool" not found' in refused
+    unnamed = cluster.kubectl("get", "--raw", "/api/v1/namespaces/streams/pods/web/log", status=1).stderr
+    assert "a container name must be specified for pod web, choose one of: [server beside]" in unnamed
+    assert (
+        "container x is not valid for pod tool"
+        in cluster.kubectl("get", "--raw", "/api/v1/namespaces/streams/pods/tool/log?container=x", status=1).stderr
+    )
+
+
+def test_a_run_that_has_ended_has_said_everything(pods: Pods) -> None:
+    cluster, here = pods
+    script = "seq 1 3000; test -e /tmp/never"
+    body = pod("short", container("main", "podwire.dev/machine", "sh", "-c", script), restartPolicy="Always")
+    cluster.kubectl("create", *here, "-f", "-", stdin=json.dumps(body))
+    expected = "".join(f"{number}\n" for number in range(1, 3001))
+
+    def restarts() -> int:
+        return sum(one["restartCount"] for one in cluster.get("pod", "short", *here)["status"].get("containerStatuses", ()))
+
+    until(lambda: restarts() >= 1, "it is restarted")
+    assert cluster.kubectl("logs", *here, "short", "--previous").stdout == expected
+    cluster.kubectl("delete", "pod", *here, "short", "--now")
+
+
+@PROTOCOLS
+def test_attach_gives_a_container_its_stdin(pods: Pods, protocol: dict[str, str]) -> None:
+    cluster, here = pods
+    command = ["kubectl", "--context", f"podwire-{cluster.name}", "attach", "-i", *here, "talk"]
+    with cluster.user.start(command, protocol, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as attached:
+        assert attached.stdin is not None
+        assert attached.stdout is not None
+        for word in ("one\n", "two\n"):
+            attached.stdin.write(word)
+            attached.stdin.flush()
+            assert attached.stdout.readline() == word
+        attached.kill()
+    assert cluster.kubectl("logs", *here, "talk", "--tail=2").stdout == "one\ntwo\n"
+
+
+def test_run_gives_a_shell_and_takes_it_away(pods: Pods) -> None:
+    cluster, here = pods
+    words = ["run", "shell", "-i", "--rm", "--restart=Never", "--image=podwire.dev/machine", "--quiet", "--pod-running-timeout=60s"]
+    done = cluster.kubectl(*words, *here, "--command", "--", "sh", stdin="sleep 0.5; echo $((6*7)) from $(hostname)\nexit 0\n")
+    assert "42 from shell" in done.stdout
+    until(lambda: cluster.kubectl("get", "pod", *here, "shell", status=None).returncode == 1, "it is gone")
+
+
+@contextlib.contextmanager
+def forwarded(pods: Pods, protocol: dict[str, str], where: str, port: int) -> Iterator[tuple[int, Path]]:
+    cluster, here = pods
+    said = cluster.user.home / f"port-forward-{time.monotonic_ns()}"
+    command = ["kubectl", "--context", f"podwire-{cluster.name}", "port-forward", *here, where, f":{port}"]
+    with said.open("w") as log, cluster.user.start(command, protocol, stdout=log, stderr=log) as process:
+        found = until(lambda: re.search(r"127.0.0.1:(\d+) ->", said.read_text()), "it listens")
+        yield int(found[1]), said
+        process.kill()
+
+
+def fetch(port: int, path: str) -> dict[str, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    with contextlib.closing(connection):
+        connection.request("GET", path)
+        found: dict[str, Any] = json.loads(connection.getresponse().read())
+        return found
+
+
+@PROTOCOLS
+def test_port_forward_carries_several_connections(pods: Pods, protocol: dict[str, str]) -> None:
+    with forwarded(pods, protocol, "pod/web", 8080) as (port, _):
+        kept = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+        with contextlib.closing(kept):
+            for path in ("/a", "/b"):
+                kept.request("GET", path)
+                answer = json.loads(kept.getresponse().read())
+                assert (answer["path"], answer["caller"]["address"]) == (path, "127.0.0.1")
+                assert fetch(port, "/beside")["path"] == "/beside"
+    with forwarded(pods, protocol, "pod/web", 81) as (port, said):
+        with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
+            fetch(port, "/")
+        until(lambda: "connect: connection refused" in said.read_text(), "the refusal is told")
+
+
+def test_proxies_lead_to_pods_services_and_nodes(pods: Pods) -> None:
+    cluster, _ = pods
+
+    def raw(path: str, **options: Any) -> Any:
+        return cluster.kubectl("get", "--raw", path, **options)
+
+    base = "/api/v1/namespaces/streams"
+    for place in ("pods/web:8080", "pods/web", "services/web:80", "services/http:web:http", "services/web:http"):
+        answer = json.loads(until(lambda place=place: raw(f"{base}/{place}/proxy/a/b?d=e", status=None).stdout, place))
+        assert answer["path"] == "/a/b?d=e"
+        assert "authorization" not in answer["headers"]
+    assert "connect: connection refused" in raw(f"{base}/pods/web:81/proxy/", status=1).stderr
+    assert 'no service port "81" found for service "web"' in raw(f"{base}/services/web:81/proxy/", status=1).stderr
+    node = cluster.get("pod", "web", "-n", "streams")["spec"]["nodeName"]
+    assert raw(f"/api/v1/nodes/{node}/proxy/healthz").stdout == "ok"
+    names = {item["metadata"]["name"] for item in json.loads(raw(f"/api/v1/nodes/{node}/proxy/pods").stdout)["items"]}
+    assert "web" in names
+    summary = json.loads(raw(f"/api/v1/nodes/{node}/proxy/stats/summary").stdout)
+    assert summary["node"]["nodeName"] == node
+    assert any(one["podRef"]["name"] == "web" and one["network"]["rxBytes"] > 0 for one in summary["pods"])
+    assert "kubelet_running_pods" in raw(f"/api/v1/nodes/{node}/proxy/metrics").stdout
+
+
+def test_a_kubelet_hears_only_whom_it_may(pods: Pods) -> None:
+    cluster, here = pods
+    address = cluster.get("nodes")["items"][0]["status"]["addresses"][0]["address"]
+    script = f"""
+import ssl, http.client
+context = ssl._create_unverified_context()
+own = open("/var/run/secrets/kubernetes.io/serviceaccount/token").read()
+for headers in ({{}}, {{"Authorization": "Bearer wrong"}}, {{"Authorization": "Bearer " + own}}):
+    connection = http.client.HTTPSConnection("{address}", 10250, context=context, timeout=10)
+    connection.request("GET", "/pods", headers=headers)
+    print(connection.getresponse().status)
+"""
+    done = cluster.kubectl("exec", "-i", *here, "tool", "--", cluster.user.python, "-", stdin=script)
+    assert done.stdout.split() == ["401", "401", "403"]
