@@ -163,7 +163,9 @@ class PodWorker:
 
     async def _run_containers(self) -> None:
         async with asyncio.TaskGroup() as group:
-            followers = [group.create_task(self._follow_ports()), group.create_task(self.volumes.follow())]
+            followers = [group.create_task(self._follow_ports())]
+            if self.volumes.used:
+                followers.append(group.create_task(self.volumes.follow()))
             self._status.changed()
             sidecars = []
             for container in self.pod.spec.init_containers:
@@ -335,6 +337,9 @@ class PodWorker:
 
     async def _doom(self) -> tuple[str, str, str]:
         """Wait for what may not go on; gives the Event's type, and reason and message of the Pod's failure."""
+        if not self.volumes.used:
+            await self._deadline()
+            return "Normal", "DeadlineExceeded", _DEADLINE
         deadline = asyncio.create_task(self._deadline())
         exceeded = asyncio.create_task(self.volumes.exceeded())
         try:

@@ -72,7 +72,7 @@ class Mounts:
 
 
 class PodVolumes:
-    """``event`` reports something that has happened to the Pod: type, reason, message."""
+    """``event`` reports something that has happened to the Pod: type, reason, message. ``used``: a program is there to see them."""
 
     def __init__(self, place: VolumePlace, pod: Pod, event: Callable[[str, str, str], None]) -> None:
         self._place, self._pod, self._event = place, pod, event
@@ -80,6 +80,7 @@ class PodVolumes:
         self._tokens = tokens.PodTokens(place.client, place.now)
         self._account: bool | None = pod.spec.automount_service_account_token
         programs = [one for one in (*pod.spec.init_containers, *pod.spec.containers) if player(one) is Player.MACHINE]
+        self.used = bool(programs)
         self._volumes = pod.spec.volumes if programs else ()
         if not programs:
             self._account = False
