@@ -30,7 +30,7 @@ from podwire.pods.cni import effects
 from podwire.pods.cni.errors import HostPortTaken
 from podwire.pods.cni.ruleset import Publication
 from podwire.pods.desired import NodeFacts
-from podwire.pods.machine import NSSWITCH, Machine
+from podwire.pods.machine import Machine
 from podwire.pods.network import NetworkFull, PodNetwork
 from podwire.pods.node_addresses import NodeAddresses
 from podwire.pods.programs import Programs, namespace_name
@@ -144,13 +144,9 @@ class Host:
 
     def _write(self, pod: Pod, record: Record, ips: Iterable[str]) -> None:
         self.records.write(record)
-        files = {
-            "resolv.conf": desired.resolv_conf(pod, self.facts),
-            "hosts": desired.hosts(pod, self.facts, ips),
-            "hostname": desired.kernel_hostname(pod, self.facts) + "\n",
-            "nsswitch.conf": NSSWITCH,
-        }
-        self.records.write_files(record.uid, files)
+        desired.kernel_hostname(pod, self.facts)  # one that the kernel would cut is refused before anything is made
+        self.records.write_files(record.uid, {"hosts": desired.hosts(pod, self.facts, ips)})
+        self.records.share(record.uid, "resolv.conf", desired.resolv_conf(pod, self.facts))
 
 
 def _words(error: Exception) -> str:

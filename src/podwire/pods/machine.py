@@ -64,6 +64,8 @@ class Machine:
                 self._records.write_files(uid, {container.name: b""}, "termination")
             folders[container.termination_message_path] = self._records.termination(uid, container.name)
         hostname = kernel_hostname(pod, self._facts)
+        self._records.share(uid, "nsswitch.conf", NSSWITCH)
+        self._records.share(uid, "hostname", hostname + "\n")
         program = Program(
             argv=tuple(argv),
             env={"HOSTNAME": hostname, "HOME": "/root", **variables},

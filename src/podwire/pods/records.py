@@ -7,6 +7,7 @@ written before what it speaks of is held or started: whatever exists has a recor
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import logging
 import os
 import shutil
@@ -26,11 +27,16 @@ class Records:
     def __init__(self, folder: Path, log: logging.Logger) -> None:
         self._folder = folder
         self._log = log
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._shared = folder.with_name(f"{folder.name}-shared")  # files that many Pods have
+        for one in (folder, self._shared):
+            one.mkdir(parents=True, exist_ok=True, mode=0o700)
 
     def load(self) -> list[Record]:
         """All records. One that does not decode is reported and set aside."""
         found = []
+        for file in self._shared.iterdir():
+            if file.stat().st_nlink == 1:
+                file.unlink()  # no Pod has it any more
         for file in self._folder.glob("*.json"):
             try:
                 found.append(msgspec.json.decode(file.read_bytes(), type=Record))
@@ -46,6 +52,26 @@ class Records:
             new = f"{self._folder}/.{record.uid}.new"
             _write(new, text)
             os.rename(new, path)
+
+    def share(self, uid: str, name: str, content: str) -> None:
+        """Write a file of a Pod that others have just so: all of them have one file, which nobody writes to.
+
+        Making a file is much of what a Pod costs on a disk; another name for one costs little.
+        """
+        shared = f"{self._shared}/{name}-{hashlib.sha256(content.encode()).hexdigest()[:32]}"
+        path = f"{self._folder}/{uid}/{name}"
+        with contextlib.suppress(OSError):
+            if os.path.samefile(shared, path):
+                return
+        try:
+            if not os.path.exists(shared):
+                _write(f"{shared}.new", content.encode())
+                os.rename(f"{shared}.new", shared)
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
+            os.link(shared, path)
+        except OSError:  # as many names as a file may have, or a file system that knows only one
+            self.write_files(uid, {name: content})
 
     def remove(self, uid: str) -> None:
         """Remove everything that is kept of a Pod."""

@@ -68,11 +68,14 @@ class StatusWriter:
         return status(subject.pod, subject.record, self._host.facts, self._host.now(), self._written)
 
     async def _settle(self) -> None:
-        deadline = asyncio.get_running_loop().time() + (FIRST_S if self._written is None else TOGETHER_S)
-        while (left := deadline - asyncio.get_running_loop().time()) > 0:
-            if self._written is None and _is_ready(self._tree()):
-                return
-            await asyncio.sleep(min(left, TOGETHER_S))
+        if self._written is not None:
+            await asyncio.sleep(TOGETHER_S)
+            return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(FIRST_S):
+                while not _is_ready(self._tree()):
+                    self._dirty.clear()
+                    await self._dirty.wait()
 
     async def _write(self) -> None:
         tree = self._tree()

@@ -29,8 +29,22 @@ def test_the_last_one_written_is_loaded(tmp_path: Path, sizes: list[int]) -> Non
     assert list((tmp_path / "pods").iterdir()) == []
 
 
+def test_files_that_are_alike_are_one(tmp_path: Path) -> None:
+    records = Records(tmp_path / "pods", logging.getLogger("test"))
+    for uid in ("a", "b"):
+        records.write_files(uid, {})
+        records.share(uid, "resolv.conf", "nameserver 10.8.0.10\n")
+    assert Path(records.path("a", "resolv.conf")).samefile(records.path("b", "resolv.conf"))
+    records.share("a", "resolv.conf", "nameserver 10.9.0.10\n")
+    assert [Path(records.path(uid, "resolv.conf")).read_text()[11:15] for uid in ("a", "b")] == ["10.9", "10.8"]
+    records.remove("a")
+    records.remove("b")
+    records.load()
+    assert [list(folder.iterdir()) for folder in tmp_path.iterdir()] == [[], []]
+
+
 def test_a_record_that_is_none_is_set_aside(tmp_path: Path) -> None:
-    records = Records(tmp_path, logging.getLogger("test"))
-    (tmp_path / "u.json").write_text("{")
+    records = Records(tmp_path / "pods", logging.getLogger("test"))
+    (tmp_path / "pods/u.json").write_text("{")
     assert records.load() == []
-    assert (tmp_path / "u.unusable").exists()
+    assert (tmp_path / "pods/u.unusable").exists()
