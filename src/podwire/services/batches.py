@@ -79,7 +79,8 @@ class Batcher:
 
     def put(self, one: nft.Set, replaced: Sequence[tuple[Element, Element]], added: Sequence[Element]) -> None:
         for start in range(0, len(replaced), PIECE):
-            before, after = zip(*replaced[start : start + PIECE], strict=True)
+            pairs = replaced[start : start + PIECE]
+            before, after = [old for old, _ in pairs], [new for _, new in pairs]
             self._reserve(_size(before) + _size(after))
             self._current.append(nft.DeleteElements(self._table, one, before))
             self._current.append(nft.AddElements(self._table, one, after))

@@ -36,6 +36,7 @@ LATE = ("backends", "handles", "keep_source", "own_endpoints", "short_circuit", 
 INTERVALS = ("source_ranges",)
 SIZED = ("backends", "handles", "short_circuit", "sizes", "frontends", "node_ports")
 
+_ORDER = {field: place for place, field in enumerate(FIELDS)}
 _CEILING = mark(0)
 _NONE: Set[bytes] = frozenset()
 
@@ -309,7 +310,7 @@ class Program:
         self._round += 1
         self._untouched = False
         self._write_ceiling()
-        taking = [field for field in FIELDS if field in self._noted or field in self._fresh]
+        taking = sorted(self._noted.keys() | self._fresh.keys(), key=_ORDER.__getitem__)
         batches = Batcher(self.structure.id)
         plans = {field: self._plan(field) for field in taking}
         self._noted.clear()
