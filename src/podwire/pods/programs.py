@@ -49,6 +49,7 @@ class Programs:
         self.client = client
         self._ends: dict[str, asyncio.Future[int]] = {}
         self._commands = 0
+        self._sharing = asyncio.Lock()
 
     async def follow(self) -> None:
         """Learn what runs and what has ended; hear of every end from now on. Call it once, before anything else."""
@@ -86,10 +87,11 @@ class Programs:
     async def share_processes(self, uid: str) -> None:
         """Make sure that there is the PID namespace which a Pod's containers share. Raises ProgramNotStarted, KernelRefused."""
         name = processes_name(uid)
-        if self.knows(name) and self._future(name).done():
-            await self.forget(name)
-        if not self.knows(name):
-            await self.start(name, _FIRST)
+        async with self._sharing:  # the containers of a Pod start at the same time
+            if self.knows(name) and self._future(name).done():
+                await self.forget(name)
+            if not self.knows(name):
+                await self.start(name, _FIRST)
 
     async def wait(self, name: str) -> int:
         """Wait for a program's end; gives its status, or minus the number of the signal."""

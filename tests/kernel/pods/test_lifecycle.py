@@ -76,6 +76,7 @@ def test_containers_may_see_each_others_processes() -> None:
         other = machine("exec sleep 1234", "other")
         node.pod("shared", machine(look), other, restartPolicy="Never", shareProcessNamespace=True, terminationGracePeriodSeconds=5)
         status = node.wait("shared", lambda status: "terminated" in str(status.get("containerStatuses", ())[:1]))["status"]
+        assert not [event for event in node.events("shared") if event.startswith("Failed")]
         assert int(terminated(status)["message"]) > 1  # nobody's container is the first process
         node.kill("agent")
         node.start_agent()
