@@ -158,12 +158,35 @@ def test_what_goes_wrong(text: str, wanted: str) -> None:
     [
         "self.l.all(a, self.l.all(b, self.l.all(c, a + b + c >= 0)))",
         "self.l.map(a, self.l).all(some, some.all(b, !self.l.exists(c, b + c < 0)))",
+        "self.l.map(a, self.l).map(b, [b, b]).map(c, [c, c]) == self.l.map(a, self.l).map(b, [b, b]).map(c, [c, c])",
+        "'%s'.format([self.l.map(a, self.l)]) == ''",
+        "self.l.map(a, self.s).join('').size() == 0",
+        "self.s.replace('x', self.s).size() == 0",
+        "self.l.distinct().size() == 0",
+        "sets.contains(self.l, self.l)",
+        "lists.range(1000000).size() == 0",
         "self.l.map(a, self.s + self.s + self.s + self.s).map(a, a + a + a + a).all(a, self.l.all(b, a.matches('(x+x+)+y')))",
     ],
 )
 def test_no_expression_goes_on_for_ever(text: str) -> None:
     with pytest.raises(CostExceeded):
         worth(text, {"l": list(range(2000)), "s": "x" * 10_000})
+
+
+def test_small_expressions_make_no_large_values() -> None:
+    """Each step doubles what the one before made, or holds it twice."""
+    for first, step, last in (
+        ("self.s", "v{0} + v{0}", "v{0}.size() > 0"),
+        ("[1]", "v{0} + v{0}", "v{0}.size() > 0"),
+        ("[1]", "[v{0}, v{0}]", "v{0} == dyn([v{0}]) || '%s'.format([v{0}]) == ''"),
+    ):
+        text = last.format(40)
+        for number in range(40, 0, -1):
+            text = f"cel.bind(v{number}, {step.format(number - 1)}, {text})"
+        with pytest.raises(CostExceeded):
+            worth(f"cel.bind(v0, {first}, {text})", {"s": "x" * 1000})
+    with pytest.raises(Fault, match="precision"):
+        worth("'%.999999999f'.format([1.5]) == ''")
 
 
 def test_nesting_is_limited() -> None:

@@ -38,7 +38,7 @@ from podwire.apiserver.cel.types import (
     map_of,
     optional_of,
 )
-from podwire.apiserver.cel.values import NONE, Fault, Optional, Uint, compare, equal, no_overload, number, type_of, whole
+from podwire.apiserver.cel.values import LARGEST, NONE, Fault, Optional, Uint, compare, equal, no_overload, number, type_of, whole, within
 
 Result = Type | Callable[[Sequence[Type]], Type]
 
@@ -145,7 +145,10 @@ def _add(one: Any, other: Any) -> Any:
     if kind is others:
         if kind in (int, Uint):
             return whole(int(one) + int(other), kind)
-        if kind in (float, str, bytes, list, timedelta):
+        if kind in (str, bytes, list):
+            within(LARGEST, len(one) + len(other))
+            return one + other
+        if kind in (float, timedelta):
             return one + other
     if {kind, others} == {datetime, timedelta}:
         return one + other

@@ -32,7 +32,22 @@ from podwire.apiserver.cel.types import (
     map_of,
     optional_of,
 )
-from podwire.apiserver.cel.values import NONE, Fault, Format, Optional, Quantity, Semver, Uint, Url, compare, equal, no_overload, whole
+from podwire.apiserver.cel.values import (
+    MOST_STEPS,
+    NONE,
+    Fault,
+    Format,
+    Optional,
+    Quantity,
+    Semver,
+    Uint,
+    Url,
+    compare,
+    equal,
+    no_overload,
+    whole,
+    within,
+)
 from podwire.apiserver.extension.formats import FORMATS
 
 assert texts  # it has put its functions into the table
@@ -56,6 +71,8 @@ def _succeeds(read: Callable[..., Any]) -> Callable[..., bool]:
 
     return test
 
+
+_LONGEST_RANGE = 1000  # a step of it costs nothing else
 
 # Lists -----------------------------------------------------------------------------------------------------------------
 
@@ -112,7 +129,8 @@ def _slice(value: Any, start: int, end: int) -> Any:
 @define("distinct", on(LIST, gives=_same), weighs=True)
 def _distinct(value: Any) -> list[Any]:
     found: list[Any] = []
-    for one in _checked(list, value):
+    within(MOST_STEPS, len(_checked(list, value)) ** 2)
+    for one in value:
         if not any(equal(one, other) for other in found):
             found.append(one)
     return found
@@ -135,21 +153,25 @@ def _flatten(value: Any, depth: int = 1) -> list[Any]:
 
 @define("lists.range", of(INT, gives=list_of(INT)))
 def _range(count: int) -> list[int]:
-    if count > 1_000_000:
-        raise Fault("operation cancelled: actual cost limit exceeded")
+    within(_LONGEST_RANGE, count)
     return list(range(count))
 
 
-def _within(one: Any, many: Any) -> bool:
-    return any(equal(one, other) for other in many)
+def _every(few: Any, many: Any) -> bool:
+    """Whether each of the first is one of the second."""
+    within(MOST_STEPS, len(_checked(list, few)) * len(_checked(list, many)))
+    return all(any(equal(one, other) for other in many) for one in few)
+
+
+def _some(few: Any, many: Any) -> bool:
+    within(MOST_STEPS, len(_checked(list, few)) * len(_checked(list, many)))
+    return any(equal(one, other) for other in many for one in few)
 
 
 _TWO_LISTS = of(LIST, LIST, gives=BOOL)
-define("sets.contains", _TWO_LISTS, weighs=True)(lambda many, few: all(_within(one, many) for one in few))
-define("sets.equivalent", _TWO_LISTS, weighs=True)(
-    lambda many, few: all(_within(one, many) for one in few) and all(_within(one, few) for one in many)
-)
-define("sets.intersects", _TWO_LISTS, weighs=True)(lambda many, few: any(_within(one, many) for one in few))
+define("sets.contains", _TWO_LISTS, weighs=True)(lambda many, few: _every(few, many))
+define("sets.equivalent", _TWO_LISTS, weighs=True)(lambda many, few: _every(few, many) and _every(many, few))
+define("sets.intersects", _TWO_LISTS, weighs=True)(_some)
 
 
 # Regular expressions -----------------------------------------------------------------------------------------------------

@@ -17,7 +17,7 @@ import orjson
 
 from podwire.apiserver.cel.functions import Result, define, list_value, negate, of, on, pattern, same, show, text_of
 from podwire.apiserver.cel.types import BOOL, BYTES, DOUBLE, DYN, INT, LIST, STRING, UINT, Type, joined, list_of, optional_of
-from podwire.apiserver.cel.values import NONE, Fault, Optional, Uint, equal, no_overload, number, type_of
+from podwire.apiserver.cel.values import LARGEST, MOST_STEPS, NONE, Fault, Optional, Uint, equal, no_overload, number, type_of, within
 
 # Texts -----------------------------------------------------------------------------------------------------------------------
 
@@ -57,8 +57,14 @@ _member("upperAscii")(lambda value: re.sub("[a-z]+", lambda found: found[0].uppe
 _member("trim")(str.strip)
 _member("reverse")(lambda value: value[::-1])
 _member("substring", INT, INT)(lambda value, start, end=None: _slice(value, start, len(value) if end is None else end))
-_member("replace", STRING, STRING, INT)(lambda value, old, new, count=-1: value.replace(old, new, count))
+_member("replace", STRING, STRING, INT)(lambda value, old, new, count=-1: _replaced(value, old, new, count))
 _member("split", STRING, INT, gives=list_of(STRING))(lambda value, part, count=-1: _split(value, part, count))
+
+
+def _replaced(value: str, old: str, new: str, count: int) -> str:
+    found = value.count(old)
+    within(LARGEST, len(value) + (found if count < 0 else min(found, count)) * len(new))
+    return value.replace(old, new, count)
 
 
 def _slice(value: str, start: int, end: int) -> str:
@@ -102,17 +108,22 @@ for _name, _last in (("indexOf", False), ("lastIndexOf", True)):
 
 @define("join", on(list_of(STRING), gives=STRING), on(list_of(STRING), STRING, gives=STRING), weighs=True)
 def _join(value: Any, between: str = "") -> str:
-    return between.join(text_of(one) for one in list_value(value))
+    texts = [text_of(one) for one in list_value(value)]
+    within(LARGEST, sum(map(len, texts)) + len(between) * len(texts))
+    return between.join(texts)
 
 
 define("strings.quote", of(STRING, gives=STRING))(lambda value: orjson.dumps(text_of(value)).decode())
 
+_MOST_DIGITS = 1000
 _CLAUSE = re.compile(r"%(?:%|(?:\.(\d+))?([sdfeboxX]))")
 
 
 @define("format", on(STRING, LIST, gives=STRING), weighs=True)
 def _format(value: Any, arguments: Any) -> str:
     text, rest = text_of(value), iter(list_value(arguments))
+
+    size = 0
 
     def put(match: re.Match[str]) -> str:
         if match[0] == "%%":
@@ -121,7 +132,11 @@ def _format(value: Any, arguments: Any) -> str:
             one = next(rest)
         except StopIteration:
             raise Fault("index out of range in format arguments") from None
-        return _formatted(match[2], int(match[1] or 6), one)
+        shown = _formatted(match[2], int(match[1] or 6), one)
+        nonlocal size
+        size += len(shown)
+        within(LARGEST, size)
+        return shown
 
     return _CLAUSE.sub(put, str(text))
 
@@ -131,6 +146,8 @@ def _formatted(clause: str, precision: int, value: Any) -> str:
     match clause:
         case "s":
             return formatted_text(value)
+        case "f" | "e" if precision > _MOST_DIGITS:
+            raise Fault(f"error during formatting: precision {precision} is more than {_MOST_DIGITS}")
         case "d" if kind in (int, Uint):
             return str(int(value))
         case "d" if kind is float:
@@ -150,10 +167,21 @@ def _formatted(clause: str, precision: int, value: Any) -> str:
 
 
 def formatted_text(value: Any) -> str:
+    """Print any value. Raises CostExceeded."""
+    return _printed(value, [MOST_STEPS])
+
+
+def _printed(value: Any, left: list[int]) -> str:
+    if type(value) in (list, dict):
+        left[0] -= len(value)
+        within(MOST_STEPS, MOST_STEPS - left[0])
     if type(value) is list:
-        return f"[{', '.join(map(formatted_text, value))}]"
+        return f"[{', '.join(_printed(one, left) for one in value)}]"
     if type(value) is dict:
-        return f"{{{', '.join(f'{formatted_text(key)}: {formatted_text(value[key])}' for key in sorted(value, key=str))}}}"
+        return f"{{{', '.join(f'{_printed(key, left)}: {_printed(value[key], left)}' for key in sorted(value, key=str))}}}"
+    if type(value) is str:
+        left[0] -= len(value) // 10
+        within(MOST_STEPS, MOST_STEPS - left[0])
     if value is None:
         return "null"
     if type(value) is Type:

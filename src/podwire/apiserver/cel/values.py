@@ -112,14 +112,42 @@ def no_overload(*_values: Any) -> Fault:
     return Fault("no such overload")
 
 
+LARGEST = 10_000_000  # characters or elements of a value that an expression makes
+MOST_STEPS = 1_000_000  # of one function that looks at each element of its arguments
+
+
+def within(limit: int, size: int) -> None:
+    """Refuse work of more than so many steps, or a value of more than such a size. Raises CostExceeded."""
+    if size > limit:
+        raise CostExceeded
+
+
 def equal(one: Any, other: Any) -> bool:
-    """Say whether two values are the same; a truth is no number, though Python has it so."""
+    """Say whether two values are the same; a truth is no number, though Python has it so. Raises CostExceeded.
+
+    What looks small may be large: a list of lists may hold one list many times over.
+    """
+    if type(one) in (list, dict) and type(one) is type(other):
+        return _same_inside(one, other, [MOST_STEPS])
+    return _same(one, other)
+
+
+def _same_inside(one: Any, other: Any, left: list[int]) -> bool:
+    if type(one) is not type(other) or type(one) not in (list, dict):
+        return _same(one, other)
+    left[0] -= len(one)
+    if left[0] < 0:
+        raise CostExceeded
+    if len(one) != len(other):
+        return False
+    if type(one) is list:
+        return all(_same_inside(value, counter, left) for value, counter in zip(one, other, strict=True))
+    return all(key in other and _same_inside(value, other[key], left) for key, value in one.items())
+
+
+def _same(one: Any, other: Any) -> bool:
     kind, others = type(one), type(other)
     if kind is others:
-        if kind is list:
-            return len(one) == len(other) and all(map(equal, one, other))
-        if kind is dict:
-            return len(one) == len(other) and all(key in other and equal(value, other[key]) for key, value in one.items())
         return bool(one == other)
     if kind is bool or others is bool:
         return False
