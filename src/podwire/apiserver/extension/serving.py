@@ -119,6 +119,7 @@ class Definitions:
             except Unwritable as error:
                 _LOG.error("the rights of controllers: %s", error)
             for key in sorted(due):
+                await asyncio.sleep(0)
                 try:
                     await self._settle(key)
                 except Unwritable as error:
@@ -137,7 +138,7 @@ class Definitions:
             await self._end(key, tree)
             return
         status = tree.setdefault("status", {})
-        others = [decode(one.value) for one in self._api.store.latest_range(keys.prefix(CUSTOM_RESOURCE_DEFINITION)) if one.key != key]
+        others = (other for name, other in self._found.items() if name != key)
         resources, taken = names.taken(tree["spec"]["group"], self._own, others)
         status["acceptedNames"], said = names.judge(tree["spec"]["names"], resources, taken)
         status["conditions"] = names.conditions(status.get("conditions", ()), said, self._api.timestamp())
