@@ -27,13 +27,14 @@ _PORTER = re.compile(r"SERVE_(TLS_|SCTP_)?PORT_(\d+)")
 
 @dataclass(frozen=True)
 class Agnhost:
-    """``listening``: protocol and port. ``served``: what porter says on each TCP port, by number. ``tls``: ports that speak it alone."""
+    """``listening``: protocol and port. ``served``: what porter says on each TCP port, by number. Ports that
+    are to speak TLS speak it, and without it, too.
+    """
 
     command: str
     flags: Mapping[str, str]
     listening: tuple[tuple[str, int], ...] = ()
     served: Mapping[int, str] = field(default_factory=dict)
-    tls: frozenset[int] = frozenset()
 
     @property
     def waits(self) -> bool:
@@ -62,8 +63,7 @@ def agnhost(words: Sequence[str], environment: Mapping[str, str]) -> Agnhost:
         found = [("TCP", 8080)]
     else:
         found = [("TCP", plain.port(flag)) for flag in ("port", "http-port") if flag in DEFAULTS.get(command, {})]
-    tls = frozenset({plain.port("http-port")}) if command == "netexec" and flags["tls-cert-file"] else frozenset[int]()
-    return Agnhost(command, flags, tuple((protocol, port) for protocol, port in found if port), tls=tls)
+    return Agnhost(command, flags, tuple((protocol, port) for protocol, port in found if port))
 
 
 def _flags(words: Sequence[str]) -> dict[str, str]:
@@ -84,7 +84,6 @@ def _flags(words: Sequence[str]) -> dict[str, str]:
 def _porter(flags: Mapping[str, str], environment: Mapping[str, str]) -> Agnhost:
     found: list[tuple[str, int]] = []
     served: dict[int, str] = {}
-    tls: set[int] = set()
     for name, value in environment.items():
         match = _PORTER.fullmatch(name)
         if match is None or not 0 < int(match[2]) < 65536:
@@ -92,6 +91,4 @@ def _porter(flags: Mapping[str, str], environment: Mapping[str, str]) -> Agnhost
         port = int(match[2])
         found.append(("SCTP" if match[1] == "SCTP_" else "TCP", port))
         served[port] = value
-        if match[1] == "TLS_":
-            tls.add(port)
-    return Agnhost("porter", flags, tuple(found), served, frozenset(tls))
+    return Agnhost("porter", flags, tuple(found), served)
