@@ -34,11 +34,11 @@ CREATED = {
     "rolebinding": "create rolebinding NAME --role=r --user=u --group=g --serviceaccount=default:d",
     "clusterrolebinding": "create clusterrolebinding NAME --clusterrole=r --user=u --serviceaccount=default:d",
     "serviceaccount": "create serviceaccount NAME",
+    "run": "run NAME --image=example/web:1 --port=80 --env=A=B --labels=x=y --restart=OnFailure -- /web",  # before the quota
     "quota": "create quota NAME --hard=cpu=1.5,pods=10 --scopes=BestEffort",
     "minimum": "create poddisruptionbudget NAME --selector=app=a --min-available=50%",
     "maximum": "create poddisruptionbudget NAME --selector=app=a --max-unavailable=0",
     "priorityclass": "create priorityclass NAME --value=-10 --description=low --preemption-policy=Never",
-    "run": "run NAME --image=example/web:1 --port=80 --env=A=B --labels=x=y --restart=OnFailure -- /web",
 }
 
 
