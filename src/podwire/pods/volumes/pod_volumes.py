@@ -38,7 +38,8 @@ ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
 ACCOUNT_VOLUME = "kube-api-access"
 _ACCOUNT_TOKEN = ServiceAccountTokenProjection(expiration_seconds=3607, path="token")
 _RETRY_S, _LONGEST_RETRY_S, _SILENT_S = 0.02, 10.0, 0.5
-_MEASURE_S = 10.0
+_MEASURE_S, _LONGEST_MEASURE_S = 0.5, 10.0
+"""How often folders with a limit are measured: soon after the Pod's start, then as the kubelet does it."""
 
 
 @dataclass(frozen=True)
@@ -202,13 +203,15 @@ class PodVolumes:
     async def exceeded(self) -> str:
         """Wait until an empty folder holds more than its ``sizeLimit``; gives the words for that."""
         limits = {volume: volume.empty_dir.size_limit for volume in self._volumes if volume.empty_dir and volume.empty_dir.size_limit}
+        wait_s = _MEASURE_S
         while limits:
             for volume, limit in limits.items():
                 most = exact(limit) if isinstance(limit, str) else limit
                 size = await asyncio.to_thread(_size, self._place.folder(self._pod.metadata.uid, volume))
                 if size > most > 0:
                     return f'Usage of EmptyDir volume "{volume.name}" exceeds the limit "{limit}". '
-            await asyncio.sleep(_MEASURE_S)
+            await asyncio.sleep(wait_s)
+            wait_s = min(2 * wait_s, _LONGEST_MEASURE_S)
         await asyncio.Event().wait()
         return ""
 
