@@ -80,11 +80,11 @@ def test_exec_runs_a_command_in_every_kind_of_container(pods: Pods, where: tuple
 
 
 @PROTOCOLS
-def test_much_goes_both_ways_unchanged(pods: Pods, protocol: dict[str, str], tmp_path: Path) -> None:
+def test_much_goes_both_ways_unchanged(pods: Pods, protocol: dict[str, str]) -> None:
     cluster, here = pods
-    big = tmp_path / "big"
+    big = cluster.user.home / "big"
     big.write_bytes(os.urandom(5 * MIB))
-    os.chmod(tmp_path, 0o777)
+    big.chmod(0o644)
     for place in ("tool:/tmp/big", "web:/tmp/big"):
         more = ("-c", "server") if place.startswith("web") else ()
         cluster.kubectl("cp", *here, *more, str(big), place, environment=protocol)
@@ -241,3 +241,24 @@ for headers in ({{}}, {{"Authorization": "Bearer wrong"}}, {{"Authorization": "B
 """
     done = cluster.kubectl("exec", "-i", *here, "tool", "--", cluster.user.python, "-", stdin=script)
     assert done.stdout.split() == ["401", "401", "403"]
+
+
+def test_debug_adds_a_container_and_copies_a_pod(pods: Pods) -> None:
+    cluster, here = pods
+    image = "--image=podwire.dev/machine"
+    words = ["debug", "tool", *here, image, "-c", "look", "--target=main", "--quiet", "-i", "--"]
+    # What is attached hears what is said after it has come.
+    script = "sleep 1; hostname; ls /proc/1/cwd >/dev/null && tr '\\0' ' ' < /proc/1/cmdline"
+    done = cluster.kubectl(*words, "sh", "-c", script, status=None)
+    told = done.stdout + cluster.kubectl("logs", *here, "tool", "-c", "look").stdout
+    assert "tool\n" in told, (done.stdout, done.stderr)
+    assert "echo begin" in told
+    found = cluster.get("pod", "tool", *here)
+    assert found["status"]["ephemeralContainerStatuses"][0]["state"]["terminated"]["exitCode"] == 0
+    gone = json.dumps({"spec": {"ephemeralContainers": []}})
+    refused = cluster.kubectl("patch", "pod", "tool", *here, "--subresource=ephemeralcontainers", "--type=merge", "-p", gone, status=1)
+    assert "may not be removed" in refused.stderr
+    cluster.kubectl("debug", "web", *here, image, "--copy-to=web-copy", "--container=look", "--quiet", "--", "sleep", "1000")
+    until(lambda: cluster.get("pod", "web-copy", *here)["status"]["phase"] == "Running", "the copy runs")
+    assert [one["name"] for one in cluster.get("pod", "web-copy", *here)["spec"]["containers"]] == ["server", "beside", "look"]
+    cluster.kubectl("delete", "pod", *here, "web-copy", "--now")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from podwire.apiserver import applying, bodies, eviction, keys, status, writing
+from podwire.apiserver import applying, bodies, ephemeral, eviction, keys, status, writing
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.auth import token_request
@@ -199,6 +199,9 @@ async def finalize(api: Api, request: Request, kind: Kind) -> Answer:
 
 HANDLERS: dict[tuple[str, str, str], Handler] = {
     # subresource, verb, resource ("": any) -> handler
+    ("ephemeralcontainers", "get", "pods"): ephemeral.get,
+    ("ephemeralcontainers", "update", "pods"): ephemeral.update,
+    ("ephemeralcontainers", "patch", "pods"): ephemeral.patch,
     ("scale", "get", ""): get_scale,
     ("scale", "update", ""): update_scale,
     ("scale", "patch", ""): patch_scale,

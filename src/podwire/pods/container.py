@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol
 
@@ -81,7 +82,9 @@ class ContainerLife:
         self._pod.put(self._name, msgspec.structs.replace(self.run, **changes))
 
     def _event(self, kind: str, reason: str, message: str) -> None:
-        part = "initContainers" if any(one.name == self._name for one in self._pod.pod.spec.init_containers) else "containers"
+        spec = self._pod.pod.spec
+        parts = {"initContainers": spec.init_containers, "ephemeralContainers": spec.ephemeral_containers}
+        part = next((part for part, found in parts.items() if any(one.name == self._name for one in found)), "containers")
         self._pod.event(kind, reason, message, f"spec.{part}{{{self._name}}}")
 
     def redefine(self) -> None:
@@ -196,7 +199,7 @@ class ContainerLife:
         if player(container) is Player.MACHINE:
             number = runs.next_number(self.run)
             name = program_name(uid, container.name, number)
-            program = await self._program(fresh=True)
+            program = self._beside_target(await self._program(fresh=True))
             self._event(
                 "Normal", "Pulled", f'Container image "{container.image}" already present on machine and can be accessed by the pod'
             )
@@ -227,6 +230,13 @@ class ContainerLife:
     async def _program(self, *, fresh: bool = False) -> Program:
         pod = self._pod
         return await self._host.machine.program(pod.pod, self.definition, pod.record, pod.namespace, pod.volumes, fresh=fresh)
+
+    def _beside_target(self, program: Program) -> Program:
+        """An ephemeral container with a target sees the processes of that one, where it is a program that runs."""
+        target = self._pod.record.runs.get(self.definition.target_container_name)
+        if target is None or not target.program or target.state is not State.RUNNING:
+            return program
+        return dataclasses.replace(program, join=target.program, joins=("pid",), own_processes=False)
 
     def _container_id(self) -> str:
         return f"podwire://{self._pod.record.uid}/{self._name}/{runs.next_number(self.run)}"
@@ -372,7 +382,7 @@ class ContainerLife:
 
 
 def _named(name: str, pod: Pod) -> Container:
-    return next(one for one in (*pod.spec.init_containers, *pod.spec.containers) if one.name == name)
+    return next(one for one in (*pod.spec.init_containers, *pod.spec.containers, *pod.spec.ephemeral_containers) if one.name == name)
 
 
 async def cancelled(*tasks: asyncio.Task[Any]) -> None:

@@ -52,9 +52,12 @@ class Machine:
         admission.check_user(pod, container)
         await volumes.known()
         variables = self._variables(pod, container, record, volumes)
-        argv = environment.command(container, variables)
+        # Of its own the image has a shell, for whom it is spoken to; a shell that nobody speaks to would end at once.
+        argv = environment.command(container, variables) or ["sh"] * container.stdin
         if not argv:
-            raise CannotStart("CreateContainerError", "no command specified: the image podwire.dev/machine has none of its own")
+            raise CannotStart(
+                "CreateContainerError", "no command specified: without stdin the image podwire.dev/machine has none of its own"
+            )
         uid = pod.metadata.uid
         files = self._seen | {f"/etc/{name}": self._records.path(uid, name) for name in sorted(_FILES)}
         mounts = volumes.mounts(container, variables)

@@ -50,6 +50,8 @@ def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mappi
     if pod.spec.init_containers:
         runs = ((container, record.runs.get(container.name, _NOT_YET)) for container in pod.spec.init_containers)
         tree["initContainerStatuses"] = [_container(container, run, init=True) for container, run in runs]
+    if pod.spec.ephemeral_containers:
+        tree["ephemeralContainerStatuses"] = [_container(c, record.runs.get(c.name, _NEW)) for c in pod.spec.ephemeral_containers]
     return tree
 
 

@@ -58,6 +58,8 @@ class PodWorker:
         self._news = asyncio.Event()
         self.volumes = PodVolumes(host.volumes, pod, self.event)
         self._told = asyncio.Event()
+        self._running: asyncio.TaskGroup | None = None
+        self._ephemeral: dict[str, asyncio.Task[None]] = {}
         self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gone = False
         self._direct()
@@ -89,6 +91,8 @@ class PodWorker:
             self._ports_may_differ.set()
         if former.metadata.annotations != pod.metadata.annotations:
             self._direct()
+        if former.spec.ephemeral_containers != pod.spec.ephemeral_containers:
+            self._start_ephemeral()
         self._told.set()
 
     def vanish(self) -> None:
@@ -166,6 +170,8 @@ class PodWorker:
             followers = [group.create_task(self._follow_ports())]
             if self.volumes.used:
                 followers.append(group.create_task(self.volumes.follow()))
+            self._running = group
+            self._start_ephemeral()
             self._status.changed()
             sidecars = []
             for container in self.pod.spec.init_containers:
@@ -186,8 +192,15 @@ class PodWorker:
                 await self._stop_sidecars(float(self.pod.spec.termination_grace_period_seconds))
                 for task in sidecars:
                     task.cancel()
-            for follower in followers:
+            self._running = None
+            for follower in (*followers, *self._ephemeral.values()):
                 follower.cancel()
+
+    def _start_ephemeral(self) -> None:
+        """Start each ephemeral container once, as long as the others run."""
+        for container in self.pod.spec.ephemeral_containers if self._running is not None else ():
+            if container.name not in self._ephemeral and self._running is not None:
+                self._ephemeral[container.name] = self._running.create_task(self._life(container).live("Never"))
 
     async def _initialize(self, container: Container) -> bool:
         """Run an init container to its end, again if it may be. A stand-in succeeds at once."""
@@ -424,4 +437,4 @@ class PodWorker:
 
 
 def _all(pod: Pod) -> Iterable[Container]:
-    return (*pod.spec.init_containers, *pod.spec.containers)
+    return (*pod.spec.init_containers, *pod.spec.containers, *pod.spec.ephemeral_containers)

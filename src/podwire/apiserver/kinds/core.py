@@ -89,6 +89,7 @@ POD = Kind(
     categories=("all",),
     subresources=(
         STATUS,
+        Subresource("ephemeralcontainers"),
         Subresource("log", verbs=("get",), streamed=True),
         Subresource("exec", "PodExecOptions", "", "v1", ("create", "get"), streamed=True),
         Subresource("attach", "PodAttachOptions", "", "v1", ("create", "get"), streamed=True),
