@@ -10,6 +10,7 @@ BENCHMARKS = {
     "api": "bench.api",
     "api-auth": "bench.api_auth",
     "api-durability": "bench.api_durability",
+    "api-exec": "bench.api_exec",
     "cluster-up": "bench.cluster_up",
     "cni-add": "bench.cni_add",
     "pod-network": "bench.pod_network",

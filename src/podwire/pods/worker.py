@@ -58,7 +58,7 @@ class PodWorker:
         self._news = asyncio.Event()
         self.volumes = PodVolumes(host.volumes, pod, self.event)
         self._told = asyncio.Event()
-        self._running: asyncio.TaskGroup | None = None
+        self._lives_in: asyncio.TaskGroup | None = None
         self._ephemeral: dict[str, asyncio.Task[None]] = {}
         self._change: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self.gone = False
@@ -170,7 +170,7 @@ class PodWorker:
             followers = [group.create_task(self._follow_ports())]
             if self.volumes.used:
                 followers.append(group.create_task(self.volumes.follow()))
-            self._running = group
+            self._lives_in = group
             self._start_ephemeral()
             self._status.changed()
             sidecars = []
@@ -192,15 +192,18 @@ class PodWorker:
                 await self._stop_sidecars(float(self.pod.spec.termination_grace_period_seconds))
                 for task in sidecars:
                     task.cancel()
-            self._running = None
+            self._lives_in = None
             for follower in (*followers, *self._ephemeral.values()):
                 follower.cancel()
 
     def _start_ephemeral(self) -> None:
         """Start each ephemeral container once, as long as the others run."""
-        for container in self.pod.spec.ephemeral_containers if self._running is not None else ():
-            if container.name not in self._ephemeral and self._running is not None:
-                self._ephemeral[container.name] = self._running.create_task(self._life(container).live("Never"))
+        group = self._lives_in
+        if group is None:
+            return
+        for container in self.pod.spec.ephemeral_containers:
+            if container.name not in self._ephemeral:
+                self._ephemeral[container.name] = group.create_task(self._life(container).live("Never"))
 
     async def _initialize(self, container: Container) -> bool:
         """Run an init container to its end, again if it may be. A stand-in succeeds at once."""
