@@ -59,6 +59,9 @@ class Duplex(asyncio.Protocol):
         self._news.set()
         if self._other is not None:
             self._other.end()
+            if self._other._ended:  # both have said everything
+                self._other.close()
+                self.close()
         return self.transport.get_extra_info("ssl_object") is None  # TLS ends in both directions at once
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
