@@ -123,12 +123,26 @@ def test_one_node_port_is_not_given_twice(cluster: Cluster, namespace: str) -> N
 
 
 def test_the_api_asks_who_is_there(cluster: Cluster) -> None:
-    server = cluster.status()["apiServer"]
     code = (
         "import ssl, sys, urllib.request, urllib.error\n"
         "context = ssl._create_unverified_context()\n"
-        "try: print(urllib.request.urlopen(sys.argv[1], context=context).status)\n"
-        "except urllib.error.HTTPError as e: print(e.code)\n"
+        "request = urllib.request.Request(sys.argv[1], headers=dict(part.split('=') for part in sys.argv[2:]))\n"
+        "try: answer = urllib.request.urlopen(request, context=context)\n"
+        "except urllib.error.HTTPError as e: answer = e\n"
+        "print(answer.status, answer.read().decode())\n"
     )
-    for path, status in (("/api/v1/secrets", "401"), ("/healthz", "200")):
-        assert cluster.user.run([cluster.user.python, "-c", code, server + path]).stdout.strip() == status
+
+    def ask(path: str, *headers: str) -> tuple[str, str]:
+        said = cluster.user.run([cluster.user.python, "-c", code, cluster.status()["apiServer"] + path, *headers]).stdout
+        status, _, text = said.partition(" ")
+        return status, text.strip()
+
+    refused, text = ask("/api/v1/secrets")
+    assert refused == "403"
+    assert json.loads(text)["message"] == (
+        'secrets is forbidden: User "system:anonymous" cannot list resource "secrets" in API group "" at the cluster scope'
+    )
+    refused, text = ask("/api/v1/secrets", "Authorization=Bearer wrong")
+    assert (refused, json.loads(text)["reason"], json.loads(text)["message"]) == ("401", "Unauthorized", "Unauthorized")
+    assert ask("/healthz", "Authorization=Bearer wrong")[0] == "401"
+    assert ask("/healthz") == ("200", "ok")
