@@ -28,3 +28,22 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     texts = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts)
+
+
+class StatusLine:
+    """One line on a terminal that says what goes on; nothing in a pipe. ``clear`` it before anything else is printed."""
+
+    def __init__(self) -> None:
+        self._shown = sys.stderr.isatty()
+
+    def __call__(self, text: str) -> None:
+        if self._shown:
+            width = os.get_terminal_size(2).columns or 80  # 0 where nobody has told the terminal
+            sys.stderr.write("\r\x1b[K" + text[: width - 1])
+            sys.stderr.flush()
+
+    def clear(self) -> None:
+        """Take the line away."""
+        if self._shown:
+            sys.stderr.write("\r\x1b[K")
+            sys.stderr.flush()

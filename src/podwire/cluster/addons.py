@@ -19,22 +19,17 @@ _DNS_LABELS = {"k8s-app": "kube-dns"}
 
 def trees(plan: Plan, dns_command: Sequence[str]) -> list[Tree]:
     """Give the objects in the order in which they are applied. ``dns_command`` starts cluster DNS as a program of the machine."""
-    return [*_instances(plan), _storage_class(), *_cluster_dns(plan, dns_command)]
+    return [*map(instance, plan.nodes), _storage_class(), *_cluster_dns(plan, dns_command)]
 
 
-def _instances(plan: Plan) -> list[Tree]:
-    return [
-        {
-            "apiVersion": "compute.podwire.dev/v1",
-            "kind": "Instance",
-            "metadata": {"name": node.name},
-            "spec": {
-                "zone": node.zone,
-                "networkInterfaces": [_interface(node)],
-            },
-        }
-        for node in plan.nodes
-    ]
+def instance(node: PlannedNode) -> Tree:
+    """Give a node as the cloud sees it."""
+    return {
+        "apiVersion": "compute.podwire.dev/v1",
+        "kind": "Instance",
+        "metadata": {"name": node.name},
+        "spec": {"zone": node.zone, "networkInterfaces": [_interface(node)]},
+    }
 
 
 def _interface(node: PlannedNode) -> Tree:

@@ -40,7 +40,7 @@ class Execution:
 class Executions:
     """All programs that were started by ``exec`` and whose end has not been told yet."""
 
-    def __init__(self, loop: Loop, paths: Paths, nodes: Sequence[str], first: FirstProcesses) -> None:
+    def __init__(self, loop: Loop, paths: Paths, nodes: Callable[[], Sequence[str]], first: FirstProcesses) -> None:
         self._loop = loop
         self._paths = paths
         self._nodes = nodes
@@ -50,7 +50,7 @@ class Executions:
     def start(self, message: Message, descriptors: tuple[int, ...], caller: Caller) -> None:
         """Start a program; the answer is its id and a descriptor of it, its end is told later."""
         try:
-            where = wheres.find(str(message["where"]), self._nodes, self._paths)
+            where = wheres.find(str(message["where"]), self._nodes(), self._paths)
         except wheres.Unknown as unknown:
             caller.tell({"error": str(unknown), "status": 2})
             return
@@ -141,5 +141,5 @@ class Executions:
 
     def network(self, word: str) -> int:
         """Give a descriptor of a place's network namespace, the caller's to close. Raises wheres.Unknown."""
-        where = wheres.find(word, self._nodes, self._paths)
+        where = wheres.find(word, self._nodes(), self._paths)
         return self._first.of(where.node).give(where.held)[where.held]

@@ -1,15 +1,16 @@
 """The supervisor's dealings with the first processes: the cluster's, which it lives under, and one of each node.
 
 A node's is nested in the cluster's, so it outlives the supervisor; when it dies (the node's plug was pulled), everything in the
-node's PID namespace dies with it, and it is started anew.
+node's PID namespace dies with it. It is started anew, as a machine is that comes up again, unless the node was stopped.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from podwire.cluster.loop import Loop
 from podwire.cluster.paths import Paths
@@ -22,18 +23,22 @@ NESTED = "init/"
 
 
 class FirstProcesses:
-    def __init__(self, loop: Loop, paths: Paths) -> None:
+    """``rebooted`` is called before a node's first process starts again after it died; it gives the node's network namespace."""
+
+    def __init__(self, loop: Loop, paths: Paths, rebooted: Callable[[str], int]) -> None:
         self._loop = loop
         self._paths = paths
+        self._rebooted = rebooted
+        self._descriptors: dict[str, int] = {}
         self.cluster = InitClient(paths.init_socket)
         self._nodes: dict[str, InitClient] = {}
-        self._places: Mapping[str, int] = {}
+        self._places: dict[str, int] = {}
         # By node; a running child of the supervisor needs the one of this moment.
         self.pid_namespaces: dict[str, int] = {}
 
     def start_nodes(self, places: Mapping[str, int]) -> None:
         """Start each node's first process, or take over the one that runs. ``places``: network namespace by node."""
-        self._places = places
+        self._places.update(places)
         programs = self.cluster.programs(NESTED)
         for node in places:
             known = programs.get(NESTED + node)
@@ -57,14 +62,49 @@ class FirstProcesses:
     def _take(self, node: str, descriptor: int, pid: int) -> None:
         self.pid_namespaces[node] = os.open(f"/proc/{pid}/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
         self._nodes[node] = InitClient(self._paths.node_init_socket(node))
+        self._descriptors[node] = descriptor
         self._loop.on_readable(descriptor, lambda: self._died(node, descriptor))
 
     def _died(self, node: str, descriptor: int) -> None:
         self._loop.forget(descriptor)
+        self._descriptors.pop(node, None)
         os.close(descriptor)
         os.close(self.pid_namespaces.pop(node))
         self._nodes.pop(node).close()
-        self._loop.after(PAUSE_S, lambda: self._start(node))
+        self._loop.after(PAUSE_S, lambda: self.start(node))
+
+    def start(self, node: str) -> None:
+        """Start a node that was stopped, died, or is new, if it should run and does not; it begins with a network namespace of its own."""
+        if node in self._places and node not in self._nodes:
+            self._places[node] = self._rebooted(node)
+            self._start(node)
+
+    def power(self, node: str, descriptor: int) -> None:
+        """From now on the node should run, in this network namespace until it starts anew."""
+        self._places[node] = descriptor
+
+    def stop(self, node: str) -> None:
+        """Pull the node's plug: everything in its PID namespace ends, and nothing of it starts until ``power``."""
+        self._places.pop(node, None)
+        self.kill(node)
+
+    def kill(self, node: str) -> None:
+        """Pull the plug and leave the switch on: it comes up again."""
+        if node in self._descriptors:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._descriptors[node], signal.SIGKILL)
+
+    def end_stray(self, node: str) -> None:
+        """Kill the first process of a node that is stopped or no more, where a supervisor before this one did not come to it."""
+        with contextlib.suppress(KernelRefused, OSError):
+            self.cluster.signal(NESTED + node, signal.SIGKILL)
+
+    def strays(self, nodes: Collection[str]) -> list[str]:
+        """The nodes whose first process runs beside those of ``nodes``."""
+        programs = self.cluster.programs(NESTED)
+        return [
+            name.removeprefix(NESTED) for name, told in programs.items() if told.exit is None and name.removeprefix(NESTED) not in nodes
+        ]
 
     def of(self, node: str) -> InitClient:
         """Give the first process of a node, or with ``""`` the cluster's."""

@@ -7,12 +7,19 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from dataclasses import dataclass
 
 from podwire.cluster import kubeconfig
 from podwire.cluster.paths import Paths
 
 ADMIN = "admin"
+NODE_NAME_RULE = "lower-case letters, digits and '-', a letter first, at most 52: its certificate names it"
+
+
+def is_node_name(name: str) -> bool:
+    """Say whether a node can be called so."""
+    return re.fullmatch(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?", name) is not None
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from podwire.cluster import identity, kubeconfig, packets, ports, state
+from podwire.cluster.changes import Changes
 from podwire.cluster.paths import Paths
 from podwire.cluster.problem import Problem
 from podwire.cluster.spec import ClusterSpec, manifest, parse
@@ -274,12 +275,16 @@ def roll_back(place: Paths) -> None:
         state.write(place, replace(kept, kubeconfig=None))
 
 
-def prepare(place: Paths, kept: State) -> None:
-    """Write the files that the lab's processes are started with: credentials, configurations, the first objects."""
+def prepare(place: Paths, kept: State, changes: Changes | None = None) -> None:
+    """Write the files that the lab's processes are started with: credentials, configurations, the first objects.
+
+    ``changes``: those that are about to be made; without, those that are kept.
+    """
     from podwire.cluster import addons, credentials
     from podwire.cluster.plan import kubelet_names, plan
 
-    planned = plan(parse(json.dumps(kept.spec)), place, api_port=kept.api_port)
+    changes = state.read_changes(place) if changes is None else changes
+    planned = plan(parse(json.dumps(kept.spec)), place, api_port=kept.api_port, changes=changes)
     credentials.ensure(
         place,
         planned.identities,
@@ -291,8 +296,18 @@ def prepare(place: Paths, kept: State) -> None:
     dns = [sys.executable, "-m", "podwire", "agent", "dns"]
     files = {**planned.files, f"{place.root}/config/addons.json": json.dumps(addons.trees(planned, dns)).encode()}
     for file, content in files.items():
+        if _holds(file, content):
+            continue  # a process may be reading it
         with open(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as stream:
             stream.write(content)
+
+
+def _holds(file: str, content: bytes) -> bool:
+    try:
+        with open(file, "rb") as stream:
+            return stream.read() == content
+    except FileNotFoundError:
+        return False
 
 
 def _wait(place: Paths, supervisor: socket.socket, limit_s: float, progress: Callable[[Report], None]) -> Report:

@@ -30,6 +30,10 @@ class Paths:
         return f"{self.root}/state.json"
 
     @property
+    def changes(self) -> str:
+        return f"{self.root}/changes.json"
+
+    @property
     def lock(self) -> str:
         return f"{self.root}/lock"
 

@@ -17,12 +17,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_interface, ip_network
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
+from podwire.cluster.changes import AddedNode, Changes
 from podwire.cluster.identity import ADMIN, Identity
 from podwire.cluster.paths import Paths
+from podwire.cluster.problem import Problem
 from podwire.cluster.spec import INTERNET, POD_PREFIX_IPV6, ClusterSpec, NodePool
 from podwire.daemon.config import AgentConfig
 from podwire.wire.rtnetlink import Address, Neighbour, Request, Route, add
@@ -36,7 +38,14 @@ EVERYWHERE = {4: ip_network("0.0.0.0/0"), 6: ip_network("::/0")}
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
 
+UNCHANGED = Changes()
+Network = TypeVar("Network", IPv4Network, IPv6Network)
+
 VPC, CONTROL, INTERNET_PLACE = "vpc", "control", "internet"
+
+
+class NoRoom(Problem):
+    """A range has no address for another node. The text names the field."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Wire:
-    """A veth pair between two places."""
+    """A veth pair between two places. ``requests`` are for the near end, when the pair is up."""
 
     a_place: str
     a_interface: str
@@ -58,6 +67,7 @@ class Wire:
     b_place: str
     b_interface: str
     b_mac: bytes
+    requests: tuple[Request, ...] = ()
     mtu: int = MTU
 
 
@@ -123,6 +133,22 @@ class Plan:
     kubernetes_address: IPv4Address
     dns_address: IPv4Address
     nat_address: IPv4Address
+    changes: Changes = UNCHANGED
+
+    @property
+    def running(self) -> tuple[str, ...]:
+        """The names of the nodes that have power."""
+        return tuple(node.name for node in self.nodes if node.name not in self.changes.stopped)
+
+    @property
+    def dark(self) -> tuple[str, ...]:
+        """The fabric's ends of wires that it carries nothing over: those of nodes without power and of zones that are cut off."""
+        zones, names = self.changes.stopped_zones, self.changes.stopped
+        return tuple(node.interface for node in self.nodes if node.name in names or node.zone in zones)
+
+    def node(self, name: str) -> PlannedNode:
+        """Find a node. Raises StopIteration."""
+        return next(node for node in self.nodes if node.name == name)
 
     @property
     def api_url(self) -> str:
@@ -151,8 +177,7 @@ def node_names(cluster: str, pool: NodePool, zone: str) -> Iterator[str]:
 
     At most 52 letters: ``system:node:NAME`` is a common name, which X.509 ends at 64.
     """
-    base = f"gke-{cluster}-{pool.name}"[:38].rstrip("-")
-    group = _letters(f"{cluster}/{pool.name}/{zone}", 8)
+    base, group = _name_parts(cluster, pool.name, zone)
     taken: set[str] = set()
     for index in range(pool.nodes_per_zone):
         tries = (_letters(f"{cluster}/{pool.name}/{zone}/{index}" + "/" * again, 4) for again in itertools.count())
@@ -161,24 +186,31 @@ def node_names(cluster: str, pool: NodePool, zone: str) -> Iterator[str]:
         yield f"{base}-{group}-{suffix}"
 
 
+def _name_parts(cluster: str, pool: str, zone: str) -> tuple[str, str]:
+    return f"gke-{cluster}-{pool}"[:38].rstrip("-"), _letters(f"{cluster}/{pool}/{zone}", 8)
+
+
 def _letters(text: str, count: int) -> str:
     digest = hashlib.sha256(text.encode()).digest()
     return "".join("0123456789bcdfghjklmnpqrstvwxz"[byte % 30] for byte in digest[:count])
 
 
-def plan(spec: ClusterSpec, paths: Paths, *, api_port: int) -> Plan:
-    """Decide everything about a lab. ``api_port`` is the port on 127.0.0.1 where the user finds the API."""
+def plan(spec: ClusterSpec, paths: Paths, *, api_port: int, changes: Changes = UNCHANGED) -> Plan:
+    """Decide everything about a lab. ``api_port`` is the port on 127.0.0.1 where the user finds the API.
+
+    ``changes``: nodes that came and went since. Raises NoRoom for an added node that the ranges have no address for.
+    """
     ranges = spec.ranges
-    nodes = _nodes(spec)
+    nodes = _nodes(spec, changes)
     api, nat = ranges.control_plane[2], ranges.external[1]
     kubernetes, dns = ranges.services[1], ranges.services[10]
     wires = (
-        _wire(CONTROL, api, ranges.control_plane[1], "control"),
-        _wire(INTERNET_PLACE, INTERNET[10], INTERNET[1], "internet"),
-        *(_wire(f"node/{node.name}", node.address, ranges.nodes[1], node.interface) for node in nodes),
+        _wire(CONTROL, _end_of("control", api, ranges.control_plane[1])),
+        _wire(INTERNET_PLACE, _end_of("internet", INTERNET[10], INTERNET[1])),
+        *(_wire(f"node/{node.name}", _end(spec, node)) for node in nodes),
     )
     places = (
-        _vpc(spec, nodes, api),
+        _vpc(spec),
         _leaf(CONTROL, _end_of("control", api, ranges.control_plane[1])),
         _leaf(INTERNET_PLACE, _end_of("internet", INTERNET[10], INTERNET[1])),
         *(_leaf(f"node/{node.name}", _end(spec, node), forwarding=True) for node in nodes),
@@ -195,28 +227,59 @@ def plan(spec: ClusterSpec, paths: Paths, *, api_port: int) -> Plan:
         kubernetes_address=kubernetes,
         dns_address=dns,
         nat_address=nat,
+        changes=changes,
     )
 
 
-def _nodes(spec: ClusterSpec) -> tuple[PlannedNode, ...]:
-    nodes: list[PlannedNode] = []
-    pod_ranges = spec.ranges.pods.subnets(new_prefix=spec.pod_prefix)
-    ipv6 = spec.ranges.nodes_ipv6
-    pods_ipv6 = spec.ranges.pods_ipv6.subnets(new_prefix=POD_PREFIX_IPV6) if spec.ranges.pods_ipv6 is not None else None
-    for pool in spec.node_pools:
-        for zone in pool.zones:
-            for name in node_names(spec.name, pool, zone):
-                index = len(nodes)
-                second = (None, None) if ipv6 is None or pods_ipv6 is None else (ipv6[2 + index], next(pods_ipv6))
-                nodes.append(PlannedNode(name, pool.name, zone, f"vm-{index}", spec.ranges.nodes[2 + index], next(pod_ranges), *second))
-    return tuple(nodes)
+def _nodes(spec: ClusterSpec, changes: Changes) -> tuple[PlannedNode, ...]:
+    named = [(name, pool.name, zone) for pool in spec.node_pools for zone in pool.zones for name in node_names(spec.name, pool, zone)]
+    nodes = [_node(spec, index, *words) for index, words in enumerate(named) if words[0] not in changes.deleted]
+    return (*nodes, *(_node(spec, one.index, one.name, one.pool, one.zone) for one in changes.added))
+
+
+def _node(spec: ClusterSpec, index: int, name: str, pool: str, zone: str) -> PlannedNode:
+    """The node with an index, which decides its addresses."""
+    ranges = spec.ranges
+    pods, address = _subnet(ranges.pods, spec.pod_prefix, index), ranges.nodes.network_address + 2 + index
+    if not pods.subnet_of(ranges.pods):
+        raise NoRoom(f"spec.ranges.pods: {ranges.pods} has no range left for another node")
+    if int(address) > int(ranges.nodes.broadcast_address) - 2:
+        raise NoRoom(f"spec.ranges.nodes: {ranges.nodes} has no address left for another node")
+    if ranges.nodes_ipv6 is None or ranges.pods_ipv6 is None:
+        return PlannedNode(name, pool, zone, f"vm-{index}", address, pods)
+    second = _subnet(ranges.pods_ipv6, POD_PREFIX_IPV6, index)
+    return PlannedNode(name, pool, zone, f"vm-{index}", address, pods, ranges.nodes_ipv6[2 + index], second)
+
+
+def _subnet(network: Network, prefix: int, index: int) -> Network:
+    """The subnet of that number, beyond the network's end too."""
+    size = 1 << (network.max_prefixlen - prefix)
+    return type(network)((int(network.network_address) + index * size, prefix))
+
+
+def new_node(current: Plan, pool: str, zone: str, name: str = "") -> AddedNode:
+    """Give a node that is not there yet, with a name as GKE makes them where none is said, and the lowest free index."""
+    taken = {node.name for node in current.nodes} | set(current.changes.deleted)
+    indexes = {int(node.interface.removeprefix("vm-")) for node in current.nodes} | set(range(current.spec.node_count))
+    index = next(number for number in itertools.count() if number not in indexes)
+    base, group = _name_parts(current.spec.name, pool, zone)
+    count = current.changes.number
+    made = (f"{base}-{group}-{_letters(f'{group}/{count}/{again}', 4)}" for again in itertools.count())
+    return AddedNode(name or next(each for each in made if each not in taken), pool, zone, index)
 
 
 # Places and wires --------------------------------------------------------------------------------------------------------
 
 
-def _wire(place: str, address: IPv4Address, gateway: IPv4Address, interface: str) -> Wire:
-    return Wire(VPC, interface, _gateway_mac(address, gateway), place, "eth0", mac(address))
+def _wire(place: str, end: _End) -> Wire:
+    requests: list[Request] = []
+    for address, gateway in end.pairs:
+        requests += [
+            add(Address(end.interface, ip_interface(gateway))),
+            add(Neighbour(end.interface, address, mac(end.address))),
+            add(Route(ip_network(address), link=end.interface)),
+        ]
+    return Wire(VPC, end.interface, _gateway_mac(end.address, end.gateway), place, "eth0", mac(end.address), tuple(requests))
 
 
 def _gateway_mac(address: IPv4Address, gateway: IPv4Address) -> bytes:
@@ -258,22 +321,9 @@ def _leaf(place: str, end: _End, *, forwarding: bool = False) -> Place:
     return Place(place, forwarding, tuple(requests))
 
 
-def _vpc(spec: ClusterSpec, nodes: Sequence[PlannedNode], api: IPv4Address) -> Place:
+def _vpc(spec: ClusterSpec) -> Place:
     ranges = spec.ranges
-    ends = [
-        _end_of("control", api, ranges.control_plane[1]),
-        _end_of("internet", INTERNET[10], INTERNET[1]),
-        *(_end(spec, node) for node in nodes),
-    ]
-    requests: list[Request] = []
-    for end in ends:
-        for address, gateway in end.pairs:
-            requests += [
-                add(Address(end.interface, ip_interface(gateway))),
-                add(Neighbour(end.interface, address, mac(end.address))),
-                add(Route(ip_network(address), link=end.interface)),
-            ]
-    requests.append(add(Route(INTERNET, gateway=INTERNET[10], link="internet")))
+    requests: list[Request] = [add(Route(INTERNET, gateway=INTERNET[10], link="internet"))]
     # What no route or forwarding rule is more particular about ends here instead of going round.
     ending = (ranges.external, ranges.pods, ranges.nodes, ranges.control_plane, ranges.pods_ipv6, ranges.nodes_ipv6)
     requests += [add(Route(network, type="blackhole")) for network in ending if network is not None]
@@ -345,6 +395,7 @@ def _files(
         region=spec.region,
         control_socket=paths.control_socket,
         state_dir=paths.root,
+        node_grace_s=spec.node_grace_s,
     )
     files = {paths.config(name): msgspec.json.encode(common) for name in ("controllers", "vpc", "publish")}
     for node in nodes:

@@ -17,7 +17,7 @@ import signal
 import socket
 import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 
 from podwire.cluster import offspring, state
@@ -59,6 +59,7 @@ class Processes:
         self._table = f"{paths.run}/processes.json"
         self._running = False
         self._warm: set[str] = set()
+        self._stopped: frozenset[str] = frozenset()
 
     # What is asked
 
@@ -71,6 +72,34 @@ class Processes:
 
     def ready(self) -> bool:
         return all(record.ready or record.done for record in self._records.values())
+
+    def replan(self, processes: tuple[Process, ...], stopped: Collection[str]) -> None:
+        """Have these processes from now on; those on nodes in ``stopped`` do not run. What has ended with its node stays ended."""
+        gone = self._planned.keys() - {process.name for process in processes}
+        self._planned = {process.name: process for process in processes}
+        self._stopped = frozenset(stopped)
+        for name in gone:
+            self._drop(self._records.pop(name))
+        for name, process in self._planned.items():
+            record = self._records.setdefault(name, Record(name))
+            was, record.stopped = record.stopped, process.pid_namespace in self._stopped
+            if record.stopped and name in self._timers:
+                self._timers.pop(name).cancel()
+            if was and not record.stopped:
+                self._pauses.pop(name, None)
+                record.last_error = ""
+        self._write()
+        self._changed()
+        if self._running:
+            self._start_possible()
+
+    def _drop(self, record: Record) -> None:
+        """A process of a node that is no more: it ends with the node."""
+        if record.name in self._timers:
+            self._timers.pop(record.name).cancel()
+        if record.pid:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(record.pid, signal.SIGKILL)
 
     # Life
 
@@ -121,7 +150,7 @@ class Processes:
             record = self._records[name]
             waits = any(not (self._records[other].ready or self._records[other].done) for other in process.after)
             cold = process.arguments[0] not in self._warm
-            if not (record.pid or record.done or waits or cold or name in self._timers):
+            if not (record.pid or record.done or record.stopped or waits or cold or name in self._timers):
                 self._start_one(process, record)
                 self._loop.after(0, self._start_possible)
                 return
@@ -130,6 +159,9 @@ class Processes:
         self._rotate(process.name)
         try:
             child = offspring.fork(process, self._grounds, self._paths)
+        except KeyError:
+            self._ended(record, "its node is starting")
+            return
         except OSError as error:
             self._ended(record, f"could not be started: {error}")
             return
@@ -156,6 +188,8 @@ class Processes:
             code: int | None = os.waitstatus_to_exitcode(status)
         except ChildProcessError:  # adopted: init reaps it
             code = self._grounds.exit_status(record.pid)
+        if record.name not in self._planned:
+            return
         if code == 0 and self._planned[record.name].once:
             record.pid, record.done, record.last_error = 0, True, ""
             self._write()
@@ -167,6 +201,11 @@ class Processes:
 
     def _ended(self, record: Record, why: str) -> None:
         name = record.name
+        if record.stopped:
+            record.pid, record.ready, record.last_error, record.status = 0, False, "", ""
+            self._write()
+            self._changed()
+            return
         if time.monotonic() - self._since.get(name, 0.0) > STEADY_S:
             self._pauses.pop(name, None)
         pause = self._pauses.get(name, FIRST_PAUSE_S)

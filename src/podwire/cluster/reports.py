@@ -18,7 +18,10 @@ Report = dict[str, Any]
 
 @dataclass
 class Record:
-    """What is known of a process. ``pid`` 0 means that it does not run; ``started`` tells it from a later one of that number."""
+    """What is known of a process. ``pid`` 0 means that it does not run; ``started`` tells it from a later one of that number.
+
+    ``stopped``: its node is without power, and it is not waited for.
+    """
 
     name: str
     pid: int = 0
@@ -28,8 +31,11 @@ class Record:
     restarts: int = 0
     last_error: str = ""
     status: str = ""
+    stopped: bool = False
 
     def state_word(self) -> str:
+        if self.stopped:
+            return "stopped"
         if self.done:
             return "done"
         if not self.pid:
@@ -70,7 +76,7 @@ def _process(record: Record) -> Report:
 
 def _processes(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
-        if not (record.ready or record.done):
+        if not (record.ready or record.done or record.stopped):
             why = record.last_error or record.status
             yield f"process {record.name} is {record.state_word()}" + (f" ({why})" if why else "")
 

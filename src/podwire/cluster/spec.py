@@ -29,6 +29,7 @@ MAX_PODS_PER_NODE = 1023
 """As many ports as a bridge of Linux has."""
 INTERNET = IPv4Network("198.51.100.0/24")
 MAX_NODES_PER_ZONE = 100
+DEFAULT_GRACE_S, SHORTEST_GRACE_S, LONGEST_GRACE_S = 40.0, 2.0, 3600.0
 _Network = TypeVar("_Network", IPv4Network, IPv6Network)
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _ZONE_LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -69,6 +70,8 @@ class ClusterSpec:
     audit_level: str = ""
     """What the API's audit log holds of a request; ``""``: there is none."""
     max_pods_per_node: int = DEFAULT_PODS_PER_NODE
+    node_grace_s: float = DEFAULT_GRACE_S
+    """How long a node may not be heard of before it counts as lost."""
 
     @property
     def pod_prefix(self) -> int:
@@ -127,6 +130,7 @@ class _Spec(_Form, frozen=True):
     max_pods_per_node: int = DEFAULT_PODS_PER_NODE
     ranges: _Ranges = _Ranges()
     audit: _Audit | None = None
+    node_monitor_grace_period_seconds: float = DEFAULT_GRACE_S
 
 
 class _Cluster(_Form, frozen=True):
@@ -177,8 +181,12 @@ def parse(
     if not 1 <= spec.max_pods_per_node <= MAX_PODS_PER_NODE:
         words = f"expected a number from 1 to {MAX_PODS_PER_NODE} (a bridge of Linux has no more ports), got {spec.max_pods_per_node}"
         raise fault("spec.maxPodsPerNode", words)
+    grace_s = spec.node_monitor_grace_period_seconds
+    if not SHORTEST_GRACE_S <= grace_s <= LONGEST_GRACE_S:
+        words = f"expected a number of seconds from {SHORTEST_GRACE_S:g} to {LONGEST_GRACE_S:g}, got {grace_s:g}"
+        raise fault("spec.nodeMonitorGracePeriodSeconds", words)
     audit = spec.audit.level if spec.audit is not None else ""
-    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node)
+    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node, grace_s)
     _has_room(cluster, fault)
     return cluster
 
@@ -197,6 +205,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
             "proxyMode": spec.proxy_mode,
             **({"audit": {"level": spec.audit_level}} if spec.audit_level else {}),
             "maxPodsPerNode": spec.max_pods_per_node,
+            **({"nodeMonitorGracePeriodSeconds": spec.node_grace_s} if spec.node_grace_s != DEFAULT_GRACE_S else {}),
             "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),

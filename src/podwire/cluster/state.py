@@ -2,6 +2,7 @@
 
     $XDG_STATE_HOME/podwire/NAME      0700
       state.json                      the layout's version, the specification, the API's port, the kubeconfig entry
+      changes.json                    how the nodes differ from the specification: added, deleted, stopped
       lock                            flock held by door and init for the life of the cluster: whoever gets it knows that nothing runs
       making                          there until the first ``up`` is whole: with the lock free, rubble
       deleting                        there from the first step of ``down`` on: with the lock free, rubble
@@ -23,6 +24,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from podwire.cluster import changes
+from podwire.cluster.changes import Changes
 from podwire.cluster.paths import NAME_RULE, Paths, is_name
 from podwire.cluster.problem import Problem
 
@@ -218,6 +221,27 @@ def read(place: Paths) -> State:
 
 def write(place: Paths, state: State) -> None:
     _write(place.state, asdict(state))
+
+
+def read_changes(place: Paths) -> Changes:
+    """Read how the nodes differ from the specification; as it says, where nothing was written. Raises Unusable."""
+    try:
+        with open(place.changes, "rb") as stream:
+            return changes.decode(stream.read())
+    except FileNotFoundError:
+        return Changes()
+    except ValueError as error:
+        raise Unusable(
+            f"{place.changes} cannot be read ({error}). Delete it, and the nodes are again those of the specification."
+        ) from None
+
+
+def write_changes(place: Paths, value: Changes) -> None:
+    """Write it, whole or not at all."""
+    beside = f"{place.changes}.tmp"
+    with open(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as stream:
+        stream.write(changes.encode(value))
+    os.replace(beside, place.changes)
 
 
 def read_run(place: Paths) -> Run | None:

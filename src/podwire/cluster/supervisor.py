@@ -28,9 +28,10 @@ from podwire.cluster.first_processes import FirstProcesses
 from podwire.cluster.loop import Loop
 from podwire.cluster.packets import Message
 from podwire.cluster.paths import Paths
-from podwire.cluster.plan import plan
+from podwire.cluster.plan import Plan, plan
 from podwire.cluster.processes import Processes
 from podwire.cluster.spec import parse
+from podwire.cluster.switching import Switching
 from podwire.linux import init, syscalls
 
 BUILT = "built"
@@ -42,10 +43,15 @@ class Supervisor:
         self._paths = paths
         self._loop = Loop()
         kept = state.read(paths)
-        self._plan = plan(parse(json.dumps(kept.spec)), paths, api_port=kept.api_port)
+        spec = parse(json.dumps(kept.spec))
+        first_plan = plan(spec, paths, api_port=kept.api_port, changes=state.read_changes(paths))
         self._name, self._api_server = kept.name, f"https://127.0.0.1:{kept.api_port}"
-        self._first = FirstProcesses(self._loop, paths)
+        self._networks: dict[str, int] = {}
+        self._first = FirstProcesses(self._loop, paths, self._rebooted)
         self._held = self._first.cluster.give("")
+        self._switching = Switching(
+            paths, first_plan, self._held, self._networks, lambda value: plan(spec, paths, api_port=kept.api_port, changes=value)
+        )
         self._reported: dict[str, Any] = self._read_reports()
         self._waiting: set[Caller] = set()
         self._pushing = False
@@ -55,6 +61,14 @@ class Supervisor:
         # How often it was started before, only init knows.
         restarts, error = int(os.environ.pop(init.RESTARTS, "0")), os.environ.pop(init.LAST_ERROR, "")
         self._own = {"name": "supervisor", "pid": os.getpid(), "state": "ready", "restarts": restarts, "lastError": error}
+
+    def _rebooted(self, node: str) -> int:
+        return self._switching.rebooted(node)
+
+    @property
+    def _plan(self) -> Plan:
+        """As it is now: nodes come and go."""
+        return self._switching.plan
 
     def run(self, warm: Iterator[str]) -> None:
         """Take over or build, then serve for ever.
@@ -84,9 +98,9 @@ class Supervisor:
 
     def _prepare(self) -> None:
         """Take over or build everything that processes stand on."""
-        nodes = [node.name for node in self._plan.nodes]
-        networks = self._networks()
-        self._first.start_nodes({node: networks[f"node/{node}"] for node in nodes})
+        networks = self._networks
+        networks.update(self._places())
+        self._first.start_nodes({node: networks[f"node/{node}"] for node in self._plan.running})
         notify = self._notify_socket()
         grounds = offspring.Grounds(
             networks=networks,
@@ -97,9 +111,10 @@ class Supervisor:
             call=self._call,
         )
         self._processes = Processes(self._loop, self._paths, self._plan.processes, notify, grounds, self._changed)
-        self._executions = Executions(self._loop, self._paths, nodes, self._first)
+        self._executions = Executions(self._loop, self._paths, lambda: [node.name for node in self._plan.nodes], self._first)
         self._loop.on_readable(self._door.fileno(), self._hear_door)
         self._processes.adopt()
+        self._switching.begin(self._first, self._processes)
         for node, running in self._first.running("exec/").items():
             self._executions.adopt(node, running)
 
@@ -113,20 +128,23 @@ class Supervisor:
 
     # What there is to stand on
 
-    def _networks(self) -> dict[str, int]:
-        """Give the network namespaces of all places: those that are held, or, where they were not finished, new ones."""
-        wanted = {f"place/{place.name}" for place in self._plan.places}
-        if BUILT in self._held:
-            return {name.removeprefix("place/"): self._held[name] for name in wanted}
+    def _places(self) -> dict[str, int]:
+        """Give the network namespaces of all places: those that are held, and new ones where there are none, or they were not finished."""
+        wanted = [place.name for place in self._plan.places]
+        whole = BUILT in self._held
         for name in [name for name in self._held if name.startswith("place/")]:
-            self._first.cluster.release(name)
-            os.close(self._held.pop(name))
-        made = places.build(self._plan)
+            if not whole or name.removeprefix("place/") not in wanted:
+                self._first.cluster.release(name)
+                os.close(self._held.pop(name))
+        there = {name.removeprefix("place/"): fd for name, fd in self._held.items() if name.startswith("place/")}
+        made = places.extend(self._plan, there, [name for name in wanted if name not in there])
         for name, descriptor in made.items():
             self._first.cluster.hold(f"place/{name}", descriptor)
-        with open(os.devnull, "rb") as mark:
-            self._first.cluster.hold(BUILT, mark.fileno())
-        return made
+            self._held[f"place/{name}"] = descriptor
+        if not whole:
+            with open(os.devnull, "rb") as mark:
+                self._first.cluster.hold(BUILT, mark.fileno())
+        return {**there, **made}
 
     def _listeners(self, networks: dict[str, int]) -> dict[str, int]:
         found: dict[str, int] = {}
@@ -164,12 +182,18 @@ class Supervisor:
             "exec": self._executions.start,
             "attach": self._executions.attach,
             "open": self._open,
+            "nodes": self._switching.change,
+            "reboot": self._switching.restart,
         }
 
     def status(self) -> Message:
-        nodes = [node.name for node in self._plan.nodes]
-        told = reports.status(self._name, self._api_server, self._processes.records(), nodes, self._reported)
+        told = reports.status(self._name, self._api_server, self._processes.records(), self._awaited(), self._reported)
         return {**told, "supervisor": self._own}
+
+    def _awaited(self) -> list[str]:
+        """The nodes that can be ready."""
+        zones = self._plan.changes.stopped_zones
+        return [name for name in self._plan.running if self._plan.node(name).zone not in zones]
 
     def _start(self, *_: object) -> Message:
         if not self._processes.started:

@@ -23,7 +23,7 @@ Tree = dict[str, Any]
 
 KUBELET_VERSION = "v1.37.0"
 LEASE_NAMESPACE = "kube-node-lease"
-LEASE_S, RENEW_S, STATUS_S = 40, 10.0, 300.0
+RENEW_S, STATUS_S = 10.0, 300.0
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PRESSURES = (
     ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
@@ -104,12 +104,17 @@ def _lines(path: str) -> list[str]:
         return []
 
 
-def lease(name: str, node_uid: str, now: datetime) -> Tree:
+def renewal_s(grace_s: float) -> float:
+    """How often the Lease is renewed: four times while the node may be silent, and as a kubelet does where that is 40 s or more."""
+    return min(RENEW_S, grace_s / 4)
+
+
+def lease(name: str, node_uid: str, now: datetime, grace_s: float = 40.0) -> Tree:
     """The Lease that says that the node lives."""
     owner = {"apiVersion": "v1", "kind": "Node", "name": name, "uid": node_uid}
     return {
         "metadata": {"name": name, "namespace": LEASE_NAMESPACE, "ownerReferences": [owner]},
-        "spec": {"holderIdentity": name, "leaseDurationSeconds": LEASE_S, "renewTime": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}"},
+        "spec": {"holderIdentity": name, "leaseDurationSeconds": max(1, round(grace_s)), "renewTime": f"{now:%Y-%m-%dT%H:%M:%S.%fZ}"},
     }
 
 
@@ -138,20 +143,26 @@ class OwnNode:
 
     async def run(self) -> None:
         """Renew Lease and status until cancelled."""
-        written = self._context.clock()
+        context, grace_s = self._context, self._context.config.node_grace_s
+        written = renewed = context.clock()
         while True:
-            await asyncio.sleep(RENEW_S)
+            await asyncio.sleep(renewal_s(grace_s))
             try:
-                await self._renew()
-                if self._context.clock() - written >= STATUS_S:
+                # A connection over wires that failed may hang for long after they carry again.
+                async with asyncio.timeout(min(RENEW_S, grace_s / 2)):
+                    await self._renew()
+                # Who was not heard of for so long counts as lost, and only its own word on its status ends that.
+                late = context.clock() - renewed > grace_s / 2
+                renewed = context.clock()
+                if late or renewed - written >= STATUS_S:
                     await self._write_status()
-                    written = self._context.clock()
+                    written = context.clock()
             except ApiError as error:
-                self._context.log.warning("node %s: %s", self._context.node, error)
+                context.log.warning("node %s: %s", context.node, error)
                 if error.not_found:
                     await self.register()  # somebody has deleted it
-            except Unreachable as error:
-                self._context.log.warning("node %s: %s", self._context.node, error)
+            except (Unreachable, TimeoutError) as error:
+                context.log.warning("node %s: %s", context.node, error or "no answer in time")
 
     async def _register(self) -> None:
         context = self._context
@@ -181,7 +192,7 @@ class OwnNode:
 
     async def _renew(self) -> None:
         context = self._context
-        tree = lease(context.node, self._uid, context.now())
+        tree = lease(context.node, self._uid, context.now(), context.config.node_grace_s)
         try:
             await context.client.patch(LEASES, context.node, LEASE_NAMESPACE, tree)
         except ApiError as error:
