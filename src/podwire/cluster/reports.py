@@ -48,9 +48,20 @@ def merge(known: Mapping[str, Any], fresh: Mapping[str, Any]) -> Report:
     return {**known, **{topic: fresh[topic] for topic in TOPICS if topic in fresh}}
 
 
-def status(name: str, api_server: str, records: Sequence[Record], planned_nodes: Iterable[str], reported: Mapping[str, Any]) -> Report:
-    """Give the status as ``podwire status -o json`` prints it."""
-    waiting = [*_processes(records), *_nodes(planned_nodes, reported), *_deployments(reported)]
+def status(
+    name: str,
+    api_server: str,
+    records: Sequence[Record],
+    planned_nodes: Iterable[str],
+    reported: Mapping[str, Any],
+    *,
+    degraded: bool = False,
+) -> Report:
+    """Give the status as ``podwire status -o json`` prints it.
+
+    ``degraded``: nodes are stopped or cut off on purpose. Their Pods are bound to them for minutes, so one Pod of a Deployment is enough.
+    """
+    waiting = [*_processes(records), *_nodes(planned_nodes, reported), *_deployments(reported, degraded=degraded)]
     return {
         "name": name,
         "ready": not waiting,
@@ -92,10 +103,11 @@ def _nodes(planned: Iterable[str], reported: Mapping[str, Any]) -> Iterator[str]
             yield f"node {name} is not ready" + (f" ({why})" if why else "")
 
 
-def _deployments(reported: Mapping[str, Any]) -> Iterator[str]:
+def _deployments(reported: Mapping[str, Any], *, degraded: bool) -> Iterator[str]:
     system = [item for item in reported.get("deployments", ()) if item.get("namespace") == SYSTEM_NAMESPACE]
     if not system:
         yield f"the Deployments of {SYSTEM_NAMESPACE} are not reported yet"
     for item in system:
-        if item.get("ready", 0) < item.get("wanted", 1):
+        wanted = item.get("wanted", 1)
+        if item.get("ready", 0) < (min(1, wanted) if degraded else wanted):
             yield f"Deployment {SYSTEM_NAMESPACE}/{item['name']} has {item.get('ready', 0)} of {item.get('wanted', 1)} Pods ready"

@@ -187,7 +187,9 @@ class Supervisor:
         }
 
     def status(self) -> Message:
-        told = reports.status(self._name, self._api_server, self._processes.records(), self._awaited(), self._reported)
+        awaited = self._awaited()
+        degraded = len(awaited) < len(self._plan.nodes)
+        told = reports.status(self._name, self._api_server, self._processes.records(), awaited, self._reported, degraded=degraded)
         return {**told, "supervisor": self._own}
 
     def _awaited(self) -> list[str]:

@@ -47,6 +47,11 @@ def test_both_ends_of_each_wire_know_each_others_mac_address() -> None:
         for place in cluster.places
         for value in (request.value for request in place.requests)
         if type(value).__name__ == "Neighbour"
+    } | {
+        (wire.a_place, value.link, value.address, value.mac)
+        for wire in cluster.wires
+        for value in (request.value for request in wire.requests)
+        if type(value).__name__ == "Neighbour"
     }
     for wire in cluster.wires:
         [far] = [entry for entry in known if entry[:2] == (wire.a_place, wire.a_interface)]
