@@ -14,7 +14,7 @@ lint: setup   ## ruff, format, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
 test: setup   ## all tests
-	@$(BIN)/pytest --durations=20
+	@$(BIN)/python tools/clients && $(BIN)/pytest --durations=20
 
 controls: setup  ## the packet tests of Services with the tables under test taken away: each must fail
 	@PODWIRE_CONTROLS=1 $(BIN)/pytest -q tests/kernel/services

@@ -217,6 +217,8 @@ class Kind:
         self.default(tree)
         if self.has_status and not self.created_with_status:
             tree.pop("status", None)
+        if self.has_status and self.custom is None:
+            tree.setdefault("status", {})  # clients of typed languages always find one
         written(tree)
         self.prepare_create(tree)
         if self.generations:

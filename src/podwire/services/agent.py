@@ -186,11 +186,11 @@ class ServiceProxy:
         took: list[float] = []
         try:
             for tables, by_key, label in zip(self.tables, changes, self.beside.labels, strict=True):
-                began, partial = self._context.clock(), tables.sound
+                began = self._context.clock()
                 try:
                     tables.update(by_key)
                 except KernelRefused:
-                    self.beside.refused(label, partial=partial)
+                    self.beside.metrics.add("sync_proxy_rules_nftables_sync_failures_total", 1, label)
                     raise
                 took.append(self._context.clock() - began)
                 self._say_refused(tables)

@@ -53,7 +53,7 @@ class Beside:
 
     def __init__(self, context: Context, families: Sequence[Family], namespace: int | None, repair: Callable[[str], None]) -> None:
         self._context, self._families, self._namespace, self._repair = context, tuple(families), namespace, repair
-        self.metrics = Metrics(context.config.proxy_mode)
+        self.metrics = Metrics()
         self.node: Node | None = None
         self.labels = tuple(f"IPv{family.number}" for family in families)
         self._tables: Sequence[Dialect] = ()
@@ -114,22 +114,9 @@ class Beside:
         if at.tzinfo is not None and at >= self._born:
             self._triggers.setdefault(new.service_key, []).append(at)
 
-    def refused(self, label: str, *, partial: bool) -> None:
-        """The kernel refused a round, of one family."""
-        if self._context.config.proxy_mode == "nftables":
-            self.metrics.add("sync_proxy_rules_nftables_sync_failures_total", 1, label)
-            return
-        self.metrics.add("sync_proxy_rules_iptables_restore_failures_total", 1, label)
-        if partial:
-            self.metrics.add("sync_proxy_rules_iptables_partial_restore_failures_total", 1, label)
-
     def programmed(self, keys: Sequence[str], seconds: Sequence[float], *, full: bool = False, waiting: bool = False) -> None:
         """The kernel has acknowledged these Services. ``seconds`` by family; ``waiting``: other changes are still to be programmed."""
         now = self._context.now()
-        for tables, label in zip(self._tables, self.labels, strict=False):
-            for table, (total, last) in tables.rule_counts.items():
-                self.metrics.set("sync_proxy_rules_iptables_total", total, table, label)
-                self.metrics.set("sync_proxy_rules_iptables_last", last, table, label)
         for label, took in zip(self.labels, seconds, strict=True):
             self.metrics.observe("sync_proxy_rules_duration_seconds", took, label)
             self.metrics.observe(f"sync_{'full' if full else 'partial'}_proxy_rules_duration_seconds", took, label)

@@ -20,8 +20,7 @@ class Dialect(Protocol):
     """One family's rules on one node.
 
     ``refused`` are Services that cannot be programmed, with the reason; ``sound`` says that the kernel, as far as is known, holds what is
-    wanted; ``commits`` counts its transactions. ``rule_counts`` are, by table of iptables, the rules that there are, and those that the
-    last round wrote; none in nftables' words.
+    wanted; ``commits`` counts its transactions.
     """
 
     refused: dict[str, str]
@@ -33,8 +32,6 @@ class Dialect(Protocol):
     def has_stale(self) -> bool: ...
     @property
     def round(self) -> int: ...
-    @property
-    def rule_counts(self) -> Mapping[str, tuple[int, int]]: ...
     def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]: ...
     def update(self, changes: Mapping[str, ServiceProgram | None]) -> None: ...
     def expire(self, round: int) -> None: ...  # noqa: A002

@@ -141,11 +141,6 @@ class Tables:
         return self._program.round
 
     @property
-    def rule_counts(self) -> Mapping[str, tuple[int, int]]:
-        """Rules are few and constant here: there is nothing to count."""
-        return {}
-
-    @property
     def commits(self) -> int:
         """How many transactions the kernel has carried out for this object."""
         return self._kernel.commits

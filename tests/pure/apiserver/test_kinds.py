@@ -100,7 +100,7 @@ def test_generation_counts_what_is_wanted() -> None:
 
 
 def test_a_status_cannot_be_created_but_that_of_a_node() -> None:
-    assert "status" not in made("deployments", spec=WEB, status={"replicas": 9})
+    assert made("deployments", spec=WEB, status={"replicas": 9})["status"] == {}
     node = made("nodes", status={"capacity": {"cpu": "2"}})
     assert node["status"] == {"capacity": {"cpu": "2"}, "allocatable": {"cpu": "2"}}
 

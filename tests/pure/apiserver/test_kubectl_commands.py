@@ -17,7 +17,7 @@ from running_apiserver import ApiServer, start
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 SCRIPT = Path(__file__).with_name("kubectl.script")
-PROGRAMS = {"1.37": REPOSITORY / ".venv/bin/kubectl", "1.34": REPOSITORY / ".cache/kubectl-old/kubectl"}
+PROGRAMS = {"1.37": REPOSITORY / ".venv/bin/kubectl", "1.34": REPOSITORY / ".cache/clients/kubectl"}
 LIMIT_S = 30
 
 

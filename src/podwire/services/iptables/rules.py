@@ -203,8 +203,6 @@ class Rules:
             claim = (ip, protocol, port.port)
             kind = "loadbalancer IP" if is_vip else "external IP"
             self._lead(found, claim, f"{name} {kind}", (guard if guard and is_vip else chain) if cluster else "")
-            if (guard and is_vip) or not cluster or (port.external is not None and not local):
-                found.services[claim] += (self._settled(claim, name),)
             if is_vip and guard:
                 found.guarded[claim] = tuple(self._guards(name, guard, claim, service, refused=not cluster))
             if not cluster or (port.external is not None and not local):
@@ -242,12 +240,6 @@ class Rules:
         ip, protocol, port = claim
         line = f"-d {_host(ip)} -p {protocol} {_comment(words)} -m {protocol} --dport {port} -j {chain}"
         found.services[claim] = (line,) if chain else ()
-
-    @staticmethod
-    def _settled(claim: Claim, name: str) -> str:
-        """What this port of an address does not lead to an endpoint is refused or dropped; an equal node port has no part in it."""
-        ip, protocol, port = claim
-        return f"-d {_host(ip)} -p {protocol} {_comment(f'{name} is no node port here')} -m {protocol} --dport {port} -j RETURN"
 
     def _refuse(self, where: dict[Claim, Lines], claim: Claim, name: str, local: tuple[Backend, ...] | None, cluster: str) -> None:
         """Without any endpoint a client is told so; without one here, under a Local policy, it is not."""

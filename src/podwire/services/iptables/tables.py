@@ -72,7 +72,6 @@ class IptablesTables:
         self._rules = Rules(family, pod_ranges, service_ranges, node_port_ranges)
         self._ports: dict[str, tuple[ServiceProgram, tuple[PortChains, ...]]] = {}
         self._have: dict[Chain, Lines] = {}  # what the kernel acknowledged
-        self.rule_counts: Mapping[str, tuple[int, int]] = {}
 
     def close(self) -> None:
         """Close the socket. The rules stay."""
@@ -170,7 +169,6 @@ class IptablesTables:
         if changed or gone or jumps:
             self._load(_text(changed, gone=gone, jumps=jumps))
         self._have = wanted
-        self.rule_counts = {table: (_count(wanted, table), _count(changed, table)) for table in _ORDER}
 
     def _load(self, text: str) -> None:
         before = self._generations.generation()
@@ -193,10 +191,6 @@ class IptablesTables:
 
     def _inside(self, action: Callable[[], T]) -> T:
         return action() if self._namespace is None else namespaces.inside(self._namespace, action)
-
-
-def _count(chains: Mapping[Chain, Lines], table: str) -> int:
-    return sum(len(lines) for (where, _), lines in chains.items() if where == table)
 
 
 def _text(changed: Mapping[Chain, Lines], *, gone: Iterable[Chain], jumps: Iterable[tuple[str, str]]) -> str:

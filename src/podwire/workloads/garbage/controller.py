@@ -1,12 +1,13 @@
 """Watches the metadata of everything that can be deleted, and carries out the verdicts.
 
-Kinds come and go, so the API is asked for them again from time to time. An owner that no table shows is asked for by name
-before anything is deleted: a table may lag behind.
+Kinds come and go, so the API is asked for them again when a definition of one changes, and from time to time. An owner that no table
+shows is asked for by name before anything is deleted: a table may lag behind.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import cast
 
 from podwire.client.errors import ApiError, Unreachable
@@ -37,6 +38,7 @@ class Garbage:
         self._objects: dict[str, tuple[Resource[Object], ObjectMeta]] = {}  # by uid
         self._dependents: dict[str, set[str]] = {}  # uids by owner's uid
         self._absent: dict[str, float] = {}
+        self._kinds_changed = asyncio.Event()
         self._work = work.reconciler(context, "garbage", self._operate, concurrency=16)
 
     async def start(self) -> None:
@@ -60,7 +62,10 @@ class Garbage:
             if not started:
                 started = True
                 self._context.start(self._work.run(), "garbage")
-            await asyncio.sleep(DISCOVER_S)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(DISCOVER_S):
+                    await self._kinds_changed.wait()
+            self._kinds_changed.clear()
 
     def _follow(self, key: tuple[str, str], resource: Resource[Object]) -> None:
         # Kinds that other controllers here follow whole are followed once.
@@ -68,6 +73,8 @@ class Garbage:
         informer = self._informers[key] = self._context.informer(resource)
 
         def changed(old: Object | None, new: Object | None) -> None:
+            if resource.kind == "CustomResourceDefinition":
+                self._kinds_changed.set()
             self._changed(resource, old.metadata if old else None, new.metadata if new else None)
 
         informer.subscribe(changed)
