@@ -114,7 +114,11 @@ def test_nodes_are_as_gke_makes_them(lab: Cluster) -> None:
         assert {"type": "InternalIP", "address": f"10.128.0.{2 + number}"} in node["status"]["addresses"]
         assert node["status"]["capacity"]["pods"] == "110"
         states = {one["type"]: one["status"] for one in node["status"]["conditions"]}
-        assert states | {"Ready": "True", "MemoryPressure": "False", "DiskPressure": "False", "PIDPressure": "False"} == states
+        assert (
+            states
+            | {"Ready": "True", "MemoryPressure": "False", "DiskPressure": "False", "PIDPressure": "False", "NetworkUnavailable": "False"}
+            == states
+        )
         lease = lab.get("lease", name, "-n", "kube-node-lease")
         assert lease["spec"]["holderIdentity"] == name
         assert lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
@@ -152,7 +156,10 @@ def test_a_node_without_power_is_lost_and_comes_back(lab: Cluster) -> None:
 def test_a_restarted_node_is_a_machine_that_boots(lab: Cluster) -> None:
     victim = min(where(lab).values())
     pods = {pod["metadata"]["name"]: pod for pod in lab.get("pods")["items"] if pod["spec"]["nodeName"] == victim}
+    boot = node_of(lab, victim)["status"]["nodeInfo"]["bootID"]
     say(lab, "node", "restart", victim)
+    assert node_of(lab, victim)["status"]["nodeInfo"]["bootID"] != boot
+    until(lambda: "has been rebooted" in lab.kubectl("describe", "node", victim).stdout, "the node's Event says so")
 
     def are_back() -> bool:
         now = {pod["metadata"]["name"]: pod["status"] for pod in lab.get("pods")["items"]}
@@ -188,10 +195,31 @@ def test_a_zone_is_cut_off_and_joined_again(lab: Cluster) -> None:
     lab.ready()
 
 
+def test_a_taint_moves_what_does_not_tolerate_it(lab: Cluster) -> None:
+    victim = min(where(lab).values())
+    lab.kubectl("taint", "node", victim, "broken=yes:NoExecute")
+    try:
+        until(lambda: victim not in where(lab).values() and len(where(lab)) == 4, "its Pods are made again elsewhere")
+        lab.ready()
+    finally:
+        lab.kubectl("taint", "node", victim, "broken-")
+    lab.kubectl("cordon", victim)
+    assert "node.kubernetes.io/unschedulable" in until(lambda: str(node_of(lab, victim)["spec"].get("taints", "")), "cordoned is a taint")
+    lab.kubectl("uncordon", victim)
+    until(lambda: not node_of(lab, victim)["spec"].get("taints"), "and no more")
+
+
 def test_nodes_come_and_go_and_last(lab: Cluster) -> None:
     old = names(lab)
     made = say(lab, "node", "add", "--zone", "us-central1-a").stdout.split()[1]
     assert rows(lab)[made] | {"zone": "us-central1-a", "ready": True} == rows(lab)[made]
+    pod = {
+        "metadata": {"name": "here"},
+        "spec": {"nodeName": made, "containers": [{"name": "c", "image": "podwire.dev/machine", "command": ["echo", "hi"]}]},
+    }
+    lab.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Pod"} | pod))
+    until(lambda: lab.kubectl("logs", "here", status=None).stdout == "hi\n", "the new node is a whole one: its kubelet answers too")
+    lab.kubectl("delete", "pod", "here")
     victim = old[0]
     assert say(lab, "node", "drain", victim).stdout.startswith(f"node {victim} drained (")
     assert victim not in where(lab).values()

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
 AGENTS = {
     "pods": "podwire.pods.agent:run",
+    "cni": "podwire.pods.cni.agent:run",
     "services": "podwire.services.agent:run",
     "workloads": "podwire.workloads.controller:run",
     "loadbalancers": "podwire.loadbalancers.controller:run",

@@ -38,6 +38,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     max_pods: int = 110
     init_socket: str = ""
     standins_socket: str = ""
+    cni_socket: str = ""  # where podwire-cni asks; "": /run/podwire/cni.sock
     control_socket: str = ""
     state_dir: str = ""
     kubelet_certificate: str = ""  # files; without them the agent pods serves no logs, exec, attach and port-forward

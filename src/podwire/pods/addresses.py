@@ -139,7 +139,11 @@ class Addresses:
 
     def _last(self) -> int:
         try:
-            return int(ip_address((self._folder / _LAST).read_text().strip()))
+            fd = os.open(f"{self._folder}/{_LAST}", os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return int(ip_address(os.read(fd, 64).decode().strip()))
+            finally:
+                os.close(fd)
         except (FileNotFoundError, ValueError):
             return 0  # the first allocation of all, or one whose note was cut off: begin at the front
 

@@ -26,6 +26,7 @@ LEASE_NAMESPACE = "kube-node-lease"
 RENEW_S, STATUS_S = 10.0, 300.0
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
 _PRESSURES = (
+    ("NetworkUnavailable", "RouteCreated", "NodeController create implicit route"),
     ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
     ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
@@ -43,6 +44,7 @@ def labels(name: str, config: AgentConfig, machine: str) -> dict[str, str]:
         "beta.kubernetes.io/arch": architecture,
         "topology.kubernetes.io/zone": config.zone,
         "topology.kubernetes.io/region": config.region,
+        "topology.gke.io/zone": config.zone,
         "failure-domain.beta.kubernetes.io/zone": config.zone,
         "failure-domain.beta.kubernetes.io/region": config.region,
     }
@@ -61,7 +63,12 @@ def node(name: str, config: AgentConfig, machine: str) -> Tree:
 
 def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, since: str) -> Tree:
     """The Node's status. ``facts`` is what was read of the machine; the times are as the API writes them."""
-    amounts = {"cpu": facts["cpu"], "memory": facts["memory"], "pods": str(config.max_pods)}
+    amounts = {
+        "cpu": facts["cpu"],
+        "ephemeral-storage": facts["ephemeral-storage"],
+        "memory": facts["memory"],
+        "pods": str(config.max_pods),
+    }
     conditions = [(kind, "False", reason, words) for kind, reason, words in _PRESSURES]
     conditions.append(("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
     return {
@@ -77,7 +84,7 @@ def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, sin
     }
 
 
-def read_facts(name: str) -> Tree:
+def read_facts(name: str, first_process: str = "") -> Tree:
     """What the node's object says of the machine. Ids that would tell machines apart elsewhere are made of the node's name."""
     memory = next((line.split()[1] for line in _lines("/proc/meminfo") if line.startswith("MemTotal:")), "0")
     image = next((line.partition("=")[2].strip('"') for line in _lines("/etc/os-release") if line.startswith("PRETTY_NAME=")), "Linux")
@@ -85,7 +92,7 @@ def read_facts(name: str) -> Tree:
     info = {
         "machineID": identity.replace("-", ""),
         "systemUUID": identity,
-        "bootID": next(iter(_lines("/proc/sys/kernel/random/boot_id")), ""),
+        "bootID": boot_id(next(iter(_lines("/proc/sys/kernel/random/boot_id")), ""), first_process),
         "kernelVersion": platform.release(),
         "osImage": image,
         "containerRuntimeVersion": f"podwire://{__version__}",
@@ -94,7 +101,18 @@ def read_facts(name: str) -> Tree:
         "operatingSystem": "linux",
         "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
     }
-    return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "info": info}
+    disk = os.statvfs("/")
+    storage = f"{disk.f_blocks * disk.f_frsize >> 10}Ki"
+    return {"cpu": str(os.cpu_count() or 1), "memory": f"{memory}Ki", "ephemeral-storage": storage, "info": info}
+
+
+def boot_id(machine: str, first_process: str) -> str:
+    """The id of this run of the node: another one after each start of the machine, or of the node's first process (its socket is new)."""
+    try:
+        made = str(os.stat(first_process).st_ctime_ns)
+    except OSError:
+        return machine
+    return str(uuid.uuid5(uuid.NAMESPACE_OID, f"{machine} {made}"))
 
 
 def _lines(path: str) -> list[str]:
@@ -123,7 +141,7 @@ class OwnNode:
 
     def __init__(self, context: Context) -> None:
         self._context = context
-        self._facts = read_facts(context.node)
+        self._facts = read_facts(context.node, context.config.init_socket)
         self._uid = ""
         self._since = ""
 
@@ -175,6 +193,9 @@ class OwnNode:
                 raise
             patch = {"metadata": {"labels": tree["metadata"]["labels"]}}
             found = await context.client.patch(NODES, context.node, "", patch)
+            before, now = found.status.node_info.boot_id, self._facts["info"]["bootID"]
+            if before not in {"", now}:
+                context.recorder("kubelet").event(found, "Warning", "Rebooted", f"Node {context.node} has been rebooted, boot id: {now}")
             ready = next((c for c in found.status.conditions if c.type == "Ready" and c.status == "True"), None)
             self._since = (ready.last_transition_time if ready else None) or self._since
         self._uid = found.metadata.uid
