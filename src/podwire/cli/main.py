@@ -35,6 +35,7 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "logs": ("podwire.cli.logs:logs", "Show the logs of the cluster's own processes.", False),
     "capture": ("podwire.cli.capture:capture", "Write packets at a place in the network as pcap.", False),
     "dump": ("podwire.cli.dump:dump", "Write everything that a report needs into a folder.", False),
+    "image": ("podwire.cli.image:image", "Load, list, name and remove the images that containers run.", False),
     "doctor": ("podwire.cli.doctor:doctor", "Say what this machine and user can and cannot do.", False),
     "version": ("podwire.cli.version:version", "Show the version.", False),
     "cni": ("podwire.cli.cni:cni", "The CNI plugin, for container runtimes.", False),

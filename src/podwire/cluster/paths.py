@@ -9,13 +9,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-NAME_RULE = "at most 40 lower-case letters, digits and '-', a letter first"
+IMAGES = "images"
+"""What lies beside the clusters' folders and is shared by them."""
+NAME_RULE = f"at most 40 lower-case letters, digits and '-', a letter first, and not {IMAGES!r}"
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 
 
 def is_name(text: str) -> bool:
     """Say whether a cluster can have this name. A name is one folder's, so `..` or a slash would lead elsewhere."""
-    return _NAME.fullmatch(text) is not None
+    return _NAME.fullmatch(text) is not None and text != IMAGES
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,7 @@ from typing import Any
 
 from podwire.cluster import changes
 from podwire.cluster.changes import Changes
-from podwire.cluster.paths import NAME_RULE, Paths, is_name
+from podwire.cluster.paths import IMAGES, NAME_RULE, Paths, is_name
 from podwire.cluster.problem import Problem
 
 LAYOUT = 1
@@ -87,6 +87,11 @@ def base(environment: Mapping[str, str]) -> str:
         home = environment.get("HOME") or os.path.expanduser("~")
         chosen = os.path.join(home, ".local", "state")
     return os.path.join(os.path.abspath(chosen), "podwire")
+
+
+def images(environment: Mapping[str, str]) -> str:
+    """Give the folder of the images that all clusters share."""
+    return os.path.join(base(environment), IMAGES)
 
 
 def paths(name: str, environment: Mapping[str, str]) -> Paths:

@@ -180,6 +180,11 @@ def permitted_capabilities() -> frozenset[int]:
     return frozenset(number for number in range(64) if mask >> number & 1)
 
 
+def sync_file_system(fd: int) -> None:
+    """syncfs(2): everything of the file system that the descriptor is on is written to its disk."""
+    _check(_libc.syncfs(fd), "write the file system to its disk")
+
+
 def signal_descriptor(numbers: frozenset[int]) -> int:
     """A descriptor from which signals that the caller has blocked are read, 128 bytes each, with who sent them (signalfd)."""
     mask = sum(1 << (number - 1) for number in numbers).to_bytes(128, "little")

@@ -107,7 +107,8 @@ def test_the_command_line_overrides_the_file() -> None:
         ),
         (
             "metadata: {name: Big}",
-            "c.yaml:3: metadata.name: 'Big' is no cluster name: at most 40 lower-case letters, digits and '-', a letter first",
+            "c.yaml:3: metadata.name: 'Big' is no cluster name: "
+            "at most 40 lower-case letters, digits and '-', a letter first, and not 'images'",
         ),
         ("spec: [", "c.yaml:3: not YAML: did not find expected node content"),
         ("spec: {nodePools: []}", "c.yaml:3: spec.nodePools: at least one node pool is needed"),

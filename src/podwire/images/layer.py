@@ -1,0 +1,240 @@
+"""One layer unpacked into a folder of its own, as overlayfs wants it, without ever writing beside that folder.
+
+A layer is a tar archive that somebody else made. A name that leads out (``..``, an absolute path, a symbolic link on the way, a hard
+link to what the layer does not have), a device node, and more than the limits allow refuse the whole layer by name. Where a path
+leads is decided from what the layer itself has said so far, never by asking the file system.
+
+All files are this user's: a container has no other user. So set-user-ID and set-group-ID bits would mean nothing and are dropped, as are
+owners, file capabilities and all other extended attributes. A whiteout is the character device 0/0, an opaque folder has the
+attribute that overlayfs reads in a user namespace.
+
+Sources: https://github.com/opencontainers/image-spec/blob/main/layer.md; the kernel's filesystems/overlayfs (userxattr)
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tarfile
+from dataclasses import dataclass
+from typing import Any, Final
+
+from podwire.images.errors import ImageRefused
+from podwire.images.streams import Hashed
+
+_WHITEOUT, _OPAQUE, _RESERVED = ".wh.", ".wh..wh..opq", ".wh..wh."
+_MOST_LINKS: Final = 40
+_MOST_HEADER: Final = 1 << 20
+_MOST_PATH: Final = 4096
+_LONG_HEADERS: Final = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_OPAQUE_ATTRIBUTE: Final = "user.overlay.opaque"
+_FOLDER, _FILE, _GONE = "folder", "file", "gone"
+
+
+@dataclass
+class Budget:
+    """What may still be unpacked of one image."""
+
+    size: int = 32 << 30
+    files: int = 1_000_000
+
+    def take(self, size: int, what: str) -> None:
+        self.size -= size
+        self.files -= 1
+        if self.size < 0 or self.files < 0:
+            raise ImageRefused(f"{what}: the image unpacks to more than is taken ({'bytes' if self.size < 0 else 'files'})")
+
+
+class _Member(tarfile.TarInfo):
+    """One entry; a header that would have to be held in memory is limited."""
+
+    def _proc_member(self, tar: tarfile.TarFile) -> Any:
+        if self.type in _LONG_HEADERS and self.size > _MOST_HEADER:
+            raise ImageRefused(f"a header of {self.size} bytes, where at most {_MOST_HEADER} are read")
+        return super()._proc_member(tar)  # type: ignore[misc]  # tarfile has no other door
+
+
+class Unpacking:
+    """``root`` is an empty folder. ``take`` unpacks; ``size`` is then what the layer's files hold."""
+
+    def __init__(self, root: str, budget: Budget) -> None:
+        self._root, self._budget = root, budget
+        self._kinds: dict[str, str] = {"": _FOLDER}  # path -> kind; of a symbolic link: "->" and where it leads
+        self._folders: dict[str, tuple[int, float]] = {}  # modes and times, set when nothing is written below them any more
+        self.size = 0
+
+    def take(self, stream: Hashed) -> None:
+        """Unpack the archive. Raises ImageRefused, tarfile.TarError, OSError, and what reading the stream raises."""
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Member, errorlevel=2) as tar:
+            for member in tar:
+                self._budget.take(member.size if member.isreg() else 0, member.name)
+                try:
+                    self._add(tar, member)
+                except OSError as error:
+                    raise OSError(error.errno, error.strerror, member.name) from error
+                tar.members = []  # type: ignore[attr-defined]  # it would remember every entry
+        for path, (mode, modified) in reversed(self._folders.items()):
+            os.chmod(self._place(path), mode)
+            os.utime(self._place(path), (modified, modified))
+
+    def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
+        parts = _parts(member.name)
+        if not parts:
+            return
+        parent = self._resolve(parts[:-1], member.name)
+        name = parts[-1]
+        if name.startswith(_WHITEOUT):
+            self._white_out(parent, name, member.name)
+            return
+        path = f"{parent}/{name}" if parent else name
+        if member.isdir():
+            self._folder(path, member)
+            return
+        if member.isreg():
+            self._remove(path)
+            self._file(tar, path, member)
+        elif member.issym():
+            self._remove(path)
+            os.symlink(member.linkname, self._place(path))
+            self._kinds[path] = f"->{member.linkname}"
+        elif member.islnk():
+            self._link(path, member)
+        elif member.isfifo():
+            self._remove(path)
+            os.mkfifo(self._place(path), stat.S_IMODE(member.mode) & 0o777)
+            self._kinds[path] = _FILE
+        else:
+            kind = "a device node" if member.ischr() or member.isblk() else f"of the unknown type {member.type!r}"
+            raise ImageRefused(f"{member.name} is {kind}, which no layer may bring")
+
+    def _place(self, path: str) -> str:
+        return f"{self._root}/{path}"
+
+    # Where a path leads -----------------------------------------------------------------------------------------------------
+
+    def _resolve(self, parts: list[str], name: str) -> str:
+        """The folder with this path within the layer, made where it is missing. Symbolic links of the layer are followed within it."""
+        path: list[str] = []
+        left, followed = list(reversed(parts)), 0
+        while left:
+            part = left.pop()
+            if part == "..":
+                if not path:
+                    raise ImageRefused(f"{name} leads out of the layer by a symbolic link")
+                path.pop()
+                continue
+            below = "/".join((*path, part))
+            kind = self._kinds.get(below, _GONE)
+            if kind.startswith("->"):
+                target, followed = kind[2:], followed + 1
+                if target.startswith("/") or followed > _MOST_LINKS:
+                    raise ImageRefused(f"{name} leads out of the layer: {below} is a symbolic link to {target}")
+                left += [one for one in reversed(target.split("/")) if one not in {"", "."}]
+                continue
+            if kind == _FILE:
+                raise ImageRefused(f"{name}: {below} is a file")
+            path.append(part)
+            if kind == _GONE:
+                self._make_folder(below)
+        return "/".join(path)
+
+    def _make_folder(self, path: str) -> None:
+        whited_out = self._kinds.get(path) == _GONE
+        if whited_out:
+            os.unlink(self._place(path))
+        os.mkdir(self._place(path), 0o755)
+        if whited_out:
+            self._make_opaque(path)
+        self._kinds[path] = _FOLDER
+
+    def _remove(self, path: str) -> None:
+        """Make place for what comes again in the same layer."""
+        kind = self._kinds.pop(path, None)
+        if kind == _FOLDER:
+            shutil.rmtree(self._place(path))
+            for other in [one for one in self._kinds if one.startswith(path + "/")]:
+                del self._kinds[other]
+                self._folders.pop(other, None)
+            self._folders.pop(path, None)
+        elif kind is not None:
+            os.unlink(self._place(path))
+
+    # What there is ------------------------------------------------------------------------------------------------------------
+
+    def _folder(self, path: str, member: tarfile.TarInfo) -> None:
+        if self._kinds.get(path) != _FOLDER:
+            if self._kinds.get(path) not in {_GONE, None}:
+                self._remove(path)
+            self._make_folder(path)
+        self._folders[path] = (member.mode & 0o1777, member.mtime)
+
+    def _file(self, tar: tarfile.TarFile, path: str, member: tarfile.TarInfo) -> None:
+        source = tar.extractfile(member)
+        assert source is not None
+        descriptor = os.open(self._place(path), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        with source, open(descriptor, "wb", buffering=0) as file:
+            shutil.copyfileobj(source, file, 1 << 20)
+            os.fchmod(descriptor, member.mode & 0o1777)
+            os.utime(descriptor, (member.mtime, member.mtime))
+        self._kinds[path] = _FILE
+        self.size += member.size
+
+    def _link(self, path: str, member: tarfile.TarInfo) -> None:
+        parts = _parts(member.linkname, f"{member.name} is a hard link to ")
+        target = "/".join(parts)
+        if parts:
+            parent = self._resolve(parts[:-1], member.name)
+            target = f"{parent}/{parts[-1]}" if parent else parts[-1]
+        kind = self._kinds.get(target, _GONE)
+        if kind in {_GONE, _FOLDER}:
+            raise ImageRefused(f"{member.name} is a hard link to {member.linkname}, which is no file of this layer")
+        if target != path:
+            self._remove(path)
+            os.link(self._place(target), self._place(path), follow_symlinks=False)
+            self._kinds[path] = kind
+
+    def _white_out(self, parent: str, name: str, whole: str) -> None:
+        if name == _OPAQUE:
+            self._make_opaque(parent)
+            return
+        if name.startswith(_RESERVED):
+            return  # aufs kept its own affairs under such names
+        hidden = name.removeprefix(_WHITEOUT)
+        if hidden in {"", ".", ".."}:
+            raise ImageRefused(f"{whole} hides nothing that has a name")
+        path = f"{parent}/{hidden}" if parent else hidden
+        kind = self._kinds.get(path)
+        if kind == _FOLDER:
+            self._make_opaque(path)  # what this layer brings stays: a whiteout hides what lies below
+        elif kind is None:
+            os.mknod(self._place(path), stat.S_IFCHR, 0)
+            self._kinds[path] = _GONE
+
+    def _make_opaque(self, path: str) -> None:
+        os.setxattr(self._place(path), _OPAQUE_ATTRIBUTE, b"y")
+
+
+def _parts(name: str, before: str = "") -> list[str]:
+    """The parts of a path in the archive. Raises ImageRefused for one that leads out."""
+    if name.startswith("/"):
+        raise ImageRefused(f"{before}{name}, an absolute path")
+    parts = [part for part in name.split("/") if part not in {"", "."}]
+    if ".." in parts:
+        raise ImageRefused(f"{before}{name}, which leads out of the layer by '..'")
+    if len(name) > _MOST_PATH:
+        raise ImageRefused(f"{before}{name[:64]}..., a path of {len(name)} characters")
+    return parts
+
+
+def remove_tree(path: str) -> None:
+    """Remove what was unpacked, whatever the modes of its folders are."""
+    if not os.path.lexists(path):
+        return
+    folders = [path]
+    while folders:
+        folder = folders.pop()
+        os.chmod(folder, 0o700)
+        with os.scandir(folder) as entries:
+            folders += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    shutil.rmtree(path)
