@@ -132,6 +132,7 @@ def test_a_node_without_power_is_lost_and_comes_back(lab: Cluster) -> None:
     assert say(lab, "node", "stop", victim).stdout == f"node {victim} stopped\n"
     assert rows(lab)[victim]["power"] == "off"
     assert "timed out" in connects(lab, "vpc", address, 9)
+    assert f"node {victim} is not running" in lab.exec(f"node/{victim}", "true", status=None).stderr
     until(lambda: lab.podwire("status", status=None).returncode == 0, "what has power is ready")
 
     def is_lost() -> bool:

@@ -21,6 +21,7 @@ from podwire.cluster.loop import Loop
 from podwire.cluster.packets import Message
 from podwire.cluster.paths import Paths
 from podwire.linux.errors import ProgramNotStarted
+from podwire.linux.init_client import InitClient
 from podwire.linux.process import Program
 
 GRACE_S = 2.0
@@ -71,7 +72,7 @@ class Executions:
         )
         name = PREFIX + secrets.token_hex(6)
         try:
-            descriptor = self._first.of(where.node).spawn(name, program).descriptor
+            descriptor = self._of(where).spawn(name, program).descriptor
         except ProgramNotStarted as failure:
             caller.tell({"error": str(failure), "status": failure.status})
             return
@@ -142,4 +143,10 @@ class Executions:
     def network(self, word: str) -> int:
         """Give a descriptor of a place's network namespace, the caller's to close. Raises wheres.Unknown."""
         where = wheres.find(word, self._nodes(), self._paths)
-        return self._first.of(where.node).give(where.held)[where.held]
+        return self._of(where).give(where.held)[where.held]
+
+    def _of(self, where: wheres.Where) -> InitClient:
+        try:
+            return self._first.of(where.node)
+        except KeyError:
+            raise Refused(f"node {where.node} is not running (see: podwire node list)") from None
