@@ -396,6 +396,7 @@ def _files(
         control_socket=paths.control_socket,
         state_dir=paths.root,
         node_grace_s=spec.node_grace_s,
+        host_paths=spec.host_paths,
     )
     files = {paths.config(name): msgspec.json.encode(common) for name in ("controllers", "vpc", "publish")}
     for node in nodes:

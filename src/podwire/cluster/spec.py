@@ -72,6 +72,8 @@ class ClusterSpec:
     max_pods_per_node: int = DEFAULT_PODS_PER_NODE
     node_grace_s: float = DEFAULT_GRACE_S
     """How long a node may not be heard of before it counts as lost."""
+    host_paths: tuple[str, ...] = ()
+    """Folders of the machine below which Pods may have hostPath volumes."""
 
     @property
     def pod_prefix(self) -> int:
@@ -131,6 +133,7 @@ class _Spec(_Form, frozen=True):
     ranges: _Ranges = _Ranges()
     audit: _Audit | None = None
     node_monitor_grace_period_seconds: float = DEFAULT_GRACE_S
+    host_paths: tuple[str, ...] = ()
 
 
 class _Cluster(_Form, frozen=True):
@@ -186,7 +189,8 @@ def parse(
         words = f"expected a number of seconds from {SHORTEST_GRACE_S:g} to {LONGEST_GRACE_S:g}, got {grace_s:g}"
         raise fault("spec.nodeMonitorGracePeriodSeconds", words)
     audit = spec.audit.level if spec.audit is not None else ""
-    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node, grace_s)
+    hosts = _host_paths(spec.host_paths, fault)
+    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node, grace_s, hosts)
     _has_room(cluster, fault)
     return cluster
 
@@ -206,6 +210,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
             **({"audit": {"level": spec.audit_level}} if spec.audit_level else {}),
             "maxPodsPerNode": spec.max_pods_per_node,
             **({"nodeMonitorGracePeriodSeconds": spec.node_grace_s} if spec.node_grace_s != DEFAULT_GRACE_S else {}),
+            **({"hostPaths": list(spec.host_paths)} if spec.host_paths else {}),
             "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),
@@ -291,6 +296,15 @@ def _pool(index: int, pool: _NodePool, region: str, zones: int | None, nodes_per
         raise fault(f"{field}.zones", "a zone is named twice")
     count = zones if zones is not None else 3
     return NodePool(pool.name, named or tuple(f"{region}-{letter}" for letter in _ZONE_LETTERS[:count]), per_zone)
+
+
+def _host_paths(folders: tuple[str, ...], fault: _Fault) -> tuple[str, ...]:
+    for index, folder in enumerate(folders):
+        if not folder.startswith("/") or ".." in folder.split("/"):
+            raise fault(f"spec.hostPaths[{index}]", f"expected the absolute path of a folder of the machine, got {folder!r}")
+        if not folder.strip("/"):
+            raise fault(f"spec.hostPaths[{index}]", "the whole machine is given to no container: name a folder")
+    return tuple(folder.rstrip("/") for folder in folders)
 
 
 def _ranges(form: _Ranges, fault: _Fault, *, dual_stack: bool) -> Ranges:

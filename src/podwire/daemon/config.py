@@ -41,6 +41,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     cni_socket: str = ""  # where podwire-cni asks; "": /run/podwire/cni.sock
     control_socket: str = ""
     state_dir: str = ""
+    host_paths: tuple[str, ...] = ()  # folders of the machine below which Pods may have hostPath volumes
     kubelet_certificate: str = ""  # files; without them the agent pods serves no logs, exec, attach and port-forward
     kubelet_key: str = ""
     kubelet_client_ca: str = ""

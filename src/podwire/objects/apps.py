@@ -137,6 +137,13 @@ class StatefulSetOrdinals(Value, frozen=True):
     start: int = 0
 
 
+class StatefulSetRetention(Value, frozen=True):
+    """What becomes of the claims of a set: ``Retain`` or ``Delete``, with the set itself and with Pods that are too many."""
+
+    when_deleted: str = "Retain"
+    when_scaled: str = "Retain"
+
+
 class StatefulSetSpec(Value, frozen=True):
     replicas: int = 1
     selector: LabelSelector = LabelSelector()
@@ -148,6 +155,7 @@ class StatefulSetSpec(Value, frozen=True):
     revision_history_limit: int = 10
     ordinals: StatefulSetOrdinals = StatefulSetOrdinals()
     volume_claim_templates: tuple[Object, ...] = ()
+    persistent_volume_claim_retention_policy: StatefulSetRetention = StatefulSetRetention()
 
 
 class StatefulSetStatus(Value, frozen=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from podwire.objects import apps, batch, compute, core, discovery, policy
+from podwire.objects import apps, batch, compute, core, discovery, policy, storage
 from podwire.objects.meta import Object
 
 T = TypeVar("T", bound=Object)
@@ -58,6 +58,9 @@ JOBS = Resource("batch", "v1", "jobs", "Job", True, batch.Job)
 CRON_JOBS = Resource("batch", "v1", "cronjobs", "CronJob", True, batch.CronJob)
 POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, policy.PodDisruptionBudget)
 PRIORITY_CLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, policy.PriorityClass)
+PERSISTENT_VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", False, storage.PersistentVolume)
+PERSISTENT_VOLUME_CLAIMS = Resource("", "v1", "persistentvolumeclaims", "PersistentVolumeClaim", True, storage.PersistentVolumeClaim)
+STORAGE_CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, storage.StorageClass)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, apps.Lease)
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, discovery.EndpointSlice)
 ADDRESSES = Resource("compute.podwire.dev", "v1", "addresses", "Address", False, compute.Address)

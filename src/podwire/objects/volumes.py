@@ -5,6 +5,8 @@ Source: https://kubernetes.io/docs/concepts/storage/volumes/, .../projected-volu
 
 from __future__ import annotations
 
+from typing import Any
+
 from podwire.objects.meta import Value
 
 
@@ -89,6 +91,17 @@ class HostPathVolumeSource(Value, frozen=True):
     type: str = ""
 
 
+class PersistentVolumeClaimVolumeSource(Value, frozen=True):
+    claim_name: str = ""
+    read_only: bool = False
+
+
+class EphemeralVolumeSource(Value, frozen=True):
+    """A claim that lives as long as its Pod. The template stays a tree: what it says goes into the claim unread."""
+
+    volume_claim_template: dict[str, Any] = {}
+
+
 class Volume(Value, frozen=True):
     """Exactly one source is set; none: a kind that is not made here."""
 
@@ -99,3 +112,5 @@ class Volume(Value, frozen=True):
     downward_api: DownwardAPIVolumeSource | None = None
     empty_dir: EmptyDirVolumeSource | None = None
     host_path: HostPathVolumeSource | None = None
+    persistent_volume_claim: PersistentVolumeClaimVolumeSource | None = None
+    ephemeral: EphemeralVolumeSource | None = None

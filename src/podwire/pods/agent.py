@@ -41,6 +41,7 @@ from podwire.pods.runs import Record
 from podwire.pods.standard_streams import StandardStreams
 from podwire.pods.standins.link import StandinsLink
 from podwire.pods.standins.messages import Ended
+from podwire.pods.volumes.places import Places
 from podwire.pods.volumes.pod_volumes import VolumePlace
 from podwire.pods.volumes.sources import Sources
 from podwire.pods.worker import PodWorker
@@ -109,6 +110,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
             authority=context.client.configuration.authority,
             now=lambda: context.now().timestamp(),
             allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
+            places=Places(context.client, config.state_dir, config.host_paths),
         ),
     )
 

@@ -22,6 +22,7 @@ from podwire.workloads.nodes.controller import Nodes
 from podwire.workloads.replicasets.controller import ReplicaSets, ReplicationControllers
 from podwire.workloads.scheduler.controller import Scheduler
 from podwire.workloads.statefulsets.controller import StatefulSets
+from podwire.workloads.storage.controller import Storage
 
 CONTROLLERS = (
     Accounts,
@@ -32,6 +33,7 @@ CONTROLLERS = (
     StatefulSets,
     Jobs,
     CronJobs,
+    Storage,
     Scheduler,
     EndpointControllers,
     Mirroring,

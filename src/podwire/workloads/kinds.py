@@ -61,6 +61,7 @@ class DaemonSet(apps.DaemonSet, frozen=True):
 
 class StatefulSetSpec(apps.StatefulSetSpec, frozen=True):
     template: Tree = {}  # type: ignore[assignment]
+    volume_claim_templates: tuple[Tree, ...] = ()  # type: ignore[assignment]
 
 
 class StatefulSet(apps.StatefulSet, frozen=True):

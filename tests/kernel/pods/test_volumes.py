@@ -138,7 +138,7 @@ def test_what_is_missing_is_waited_for() -> None:
         assert status["containerStatuses"][0]["state"]["waiting"]["message"] == 'configmap "late" not found'
         eventually(lambda: 'Failed: Error: configmap "late" not found' in node.events("variable"))
         eventually(lambda: 'FailedMount: MountVolume.SetUp failed for volume "v" : secret "late" not found' in node.events("volume"))
-        eventually(lambda: any("hostPath /var/log is a path of the machine" in event for event in node.events("host")))
+        eventually(lambda: any("hostPath /var/log lies below no folder that the cluster may use" in event for event in node.events("host")))
         assert node.get("volume")["status"]["containerStatuses"][0]["state"]["waiting"]["reason"] == "ContainerCreating"
         config_map(node, "late", a="now")
         secret(node, "late", a="there")

@@ -79,6 +79,8 @@ def test_the_command_line_overrides_the_file() -> None:
             "spec: {maxPodsPerNode: 1024}",
             "c.yaml:3: spec.maxPodsPerNode: expected a number from 1 to 1023 (a bridge of Linux has no more ports), got 1024",
         ),
+        ("spec: {hostPaths: [data]}", "c.yaml:3: spec.hostPaths[0]: expected the absolute path of a folder of the machine, got 'data'"),
+        ("spec: {hostPaths: [/a, /]}", "c.yaml:3: spec.hostPaths[1]: the whole machine is given to no container: name a folder"),
         ("spec: {proxyMode: ipvs}", "c.yaml:3: spec.proxyMode: invalid enum value 'ipvs'"),
         ("spec: {stackType: IPV6}", "c.yaml:3: spec.stackType: invalid enum value 'IPV6'"),
         ("spec: {ranges: {pods: 10.128.0.0/16}}", "c.yaml:3: spec.ranges.pods: 10.128.0.0/16 overlaps spec.ranges.nodes (10.128.0.0/20)"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from podwire.objects import codec
 from podwire.objects.core import Pod
+from podwire.objects.storage import PersistentVolumeClaim
 from podwire.workloads.kinds import StatefulSet
 from podwire.workloads.statefulsets import desired
 from podwire.workloads.statefulsets.desired import Revisions
@@ -106,9 +107,29 @@ def test_a_pod_has_its_name_as_hostname_and_the_service_as_subdomain() -> None:
         "statefulset.kubernetes.io/pod-name": "db-7",
         "apps.kubernetes.io/pod-index": "7",
     }
-    assert tree["spec"]["volumes"] == [{"name": "data", "emptyDir": {}}]
-    assert "data" in desired.claims_warning(claims)
-    assert not desired.claims_warning(stateful_set(1))
+    assert tree["spec"]["volumes"] == [{"name": "data", "persistentVolumeClaim": {"claimName": "data-db-7"}}]
+
+
+def test_claims_outlive_their_pods_unless_the_policy_says_otherwise() -> None:
+    template = {"metadata": {"name": "data", "labels": {"tier": "1"}}, "spec": {"accessModes": ["ReadWriteOnce"]}}
+
+    def claim(deleted: str, scaled: str, number: int) -> list[tuple[str, str]]:
+        policy = {"whenDeleted": deleted, "whenScaled": scaled}
+        one = stateful_set(1, volumeClaimTemplates=[template], persistentVolumeClaimRetentionPolicy=policy)
+        tree = desired.claims_of(one, number)["data"]
+        assert tree["metadata"]["name"] == f"data-db-{number}"
+        assert tree["metadata"]["labels"] == {"tier": "1", "app": "db"}
+        assert tree["spec"] == template["spec"]
+        made = codec.convert(PersistentVolumeClaim, tree)
+        owners = desired.claim_owners(one, pod(number), made)
+        if owners is None:
+            owners = tree["metadata"].get("ownerReferences", [])
+        return [(owner["kind"], owner["name"]) for owner in owners]
+
+    assert claim("Retain", "Retain", 0) == claim("Retain", "Retain", 1) == []
+    assert claim("Delete", "Retain", 0) == claim("Delete", "Retain", 1) == [("StatefulSet", "db")]
+    assert (claim("Retain", "Delete", 0), claim("Retain", "Delete", 1)) == ([], [("Pod", "db-1")])
+    assert (claim("Delete", "Delete", 0), claim("Delete", "Delete", 1)) == ([("StatefulSet", "db")], [("Pod", "db-1")])
 
 
 def test_the_status_closes_an_update() -> None:

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import Any
 
-from podwire.apiserver import keys, status
+from podwire.apiserver import keys, quantity, status
 from podwire.apiserver.admission import limits, policies, webhooks
 from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
 from podwire.apiserver.admission.matching import selects
@@ -146,6 +146,8 @@ class Admission:
         """Ask those who answer at once whether they refuse it. Raises Failure."""
         if self.ranges and not asked.subresource and asked.tree is not None:
             _check_ranges(self, asked)
+        if asked.operation == UPDATE and asked.kind.resource == "persistentvolumeclaims" and not asked.subresource:
+            _check_growth(self, asked)
         if self.judge.bindings:
             self.judge.validate(asked)
 
@@ -214,6 +216,17 @@ def _storage_class(admission: Admission, asked: Attributes) -> None:
         spec["storageClassName"] = newest["metadata"]["name"]
 
 
+def _protect(finalizer: str) -> Change_:
+    """StorageObjectInUseProtection: what is in use goes when it no longer is."""
+
+    def step(_admission: Admission, asked: Attributes) -> None:
+        finalizers = (asked.tree or {})["metadata"].setdefault("finalizers", [])
+        if finalizer not in finalizers:
+            finalizers.append(finalizer)
+
+    return step
+
+
 # Tolerations of a Pod for nodes that are not ready (DefaultTolerationSeconds) are among its defaults: kinds/pod_defaults.py.
 CHANGES: Mapping[str, tuple[Change_, ...]] = {
     "pods": (
@@ -223,11 +236,28 @@ CHANGES: Mapping[str, tuple[Change_, ...]] = {
     ),
     "persistentvolumeclaims": (
         _storage_class,  # before quotas, which count by class
+        _protect("kubernetes.io/pvc-protection"),
     ),
+    "persistentvolumes": (_protect("kubernetes.io/pv-protection"),),
 }
 
 
 # Those who refuse ------------------------------------------------------------------------------------------------------------
+
+
+def _check_growth(admission: Admission, asked: Attributes) -> None:
+    """PersistentVolumeClaimResize: a claim asks for more only where its class lets volumes grow."""
+    sizes = [
+        quantity.value(str((tree or {}).get("spec", {}).get("resources", {}).get("requests", {}).get("storage", 0)))
+        for tree in (asked.old, asked.tree)
+    ]
+    if sizes[1] <= sizes[0]:
+        return
+    name = (asked.tree or {})["spec"].get("storageClassName", "")
+    record = admission.store.latest(f"storageclasses.storage.k8s.io/{name}") if name else None
+    if record is None or not decode(record.value).get("allowVolumeExpansion"):
+        words = "only dynamically provisioned pvc can be resized and the storageclass that provisions the pvc must support resize"
+        raise status.forbidden(asked.kind, asked.name, words)
 
 
 def _check_ranges(admission: Admission, asked: Attributes) -> None:

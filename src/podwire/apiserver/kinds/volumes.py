@@ -8,9 +8,10 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from podwire.apiserver import quantity
 from podwire.apiserver.cells import age
 from podwire.apiserver.kind import AGE, NAME, STATUS, Column, Kind, Tree
-from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, invalid, required
+from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, forbidden, invalid, required
 from podwire.apiserver.validation_values import amount_errors, one_of
 
 _SPEC = Path("spec")
@@ -76,7 +77,7 @@ def _pending(tree: Tree) -> None:
     tree["status"] = {"phase": "Pending"}
 
 
-def _validate_volume(tree: Tree, _old: Tree | None) -> list[FieldError]:
+def _validate_volume(tree: Tree, old: Tree | None) -> list[FieldError]:
     spec = tree.get("spec", {})
     errors = _access(spec)
     if not spec.get("capacity"):
@@ -84,15 +85,71 @@ def _validate_volume(tree: Tree, _old: Tree | None) -> list[FieldError]:
     for name, text in spec.get("capacity", {}).items():
         errors += amount_errors(text, _SPEC / "capacity" % name)
     allowed = ("Delete", "Recycle", "Retain")
-    return errors + one_of(spec.get("persistentVolumeReclaimPolicy", ""), allowed, _SPEC / "persistentVolumeReclaimPolicy")
+    errors += one_of(spec.get("persistentVolumeReclaimPolicy", ""), allowed, _SPEC / "persistentVolumeReclaimPolicy")
+    if old is not None and not errors:
+        before = old.get("spec", {})
+        if _source(spec) != _source(before):
+            errors.append(forbidden(_SPEC / "persistentvolumesource", "spec.persistentvolumesource is immutable after creation"))
+        if spec.get("volumeMode") != before.get("volumeMode"):
+            errors.append(invalid(_SPEC / "volumeMode", spec.get("volumeMode"), IMMUTABLE))
+    return errors
 
 
-def _validate_claim(tree: Tree, _old: Tree | None) -> list[FieldError]:
+def _source(spec: Tree) -> Tree:
+    """Where the data of a volume lies: what is left of it without what may change."""
+    return {key: value for key, value in spec.items() if key not in _CHANGEABLE}
+
+
+_CHANGEABLE = frozenset(
+    {
+        "accessModes",
+        "capacity",
+        "claimRef",
+        "mountOptions",
+        "nodeAffinity",
+        "persistentVolumeReclaimPolicy",
+        "storageClassName",
+        "volumeAttributesClassName",
+        "volumeMode",
+    }
+)
+
+
+def _validate_claim(tree: Tree, old: Tree | None) -> list[FieldError]:
     spec = tree.get("spec", {})
     errors = _access(spec)
     size = spec.get("resources", {}).get("requests", {}).get("storage")
     path = _SPEC / "resources" % "storage"
-    return errors + ([required(path)] if size is None else amount_errors(size, path))
+    errors += [required(path)] if size is None else amount_errors(size, path)
+    return errors if old is None or errors else _claim_changes(tree, old)
+
+
+def _claim_changes(tree: Tree, old: Tree) -> list[FieldError]:
+    """A claim may be given its volume, once, and a class where it has none; a bound one may ask for more."""
+    spec, before = dict(tree["spec"]), dict(old.get("spec", {}))
+    for once in ("volumeName", "storageClassName"):
+        if not before.get(once):
+            spec.pop(once, None)
+            before.pop(once, None)
+    asked, had = (_size(one) for one in (spec, before))
+    bound = old.get("status", {}).get("phase") == "Bound"
+    if bound:
+        for one in (spec, before):
+            one["resources"] = {**one.get("resources", {}), "requests": {**one.get("resources", {}).get("requests", {}), "storage": ""}}
+            one.pop("volumeAttributesClassName", None)
+    if spec != before:
+        words = "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims"
+        return [forbidden(_SPEC, words)]
+    if bound and asked < had:
+        capacity = old.get("status", {}).get("capacity", {}).get("storage", "0")
+        if asked <= quantity.value(capacity):
+            path = _SPEC / "resources" / "requests" / "storage"
+            return [forbidden(path, "field can not be less than status.capacity")]
+    return []
+
+
+def _size(spec: Tree) -> Any:
+    return quantity.value(spec.get("resources", {}).get("requests", {}).get("storage", "0"))
 
 
 def _access(spec: Tree) -> list[FieldError]:

@@ -31,6 +31,7 @@ from podwire.pods.desired import Player, player
 from podwire.pods.environment import Sources, Unavailable, expand
 from podwire.pods.volumes import atomic, payload, tokens
 from podwire.pods.volumes.payload import DEFAULT_MODE, File
+from podwire.pods.volumes.places import Place, Places
 from podwire.pods.volumes.sources import Interest
 from podwire.pods.volumes.sources import Sources as Followed
 
@@ -53,6 +54,7 @@ class VolumePlace:
     authority: bytes
     now: Callable[[], float]
     allocatable: downward.Amounts
+    places: Places
 
     def folder(self, uid: str, volume: Volume) -> Path:
         in_memory = volume.empty_dir is not None and volume.empty_dir.medium == "Memory"
@@ -80,6 +82,7 @@ class PodVolumes:
         self._interest = Interest(place.followed, pod.namespace)
         self._tokens = tokens.PodTokens(place.client, place.now)
         self._account: bool | None = pod.spec.automount_service_account_token
+        self._elsewhere: dict[str, Place] = {}  # volumes that are not the Pod's own
         programs = [one for one in (*pod.spec.init_containers, *pod.spec.containers) if player(one) is Player.MACHINE]
         self.used = bool(programs)
         self._volumes = pod.spec.volumes if programs else ()
@@ -154,7 +157,7 @@ class PodVolumes:
                 if unknown and payload.is_written(volume):
                     raise Unavailable(f"failed to sync {unknown[0]} cache: timed out waiting for the condition")
                 await self._tokens.refresh(self._pod, payload.references([volume])[2])
-                self._write(volume)
+                await self._make(volume)
             except Unavailable as missing:
                 failures[volume.name] = str(missing)
             except OSError as error:
@@ -165,17 +168,19 @@ class PodVolumes:
             failures[ACCOUNT_VOLUME] = str(missing)
         return failures
 
-    def _write(self, volume: Volume) -> None:
+    async def _make(self, volume: Volume) -> None:
         folder = self._place.folder(self._pod.metadata.uid, volume)
         if payload.is_written(volume):
             atomic.write(folder, payload.payload(volume, self._pod, self.sources()), self._stamp())
         elif volume.empty_dir is not None:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
-        elif volume.host_path is not None:
-            raise Unavailable(f"hostPath {volume.host_path.path} is a path of the machine, which is given to no container")
-        else:
-            raise Unavailable("a volume of this kind is not made here: only configMap, secret, projected, downwardAPI and emptyDir are")
+        elif volume.name not in self._elsewhere:
+            place = await self._place.places.of(self._pod, volume)
+            if place is None:
+                kinds = "configMap, secret, projected, downwardAPI, emptyDir, persistentVolumeClaim, ephemeral and hostPath"
+                raise Unavailable(f"a volume of this kind is not made here: only {kinds} are")
+            self._elsewhere[volume.name] = place
 
     async def _write_account(self) -> None:
         """The files that prove the Pod's ServiceAccount, where it is to have them."""
@@ -227,13 +232,24 @@ class PodVolumes:
             volume = known.get(mount.name)
             if volume is not None:
                 source = self._source(volume, mount, variables)
-                writable = volume.empty_dir is not None and not mount.read_only
+                writable = self._is_writable(volume) and not mount.read_only
                 (mounts.folders if writable else mounts.files)[mount.mount_path] = source
                 _make_mount_point(mounts, mount.mount_path, os.path.isdir(source))
         return mounts
 
+    def _is_writable(self, volume: Volume) -> bool:
+        elsewhere = self._elsewhere.get(volume.name)
+        return volume.empty_dir is not None or (elsewhere is not None and not elsewhere.read_only)
+
+    def _folder(self, volume: Volume) -> Path:
+        if payload.is_written(volume) or volume.empty_dir is not None:
+            return self._place.folder(self._pod.metadata.uid, volume)
+        if volume.name not in self._elsewhere:
+            raise CannotStart("CreateContainerConfigError", f'volume "{volume.name}" is not mounted yet')
+        return Path(self._elsewhere[volume.name].path)
+
     def _source(self, volume: Volume, mount: VolumeMount, variables: Mapping[str, str]) -> str:
-        folder = self._place.folder(self._pod.metadata.uid, volume)
+        folder = self._folder(volume)
         below = expand(mount.sub_path_expr, variables) if mount.sub_path_expr else mount.sub_path
         if not below:
             return str(folder)
@@ -243,7 +259,7 @@ class PodVolumes:
                 "CreateContainerConfigError", f'failed to prepare subPath for volumeMount "{mount.name}": it leaves the volume'
             )
         if not source.exists():
-            if volume.empty_dir is None:
+            if not self._is_writable(volume):
                 words = f'failed to prepare subPath for volumeMount "{mount.name}" of container: {below} is not in the volume'
                 raise CannotStart("CreateContainerConfigError", words)
             source.mkdir(parents=True)

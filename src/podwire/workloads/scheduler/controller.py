@@ -6,13 +6,26 @@ What is bound is counted at once, not when the watch shows it, so that the next 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from podwire.client.errors import ApiError, Unreachable
+from podwire.client.informer import Informer
 from podwire.daemon.context import Context
 from podwire.objects.core import Node, Pod
-from podwire.objects.resources import NAMESPACES, NODES, PODS, PRIORITY_CLASSES
+from podwire.objects.meta import Object
+from podwire.objects.resources import (
+    NAMESPACES,
+    NODES,
+    PERSISTENT_VOLUME_CLAIMS,
+    PERSISTENT_VOLUMES,
+    PODS,
+    PRIORITY_CLASSES,
+    STORAGE_CLASSES,
+)
+from podwire.objects.storage import SELECTED_NODE, claims_of
 from podwire.workloads import work
 from podwire.workloads.scheduler import desired
+from podwire.workloads.scheduler.claims import Known
 from podwire.workloads.scheduler.desired import SCHEDULER, Decision
 from podwire.workloads.scheduler.load import Load, counts
 from podwire.workloads.scheduler.terms import looks_at_pods
@@ -32,6 +45,10 @@ class Scheduler:
         self._nodes = context.informer(NODES)
         self._namespaces = context.informer(NAMESPACES)
         self._classes = context.informer(PRIORITY_CLASSES)
+        self._claims = context.informer(PERSISTENT_VOLUME_CLAIMS)
+        self._volumes = context.informer(PERSISTENT_VOLUMES)
+        self._storage_classes = context.informer(STORAGE_CLASSES)
+        self._known = Known(self._claims.table.get, self._volumes.table.get, self._storage_classes.table.get)
         self._load = Load()
         self._assumed: dict[str, tuple[Pod, str]] = {}  # by uid: bound, not seen yet
         self._not_before: dict[str, float] = {}
@@ -39,9 +56,16 @@ class Scheduler:
         self._gate = asyncio.Semaphore(CONCURRENT)
         self._pods.subscribe(self._pod_changed)
         self._nodes.subscribe(self._node_changed)
+        for informer in (self._claims, self._volumes, self._storage_classes):
+            informer.subscribe(self._storage_changed)
 
     async def start(self) -> None:
-        await work.start(self._context, self._work, "scheduler", [self._pods, self._nodes, self._namespaces, self._classes])
+        informers: list[Informer[Any]] = [self._pods, self._nodes, self._namespaces, self._classes]
+        await work.start(self._context, self._work, "scheduler", [*informers, self._claims, self._volumes, self._storage_classes])
+
+    def _storage_changed(self, _old: Object | None, _new: Object | None) -> None:
+        if self._pods.table.by("waiting", "for claims"):
+            self._work.mark(ALL)
 
     def _pod_changed(self, old: Pod | None, new: Pod | None) -> None:
         value = new or old
@@ -89,7 +113,7 @@ class Scheduler:
             for first in range(0, len(ordered), AT_ONCE):
                 still = [pod for pod in ordered[first : first + AT_ONCE] if self._is_waiting(pod)]
                 nodes = sorted(self._nodes.table.snapshot(), key=lambda node: node.name)
-                for decision in desired.decide(still, nodes, self._load, namespaces):
+                for decision in desired.decide(still, nodes, self._load, namespaces, self._known):
                     if decision.node:
                         self._assumed[decision.pod.metadata.uid] = (decision.pod, decision.node)
                     binding.create_task(self._perform(decision))
@@ -104,7 +128,12 @@ class Scheduler:
     async def _perform(self, decision: Decision) -> None:
         async with self._gate:
             try:
-                await (self._bind(decision) if decision.node else self._explain(decision))
+                if decision.choose:
+                    await self._choose(decision)
+                elif decision.node:
+                    await self._bind(decision)
+                elif decision.reason:
+                    await self._explain(decision)
             except (ApiError, Unreachable) as error:
                 self._refused(decision, error)
 
@@ -118,6 +147,13 @@ class Scheduler:
         }
         await self._client.create_subresource(PODS, pod.name, pod.namespace, "binding", body)
         self._events.event(pod, "Normal", "Scheduled", f"Successfully assigned {pod.key} to {decision.node}")
+
+    async def _choose(self, decision: Decision) -> None:
+        """Tell claims of the node; when they are bound, the Pod is decided on anew."""
+        for claim in decision.choose:
+            metadata = {"uid": claim.metadata.uid, "annotations": {SELECTED_NODE: decision.node}}
+            await self._client.patch(PERSISTENT_VOLUME_CLAIMS, claim.name, claim.namespace, {"metadata": metadata})
+        self._forget(decision.pod.metadata.uid)
 
     async def _explain(self, decision: Decision) -> None:
         pod = decision.pod
@@ -146,7 +182,9 @@ class Scheduler:
 
 
 def _waiting(pod: Pod) -> list[bool | str]:
-    return [True, *(["for others"] if looks_at_pods(pod) else [])] if desired.is_waiting(pod) else []
+    if not desired.is_waiting(pod):
+        return []
+    return [True, *(["for others"] if looks_at_pods(pod) else []), *(["for claims"] if claims_of(pod) else [])]
 
 
 def _company_changed(old: Pod | None, new: Pod | None) -> bool:

@@ -14,8 +14,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod
+from podwire.objects.storage import PersistentVolumeClaim
 from podwire.workloads.nodes.desired import ZONE
-from podwire.workloads.scheduler import resources, scores
+from podwire.workloads.scheduler import claims, resources, scores
+from podwire.workloads.scheduler.claims import Known, Verdict
 from podwire.workloads.scheduler.filters import feasible, question
 from podwire.workloads.scheduler.load import Load, group_of
 from podwire.workloads.scheduler.terms import Namespaces
@@ -25,11 +27,15 @@ SCHEDULER = "default-scheduler"
 
 @dataclass(frozen=True)
 class Decision:
-    """``node`` is "" if no node may run the Pod; ``reason`` then says why, node by node."""
+    """``node`` is "" if no node may run the Pod; ``reason`` then says why, node by node; without one, its claims are being bound.
+
+    ``choose``: claims that are to know the node before the Pod can be bound to it.
+    """
 
     pod: Pod
     node: str
     reason: str = ""
+    choose: tuple[PersistentVolumeClaim, ...] = ()
 
 
 def is_waiting(pod: Pod) -> bool:
@@ -57,13 +63,20 @@ def in_order(pods: Iterable[Pod], priorities: Mapping[str, int] | None = None) -
     return sorted(pods, key=turn)
 
 
-def decide(pods: Iterable[Pod], nodes: Sequence[Node], load: Load, namespaces: Namespaces | None = None) -> list[Decision]:
+def decide(
+    pods: Iterable[Pod], nodes: Sequence[Node], load: Load, namespaces: Namespaces | None = None, known: Known | None = None
+) -> list[Decision]:
     """Place Pods in the order given; each decision counts for the next: ``load`` takes them in. ``namespaces``: the labels of each."""
-    return [_place(pod, nodes, load, namespaces or {}) for pod in pods]
+    return [_place(pod, nodes, load, namespaces or {}, known or Known()) for pod in pods]
 
 
-def _place(pod: Pod, nodes: Sequence[Node], load: Load, namespaces: Namespaces) -> Decision:
-    asked = question(pod, nodes, load, namespaces)
+def _place(pod: Pod, nodes: Sequence[Node], load: Load, namespaces: Namespaces, known: Known) -> Decision:
+    verdict = claims.judge(pod, known) if pod.spec.volumes else _NO_CLAIMS
+    if verdict.refusal:
+        return Decision(pod, "", f"0/{len(nodes)} nodes are available: {verdict.refusal}.")
+    if verdict.waits:
+        return Decision(pod, "")
+    asked = question(pod, nodes, load, namespaces, verdict.volumes)
     fitting, refused = feasible(asked, nodes)
     if not fitting:
         return Decision(pod, "", explanation(len(nodes), refused))
@@ -83,7 +96,10 @@ def _place(pod: Pod, nodes: Sequence[Node], load: Load, namespaces: Namespaces) 
 
     chosen = min(fitting, key=cost)
     load.add(pod, chosen.name)
-    return Decision(pod, chosen.name)
+    return Decision(pod, chosen.name, choose=verdict.choose)
+
+
+_NO_CLAIMS = Verdict()
 
 
 def _zone(node: Node) -> str:

@@ -12,8 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod, Taint
+from podwire.objects.storage import PersistentVolume
 from podwire.workloads.placement import selects, tolerates, untolerated
-from podwire.workloads.scheduler import resources
+from podwire.workloads.scheduler import claims, resources
 from podwire.workloads.scheduler.company import Company
 from podwire.workloads.scheduler.load import Load, host_ports
 from podwire.workloads.scheduler.spread import Spread
@@ -33,11 +34,12 @@ class Question:
     spread: Spread
     requested: resources.Amounts
     ports: Sequence[tuple[str, int]]
+    volumes: Sequence[PersistentVolume] = ()
 
 
-def question(pod: Pod, nodes: Sequence[Node], load: Load, known: Namespaces) -> Question:
+def question(pod: Pod, nodes: Sequence[Node], load: Load, known: Namespaces, volumes: Sequence[PersistentVolume] = ()) -> Question:
     company, spread = Company(pod, nodes, load, known), Spread(pod, nodes, load, known)
-    return Question(pod, load, company, spread, resources.requested(pod), host_ports(pod))
+    return Question(pod, load, company, spread, resources.requested(pod), host_ports(pod), volumes)
 
 
 Judge = Callable[[Question, Node], Sequence[str]]
@@ -77,6 +79,10 @@ def _room(asked: Question, node: Node) -> Sequence[str]:
     return resources.lacking(asked.requested, resources.allocatable(node), load.requests(node.name), load.on_node(node.name))
 
 
+def _volumes(asked: Question, node: Node) -> Sequence[str]:
+    return () if all(claims.reaches(volume, node) for volume in asked.volumes) else [claims.CONFLICT]
+
+
 def _spread(asked: Question, node: Node) -> Sequence[str]:
     reason = asked.spread.judge(node)
     return [reason] if reason else ()
@@ -88,7 +94,7 @@ def _company(asked: Question, node: Node) -> Sequence[str]:
 
 
 # In the order in which the scheduler of Kubernetes asks: it decides which reason is told of a node that has several.
-JUDGES: tuple[Judge, ...] = (_schedulable, _named, _tolerated, _selected, _ready, _host_ports, _room, _spread, _company)
+JUDGES: tuple[Judge, ...] = (_schedulable, _named, _tolerated, _selected, _ready, _host_ports, _room, _volumes, _spread, _company)
 
 
 def feasible(asked: Question, nodes: Sequence[Node]) -> tuple[list[Node], Counter[str]]:

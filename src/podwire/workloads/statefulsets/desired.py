@@ -15,10 +15,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from podwire.objects import codec
+from podwire.objects.apps import StatefulSetRetention
 from podwire.objects.core import Pod
+from podwire.objects.storage import PersistentVolumeClaim
 from podwire.workloads import ownership
 from podwire.workloads.availability import has_ended, is_available, until_available_s
-from podwire.workloads.kinds import TREE_STATEFUL_SETS, StatefulSet, Tree
+from podwire.workloads.kinds import TREE_STATEFUL_SETS, StatefulSet, Tree, owned_by
 from podwire.workloads.revisions import HASH
 from podwire.workloads.shares import share_up
 
@@ -146,20 +149,63 @@ def pod_of(stateful_set: StatefulSet, number: int, revision: str, template: Tree
     spec = dict(template.get("spec") or {}) | {"hostname": name}
     if stateful_set.spec.service_name:
         spec["subdomain"] = stateful_set.spec.service_name
-    claims = [claim.name for claim in stateful_set.spec.volume_claim_templates]
+    claims = claims_of(stateful_set, number)
     if claims:
         others = [volume for volume in spec.get("volumes") or () if volume.get("name") not in claims]
-        spec["volumes"] = [*others, *({"name": claim, "emptyDir": {}} for claim in claims)]
+        own = ({"name": volume, "persistentVolumeClaim": {"claimName": tree["metadata"]["name"]}} for volume, tree in claims.items())
+        spec["volumes"] = [*own, *others]
     labels = {HASH: revision, POD_NAME: name, POD_INDEX: str(number)}
     return ownership.pod_of(TREE_STATEFUL_SETS, stateful_set, {**template, "spec": spec}, name, labels)
 
 
-def claims_warning(stateful_set: StatefulSet) -> str:
-    """Say what becomes of volumeClaimTemplates; "" if there are none."""
-    claims = ", ".join(claim.name for claim in stateful_set.spec.volume_claim_templates)
-    if not claims:
-        return ""
-    return f"volumeClaimTemplates are not provisioned here: {claims} is an emptyDir in each Pod and lives as long as the Pod"
+def claims_of(stateful_set: StatefulSet, number: int) -> dict[str, Tree]:
+    """Make the claims of the Pod of a number, by the names of its volumes. They outlive it: the next Pod of the number finds them."""
+    found = {}
+    for template in stateful_set.spec.volume_claim_templates:
+        metadata = template.get("metadata") or {}
+        volume = metadata.get("name", "")
+        labels = {**(metadata.get("labels") or {}), **stateful_set.spec.selector.match_labels}
+        own = {key: metadata[key] for key in ("annotations", "finalizers") if metadata.get(key)}
+        found[volume] = {
+            "apiVersion": "v1",
+            "kind": "PersistentVolumeClaim",
+            "metadata": {
+                "name": f"{volume}-{stateful_set.name}-{number}",
+                "namespace": stateful_set.namespace,
+                "labels": labels,
+                **own,
+                **({"ownerReferences": [_owner(stateful_set)]} if _retention(stateful_set).when_deleted == "Delete" else {}),
+            },
+            "spec": template.get("spec") or {},
+        }
+    return found
+
+
+def _retention(stateful_set: StatefulSet) -> StatefulSetRetention:
+    return stateful_set.spec.persistent_volume_claim_retention_policy
+
+
+def _owner(stateful_set: StatefulSet) -> Tree:
+    return owned_by(TREE_STATEFUL_SETS, stateful_set.metadata)
+
+
+def claim_owners(stateful_set: StatefulSet, pod: Pod, claim: PersistentVolumeClaim) -> list[Tree] | None:
+    """Give the owners that a claim of this Pod should have, with whom it ends; None: it has them.
+
+    A claim that goes with its set is the set's; one that goes when its Pod is one too many is, from then on, the Pod's.
+    """
+    number, spec, policy = ordinal(stateful_set, pod), stateful_set.spec, _retention(stateful_set)
+    condemned = number is not None and number not in range(spec.ordinals.start, spec.ordinals.start + spec.replicas)
+    wanted: list[Tree] = []
+    if condemned and policy.when_scaled == "Delete":
+        wanted.append({"apiVersion": "v1", "kind": "Pod", "name": pod.name, "uid": pod.metadata.uid})
+    elif policy.when_deleted == "Delete":
+        wanted.append(_owner(stateful_set))
+    ours = {stateful_set.metadata.uid, pod.metadata.uid}
+    have = claim.metadata.owner_references
+    if {owner.uid for owner in have if owner.uid in ours} == {owner["uid"] for owner in wanted}:
+        return None
+    return [*(codec.tree(owner) for owner in have if owner.uid not in ours), *wanted]
 
 
 def status(stateful_set: StatefulSet, pods: Iterable[Pod], revisions: Revisions, now: datetime) -> Tree:

@@ -1,0 +1,119 @@
+"""Where the volumes lie that are not the Pod's own: directories of claims, and folders of the machine that the cluster may use.
+
+A claim's directory follows from the name of its PersistentVolume. A hostPath, of a Pod or of a PersistentVolume, must lie below a folder
+that the cluster's specification names; symbolic links are followed before that is judged.
+
+Source: https://kubernetes.io/docs/concepts/storage/volumes/#hostpath, .../persistent-volumes/#claims-as-volumes
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import stat
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from podwire.client.api import Client
+from podwire.client.errors import ApiError, Unreachable
+from podwire.objects.core import Pod
+from podwire.objects.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES
+from podwire.objects.storage import (
+    BIND_COMPLETED,
+    DIRECTORY_DRIVER,
+    PersistentVolume,
+    PersistentVolumeClaim,
+    belongs_to,
+    claim_name,
+    directory_of,
+)
+from podwire.objects.volumes import Volume
+from podwire.pods.environment import Unavailable
+
+
+@dataclass(frozen=True)
+class Place:
+    path: str
+    read_only: bool = False
+
+
+@dataclass(frozen=True)
+class Places:
+    """``state``: the cluster's state directory; ``host_paths``: folders of the machine that Pods may use."""
+
+    client: Client
+    state: str
+    host_paths: Sequence[str] = ()
+
+    async def of(self, pod: Pod, volume: Volume) -> Place | None:
+        """Find a volume's place; None: it is the Pod's own. Raises Unavailable."""
+        name = claim_name(pod, volume)
+        if name:
+            source = volume.persistent_volume_claim
+            place = await self._of_claim(pod, name, ephemeral=volume.ephemeral is not None)
+            return Place(place.path, place.read_only or (source is not None and source.read_only))
+        if volume.host_path is not None:
+            return Place(self._on_machine(volume.host_path.path, volume.host_path.type))
+        return None
+
+    async def _of_claim(self, pod: Pod, name: str, *, ephemeral: bool) -> Place:
+        where = f"error processing PVC {pod.namespace}/{name}"
+        try:
+            claim = await self.client.get(PERSISTENT_VOLUME_CLAIMS, name, pod.namespace)
+            _check(pod, claim, where, ephemeral=ephemeral)
+            volume = await self.client.get(PERSISTENT_VOLUMES, claim.spec.volume_name)
+        except (ApiError, Unreachable) as error:
+            raise Unavailable(f"{where}: failed to fetch it from API server: {error}") from error
+        reference = volume.spec.claim_ref
+        if reference is None or reference.uid != claim.metadata.uid:
+            raise Unavailable(f"{where}: PV {volume.name} is bound to another PVC")
+        return self._of_volume(volume)
+
+    def _of_volume(self, volume: PersistentVolume) -> Place:
+        if volume.spec.csi is not None and volume.spec.csi.driver == DIRECTORY_DRIVER:
+            try:
+                path = directory_of(self.state, volume.name)
+                os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
+                with contextlib.suppress(FileExistsError):  # of a volume that a person made there is none yet
+                    os.mkdir(path, 0o700)
+            except (OSError, ValueError) as error:
+                raise Unavailable(f"the directory of volume {volume.name} cannot be made: {error}") from error
+            if os.path.islink(path):
+                raise Unavailable(f"the directory of volume {volume.name} is a symbolic link")
+            return Place(path, volume.spec.csi.read_only)
+        if volume.spec.host_path is not None:
+            return Place(self._on_machine(volume.spec.host_path.path, volume.spec.host_path.type))
+        raise Unavailable(f"volume {volume.name} is of a kind that is not mounted here: only csi of {DIRECTORY_DRIVER} and hostPath are")
+
+    def _on_machine(self, path: str, kind: str) -> str:
+        real = os.path.realpath(path)
+        if not any(_below(real, os.path.realpath(folder)) for folder in self.host_paths):
+            allowed = ", ".join(self.host_paths) or "none"
+            raise Unavailable(f"hostPath {path} lies below no folder that the cluster may use (spec.hostPaths: {allowed})")
+        if _below(real, os.path.realpath(self.state)) or _below(os.path.realpath(self.state), real):
+            raise Unavailable(f"hostPath {path} would show the state of the cluster")
+        try:
+            if kind == "DirectoryOrCreate":
+                os.makedirs(real, mode=0o755, exist_ok=True)
+            elif kind == "FileOrCreate":
+                os.close(os.open(real, os.O_CREAT | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, 0o644))
+            mode = os.stat(real).st_mode
+        except OSError as error:
+            raise Unavailable(f"hostPath type check failed: {path}: {error.strerror}") from error
+        for word, holds in (("Directory", stat.S_ISDIR(mode)), ("File", stat.S_ISREG(mode))):
+            if kind.removesuffix("OrCreate") == word and not holds:
+                raise Unavailable(f"hostPath type check failed: {path} is not a {word.lower()}")
+        if not (stat.S_ISDIR(mode) or stat.S_ISREG(mode)):
+            raise Unavailable(f"hostPath {path} is neither a directory nor a file; nothing else is shown to a container")
+        return real
+
+
+def _check(pod: Pod, claim: PersistentVolumeClaim, where: str, *, ephemeral: bool) -> None:
+    if ephemeral and not belongs_to(pod, claim):
+        raise Unavailable(f"{where}: it was not created for pod {pod.key} (pod is not owner)")
+    if BIND_COMPLETED not in claim.metadata.annotations or not claim.spec.volume_name:
+        raise Unavailable(f"{where}: PVC is not bound")
+
+
+def _below(path: str, folder: str) -> bool:
+    return folder == "/" or path == folder or path.startswith(f"{folder}/")
