@@ -6,7 +6,7 @@ Here: the parts and the few steps that all verbs share. Not here: any verb, HTTP
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Protocol
@@ -99,14 +99,17 @@ def generated_name(prefix: str) -> str:
     return prefix[: _NAME_LENGTH - 5] + "".join(random.choices(_NAME_LETTERS, k=5))
 
 
-def put(transaction: Transaction, kind: Kind, tree: Tree) -> bytes:
-    """Take an object into a transaction: it gets the transaction's revision. Its companions follow. Returns its bytes."""
+def put(transaction: Transaction, kind: Kind, tree: Tree, fields: Mapping[str, str] | None = None) -> bytes:
+    """Take an object into a transaction: it gets the transaction's revision. Its companions follow. Returns its bytes.
+
+    ``fields``: what selectors ask of it, where that is known.
+    """
     metadata = tree["metadata"]
     metadata["resourceVersion"] = str(transaction.revision)
     value = encode(tree)
     key = keys.key(kind, metadata.get("namespace", ""), metadata["name"])
     before = transaction.latest(key) if kind.companions is not None else None
-    transaction.put(key, value, facts_of_tree(kind, tree))
+    transaction.put(key, value, facts_of_tree(kind, tree, fields))
     follow(transaction, kind, None if before is None else decode(before.value), tree)
     return value
 

@@ -209,18 +209,26 @@ class Kind:
     def has_status(self) -> bool:
         return STATUS in self.subresources
 
-    def for_create(self, tree: Tree, written: Callable[[Tree], None] = _nothing) -> None:
-        """Make a new object of what was sent: defaults, no status of the writer's, generation 1.
+    def for_create(self, tree: Tree) -> None:
+        """Make a new object of what was sent: defaults, no status of the writer's, generation 1."""
+        self.fill(tree)
+        self.prepare(tree)
 
-        ``written`` is called when the tree holds what its writer answers for, before what the server adds by itself.
-        """
+    def fill(self, tree: Tree) -> None:
+        """The first half of ``for_create``: then the tree holds what its writer answers for."""
         self.default(tree)
         if self.has_status and not self.created_with_status:
             tree.pop("status", None)
+
+    def prepare(self, tree: Tree) -> None:
+        """The second half of ``for_create``: what the server adds by itself."""
         if self.has_status and self.custom is None:
             tree.setdefault("status", {})  # clients of typed languages always find one
-        written(tree)
         self.prepare_create(tree)
+        self.count_first(tree)
+
+    def count_first(self, tree: Tree) -> None:
+        """Set the generation of a new object."""
         if self.generations:
             tree["metadata"]["generation"] = 1
         else:
@@ -271,12 +279,13 @@ class Kind:
         """Give every error of an object that is to be stored. An empty list means that it may be."""
         if subresource == "status" and old is not None:
             return self.validate_status(tree, old)
-        path = Path("metadata")
         if old is None:
-            errors = metadata_errors(tree["metadata"], self.namespaced, self.name_errors, path)
-        else:
-            errors = metadata_update_errors(tree["metadata"], old["metadata"], path)
-        return errors + self.validate(tree, old)
+            return self.check_metadata(tree) + self.validate(tree, None)
+        return metadata_update_errors(tree["metadata"], old["metadata"], Path("metadata")) + self.validate(tree, old)
+
+    def check_metadata(self, tree: Tree) -> list[FieldError]:
+        """Give every error of a new object's metadata."""
+        return metadata_errors(tree["metadata"], self.namespaced, self.name_errors, Path("metadata"))
 
 
 def _carry(metadata: Tree, old: Tree) -> None:

@@ -146,8 +146,15 @@ def keep_reset(tree: Tree) -> None:
 
 def created(kind: Type, entries: list[Entry], new: Tree, owner: Owner) -> Owned:
     """Give the entries of an object that ``owner`` has made by itself."""
-    fields = _fields_of_new(kind, new)
-    return _taken(entries, owner, fields, EMPTY)
+    return created_of(entries, _fields_of_new(kind, new), owner)
+
+
+def created_of(entries: list[Entry], fields: Fields, owner: Owner) -> Owned:
+    """The same where it is known what the object consists of."""
+    if entries or not fields:
+        return _taken(entries, owner, fields, EMPTY)
+    mine = owner.entry(fields)
+    return Owned([mine], mine)
 
 
 def _fields_of_new(kind: Type, new: Tree) -> Fields:

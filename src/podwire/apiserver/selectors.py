@@ -33,10 +33,11 @@ class Facts:
         self.fields = fields
 
 
-def facts_of_tree(kind: Kind, tree: Tree) -> Facts:
-    """Work out the facts of an object that is about to be stored."""
+def facts_of_tree(kind: Kind, tree: Tree, fields: Mapping[str, str] | None = None) -> Facts:
+    """Work out the facts of an object that is about to be stored. ``fields``: those of its fields, where they are known."""
     labels = tree["metadata"].get("labels")
-    fields = {name: read(tree) for name, read in kind.selectable_fields.items()} if kind.selectable_fields else _NO_LABELS
+    if fields is None:
+        fields = {name: read(tree) for name, read in kind.selectable_fields.items()} if kind.selectable_fields else _NO_LABELS
     return Facts(dict(labels) if labels else _NO_LABELS, fields)
 
 

@@ -21,17 +21,19 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from podwire.apiserver import bodies, keys, merge_types, ownership, shapes, status
+from podwire.apiserver import bodies, keys, merge_types, ownership, shapes, status, templates
 from podwire.apiserver.admission import gate
 from podwire.apiserver.answers import Answer, Tree, decode, encode
 from podwire.apiserver.api import Api, Grant, fresh_uid, generated_name, latest_tree, put, remove
 from podwire.apiserver.auth import guards
 from podwire.apiserver.kind import Kind
+from podwire.apiserver.kinds.core import POD
 from podwire.apiserver.kinds.limits import RESOURCE_QUOTA
 from podwire.apiserver.ownership import Owned, Owner
 from podwire.apiserver.patch import PatchError, json_patch, merge_patch
 from podwire.apiserver.patch_strategic import strategic_merge_patch
 from podwire.apiserver.requests import CUSTOM_PATCHES, JSON, JSON_PATCH, MANAGER_LIMIT, MERGE_PATCH, PATCHES, STRATEGIC_PATCH, Request
+from podwire.apiserver.templates import Template
 from podwire.apiserver.validation import Path, forbidden, invalid, too_long
 
 _NAME_TRIES = 8  # generated names that are taken before the client is asked to try again
@@ -41,12 +43,35 @@ async def create(api: Api, request: Request, kind: Kind) -> Answer:
     """Answer to POST of an object. Raises Failure."""
     check_manager(request, "CreateOptions")
     tree = bodies.of_kind(request, kind)
+    sent = None
+    if kind is POD and not api.admission.may_touch(request.target.namespace, tree):
+        sent = templates.key(tree)
+    template = templates.find(sent) if sent is not None else None
+    if template is None:
+        bodies.check_schema(request, kind, tree)
+        if sent is not None and not templates.is_unchanged(sent, tree):
+            sent = None
+        return await create_tree(api, request, kind, tree, sent=sent)
+    del tree["spec"]
     bodies.check_schema(request, kind, tree)
-    return await create_tree(api, request, kind, tree)
+    tree["spec"] = template.spec
+    return await create_tree(api, request, kind, tree, template=template)
 
 
-async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree, owned: Owned | None = None) -> Answer:
-    """Store a new object that has the shape of its kind. Without ``owned`` its fields are the writer's. Raises Failure."""
+async def create_tree(
+    api: Api,
+    request: Request,
+    kind: Kind,
+    tree: Tree,
+    owned: Owned | None = None,
+    *,
+    template: Template | None = None,
+    sent: bytes | None = None,
+) -> Answer:
+    """Store a new object that has the shape of its kind. Without ``owned`` its fields are the writer's. Raises Failure.
+
+    ``template``: its spec is the template's, and right; ``sent``: it is a Pod, of whose spec this is remembered by.
+    """
     metadata = tree["metadata"]
     _place(request, kind, metadata)
     if metadata.get("resourceVersion"):
@@ -60,15 +85,26 @@ async def create_tree(api: Api, request: Request, kind: Kind, tree: Tree, owned:
     for field in ("deletionTimestamp", "deletionGracePeriodSeconds", "selfLink"):
         metadata.pop(field, None)
     metadata["uid"] = fresh_uid()
-    metadata["creationTimestamp"] = api.timestamp()
-    tree, waited = await gate.changed(api, request, kind, tree, None)
-    _prepare(api, request, kind, tree, owned)
+    now = metadata["creationTimestamp"] = api.timestamp()
+    waited = False
+    if template is not None:
+        owned = _owned(request, kind, tree, template)
+        tree["status"] = template.status
+        kind.count_first(tree)
+    else:
+        kind.fill(tree)
+        owned = owned or _owned(request, kind, tree)
+        tree, waited = await gate.changed(api, request, kind, tree, None)
+        kind.prepare(tree)
+    _set_owners(tree, ownership.stamped(owned, now))
     _check_new(api, kind, namespace, name, waited)
-    grant = _checked(api, request, kind, tree, None, "")
+    grant = _checked(api, request, kind, tree, None, "", known=template is not None)
     with _abandoned_on_failure(grant):
         if await gate.refused(api, request, kind, tree, None):
             _check_new(api, kind, namespace, name, True)
-    return await _store(api, request, kind, tree, None, grant, 201)
+    if sent is not None:
+        templates.remember(sent, tree, owned)
+    return await _store(api, request, kind, tree, None, grant, 201, template)
 
 
 async def update(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
@@ -195,18 +231,13 @@ def _set_owners(tree: Tree, entries: list[ownership.Entry]) -> None:
         tree["metadata"].pop("managedFields", None)
 
 
-def _prepare(api: Api, request: Request, kind: Kind, tree: Tree, owned: Owned | None) -> None:
-    """Make a new object of what was sent, and note whose its fields are."""
-    sent = tree["metadata"].pop("managedFields", None)
-    found: list[Owned] = [owned] if owned is not None else []
-
-    def note(new: Tree) -> None:
-        if owned is None:
-            entries = ownership.basis(sent, ())
-            found.append(ownership.created(merge_types.of_kind(kind), entries, new, _owner(request, kind)))
-
-    kind.for_create(tree, note)
-    _set_owners(tree, ownership.stamped(found[0], api.timestamp()))
+def _owned(request: Request, kind: Kind, tree: Tree, template: Template | None = None) -> Owned:
+    """Say whose the fields of a new object are: the writer's, beside what he says himself."""
+    entries = ownership.basis(tree["metadata"].pop("managedFields", None), ())
+    owner = _owner(request, kind)
+    if template is not None:
+        return ownership.created_of(entries, template.fields(tree["metadata"]), owner)
+    return ownership.created(merge_types.of_kind(kind), entries, tree, owner)
 
 
 # Steps -------------------------------------------------------------------------------------------------------------------
@@ -285,14 +316,17 @@ def _check_versions(kind: Kind, metadata: Tree, old: Tree) -> None:
         raise status.invalid(kind, name, [invalid(Path("metadata") / "resourceVersion", 0, "must be specified for an update")])
 
 
-def _checked(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | None, subresource: str) -> Grant:
-    """Set addresses aside and check the object. Raises Failure (422); then nothing is set aside."""
+def _checked(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | None, subresource: str, *, known: bool = False) -> Grant:
+    """Set addresses aside and check the object; of one that is known to be right, its metadata.
+
+    Raises Failure (422); then nothing is set aside.
+    """
     grant = api.allocator.begin(kind, tree, old)
     try:
-        errors = [*grant.errors, *kind.check(tree, old, subresource)]
+        errors = kind.check_metadata(tree) if known else [*grant.errors, *kind.check(tree, old, subresource)]
         if errors:
             raise status.invalid(kind, tree["metadata"].get("name", ""), errors)
-        if not subresource:
+        if not subresource and not known:
             request.warnings += kind.warnings(tree, old)
     except BaseException:
         grant.abandon()
@@ -300,7 +334,9 @@ def _checked(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | Non
     return grant
 
 
-async def _store(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | None, grant: Grant, code: int) -> Answer:
+async def _store(
+    api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | None, grant: Grant, code: int, template: Template | None = None
+) -> Answer:
     """Commit the object; an object that is to go and has nothing left to wait for goes. Answers when it is on disk."""
     with _abandoned_on_failure(grant):
         quotas = api.admission.charge(kind, tree, old)
@@ -309,7 +345,8 @@ async def _store(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree |
         return shapes.one(api, request, kind, encode(tree), code)
     try:
         transaction = api.store.transaction()
-        value = remove(transaction, kind, tree) if is_finished(kind, tree) else put(transaction, kind, tree)
+        facts = template.facts if template is not None else None
+        value = remove(transaction, kind, tree) if is_finished(kind, tree) else put(transaction, kind, tree, facts)
         for quota in quotas:
             put(transaction, RESOURCE_QUOTA, quota)
         transaction.on_failure.append(grant.abandon)

@@ -136,6 +136,15 @@ class Admission:
         """Whether there is anybody who may refuse a deletion."""
         return bool(self.mutating or self.validating or self.judge.bindings)
 
+    def may_touch(self, namespace: str, pod: Tree) -> bool:
+        """Say whether anybody but quotas may have a say about a new Pod: then what is stored follows from more than its spec."""
+        if self.mutating or self.validating or self.judge.bindings or self.classes_for_all or namespace in self.ranges:
+            return True
+        spec = pod.get("spec")
+        if not isinstance(spec, dict) or "priorityClassName" in spec:
+            return True
+        return spec.get("serviceAccountName", "default") not in ("", "default")
+
     def change(self, asked: Attributes) -> None:
         """Let those change ``asked.tree`` who answer at once. Raises Failure."""
         if asked.operation == CREATE:
