@@ -46,6 +46,17 @@ def test_output_that_nobody_takes_fails_in_words(cluster: Cluster) -> None:
         assert refused.stderr == "podwire: No space left on device\n"
 
 
+def test_wrong_words_are_answered_with_the_right_ones(cluster: Cluster) -> None:
+    for word in ("nowhere", "pods/default/x"):
+        assert cluster.exec(word, "true", status=2).stderr == (
+            f"podwire: there is no place {word!r}; there are: internet, vpc, control, node/NAME, pod/NAMESPACE/NAME\n"
+        )
+    assert "'nan' is no number of seconds" in cluster.user.podwire("up", "--wait", "nan", status=2).stderr
+    assert "cannot read /nonexistent: No such file or directory\n" in cluster.user.podwire("up", "-f", "/nonexistent", status=2).stderr
+    for process in cluster.status()["processes"]:
+        cluster.podwire("logs", process["name"])
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -55,7 +66,12 @@ def test_output_that_nobody_takes_fails_in_words(cluster: Cluster) -> None:
         ("{apiVersion: v1, kind: ConfigMap, metadata: 7}", "<stdin>:1: ConfigMap: expected metadata.name"),
         ("{apiVersion: v1, kind: ConfigMap, metadata: {name: x, annotations: [1]}}", "metadata.annotations: expected a mapping"),
         ("{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: {a: .nan}}", "nan is no number that JSON has"),
-        ("{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: &a [*a]}", "an alias inside of what it stands for"),
+        (
+            "{apiVersion: v1, kind: ConfigMap, metadata: {name: x}, data: &a [*a]}",
+            "<stdin>:1: document contains an alias of something that holds it",
+        ),
+        ("a: &a0 [1]\n" + "".join(f"b{n}: &a{n + 1} [*a{n}, *a{n}]\n" for n in range(40)), "document contains excessive aliasing"),
+        ("[" * 200_000, "<stdin>:1: document is nested too deeply"),
         ("{apiVersion: v1, kind: Unicorn, metadata: {name: x}}", '<stdin>:1: no matches for kind "Unicorn"'),
         ("{apiVersion: v1, kind: Service, metadata: {name: x}, spec: {ports: [{port: eighty}]}}", "spec.ports.port"),
         ("a: !!python/object:os.system x", "<stdin>:1: not YAML"),

@@ -75,6 +75,8 @@ def _documents(given: str) -> list[tuple[str, dict[str, Any]]]:
 def _parse(file: str, text: bytes) -> list[tuple[str, dict[str, Any]]]:
     import yaml
 
+    from podwire.lib import yaml_limits
+
     found: list[tuple[str, dict[str, Any]]] = []
     # JSON, which the API speaks, has neither dates nor bytes: kubectl leaves both the texts that they are.
     constructors: dict[str | None, Any] = dict(yaml.CSafeLoader.yaml_constructors)
@@ -82,6 +84,7 @@ def _parse(file: str, text: bytes) -> list[tuple[str, dict[str, Any]]]:
         constructors[f"tag:yaml.org,2002:{word}"] = yaml.CSafeLoader.construct_yaml_str
     loader = type("Loader", (yaml.CSafeLoader,), {"yaml_constructors": constructors})(text)
     try:
+        yaml_limits.check(text, yaml.CSafeLoader)
         while loader.check_node():
             node = loader.get_node()
             tree = loader.construct_document(node) if node else None
@@ -94,8 +97,8 @@ def _parse(file: str, text: bytes) -> list[tuple[str, dict[str, Any]]]:
     except yaml.MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
         raise click.ClickException(f"{file}:{line}: not YAML: {error.problem or error.context}") from None
-    except RecursionError:
-        raise click.ClickException(f"{file}: not YAML that can be read: too deep, or an alias inside of what it stands for") from None
+    except yaml_limits.Excessive as error:
+        raise click.ClickException(f"{file}:{error.line}: {error}") from None
     except (yaml.YAMLError, UnicodeDecodeError, ValueError) as error:
         raise click.ClickException(f"{file}: not YAML: {error}") from None
     finally:

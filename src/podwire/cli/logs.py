@@ -24,7 +24,8 @@ def logs(name: str, follow: bool, tail: int | None, process: str | None) -> None
     place = known(name)
     files = {entry.removesuffix(".log"): f"{place.logs}/{entry}" for entry in sorted(os.listdir(place.logs)) if entry.endswith(".log")}
     if process is not None:
-        wanted = os.path.basename(place.log(process)).removesuffix(".log")
+        # Door starts init, which writes where door does.
+        wanted = "door" if process == "init" else os.path.basename(place.log(process)).removesuffix(".log")
         if wanted not in files:
             raise click.UsageError(f"there is no process {process!r}; there are: {', '.join(files) or 'none'}")
         files = {wanted: files[wanted]}

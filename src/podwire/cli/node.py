@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from podwire.cli.output import StatusLine, table
-from podwire.cli.place import known, name_option
+from podwire.cli.place import Seconds, known, name_option
 
 if TYPE_CHECKING:
     from podwire.cluster.node_operations import Operation
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def wait_option(default: float = 120.0) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Give a command the option ``--wait``."""
     words = {"default": default, "show_default": True, "metavar": "SECONDS", "help": "0 does not wait"}
-    return click.option("--wait", "wait_s", type=click.FloatRange(0), **words)  # type: ignore[arg-type]
+    return click.option("--wait", "wait_s", type=Seconds(), **words)  # type: ignore[arg-type]
 
 
 @contextlib.contextmanager

@@ -1,7 +1,8 @@
-"""Which cluster a command means, and the word for one that is not there."""
+"""What commands share of their words: which cluster is meant, and how long to wait."""
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Callable
 from typing import Any
@@ -10,6 +11,19 @@ import click
 
 from podwire.cluster import state
 from podwire.cluster.paths import Paths
+
+
+class Seconds(click.FloatRange):
+    """A time to wait: 0 or more (and a number: click lets nan through)."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if math.isnan(seconds):
+            self.fail(f"{value!r} is no number of seconds.", param, ctx)
+        return seconds
 
 
 def name_option(command: Callable[..., Any]) -> Callable[..., Any]:

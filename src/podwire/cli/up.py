@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from podwire.cli.output import style
+from podwire.cli.place import Seconds
 
 
 @click.command()
@@ -17,7 +18,7 @@ from podwire.cli.output import style
 @click.option("-f", "--file", "file", metavar="FILE", help="a Cluster manifest")
 @click.option("--zones", type=click.IntRange(1, 26), metavar="N", help="how many zones  [default: 3]")
 @click.option("--nodes-per-zone", type=click.IntRange(0, 100), metavar="N", help="nodes in each zone  [default: 1]")
-@click.option("--wait", "wait_s", type=click.FloatRange(0), default=120.0, show_default=True, metavar="SECONDS", help="0 does not wait")
+@click.option("--wait", "wait_s", type=Seconds(), default=120.0, show_default=True, metavar="SECONDS", help="0 does not wait")
 @click.option("--api-port", type=click.IntRange(1, 65535), metavar="PORT", help="the API's port on 127.0.0.1  [default: a free one, kept]")
 @click.option("--kubeconfig", metavar="PATH", help="the file that gets the context  [default: the one that kubectl uses]")
 @click.option("--no-kubeconfig", is_flag=True, help="add no context anywhere")
@@ -40,7 +41,7 @@ def up(
     wanted = lifecycle.Wanted(
         name=name,
         spec_text=_read(file) if file else None,
-        spec_file=file or "",
+        spec_file="<stdin>" if file == "-" else file or "",
         zones=zones,
         nodes_per_zone=nodes_per_zone,
         api_port=api_port or 0,
@@ -70,7 +71,9 @@ def _read(file: str) -> str:
             return sys.stdin.read()
         with open(file, encoding="utf-8") as stream:
             return stream.read()
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise click.UsageError(f"cannot read {file}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
         raise click.UsageError(f"cannot read {file}: {error}") from None
 
 

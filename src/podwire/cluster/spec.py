@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from podwire.cluster import paths
+from podwire.lib import yaml_limits
 
 API_VERSION = "podwire.dev/v1alpha1"
 DEFAULT_NAME = "podwire"
@@ -167,8 +168,7 @@ def parse(
         form = msgspec.convert(tree, _Cluster)
     except msgspec.ValidationError as error:
         message, _, path = str(error).partition(" - at `")
-        field = path.rstrip("`").removeprefix("$").removeprefix(".")
-        raise Invalid(_at(file, lines, field, message[:1].lower() + message[1:])) from None
+        raise Invalid(_at(file, lines, *_expected(path.rstrip("`").removeprefix("$").removeprefix("."), message))) from None
     fault = _Fault(file, lines)
     spec = form.spec
     ranges = _ranges(spec.ranges, fault, dual_stack=spec.stack_type == "IPV4_IPV6")
@@ -193,6 +193,23 @@ def parse(
     cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node, grace_s, hosts)
     _has_room(cluster, fault)
     return cluster
+
+
+def _expected(field: str, message: str) -> tuple[str, str]:
+    """Give the field that is wrong, and what is expected there, for what msgspec says and where."""
+    form: Any = msgspec.inspect.type_info(_Cluster)
+    for part in re.findall(r"[^.\[\]]+", field):
+        form = form.item_type if isinstance(form, msgspec.inspect.VarTupleType) else _fields(form)[part]
+    if unknown := re.search("unknown field `(.*)`", message):
+        return f"{field}.{unknown[1]}".lstrip("."), f"there is no such field; expected one of {', '.join(_fields(form))}"
+    if isinstance(form, msgspec.inspect.LiteralType):
+        return field, f"expected {' or '.join(map(str, form.values))}, got {message.removeprefix('Invalid enum value ')}"
+    return field, message[:1].lower() + message[1:]
+
+
+def _fields(form: Any) -> dict[str, Any]:
+    structure = next(one for one in getattr(form, "types", (form,)) if isinstance(one, msgspec.inspect.StructType))
+    return {one.encode_name: one.type for one in structure.fields}
 
 
 def manifest(spec: ClusterSpec) -> dict[str, Any]:
@@ -250,6 +267,7 @@ def _tree(text: str, file: str) -> tuple[dict[str, Any], dict[str, int]]:
     import yaml  # most clusters have no file, and PyYAML costs 20 ms
 
     try:
+        yaml_limits.check(text, yaml.CSafeLoader)
         tree = yaml.load(text, Loader=yaml.CSafeLoader)
         node = yaml.compose(text, Loader=yaml.CSafeLoader)
     except yaml.MarkedYAMLError as error:
@@ -259,6 +277,8 @@ def _tree(text: str, file: str) -> tuple[dict[str, Any], dict[str, int]]:
         raise Invalid(f"{place}not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise Invalid(f"{file}: not YAML: {error}") from None
+    except yaml_limits.Excessive as error:
+        raise Invalid(f"{file}:{error.line}: {error}") from None
     if not isinstance(tree, dict):
         raise Invalid(f"{file}:1: expected a Cluster (a mapping with apiVersion, kind and spec), got {type(tree).__name__}")
     lines: dict[str, int] = {}

@@ -58,10 +58,9 @@ def find(word: str, nodes: Sequence[str], paths: Paths) -> Where:
 
 
 def _near(word: str, words: Sequence[str]) -> list[str]:
-    near = difflib.get_close_matches(word, words, n=5, cutoff=0.5)
     kind = word.partition("/")[0]
-    same = [other for other in words if other.partition("/")[0] == kind]
-    return near or same[:10] or [*ROOT_PLACES, "node/NAME", "pod/NAMESPACE/NAME"]
+    same = [other for other in words if "/" in word and other.partition("/")[0] == kind]
+    return difflib.get_close_matches(word, same, n=5, cutoff=0.5) or same[:10] or [*ROOT_PLACES, "node/NAME", "pod/NAMESPACE/NAME"]
 
 
 def pods(nodes: Sequence[str], paths: Paths) -> Iterator[PodRecord]:
