@@ -169,6 +169,18 @@ def test_run_gives_a_shell_and_takes_it_away(pods: Pods) -> None:
     until(lambda: cluster.kubectl("get", "pod", *here, "shell", status=None).returncode == 1, "it is gone")
 
 
+def test_a_clients_shell_runs_its_command_for_who_attaches(pods: Pods) -> None:
+    cluster, here = pods
+    words = ["run", "client", "-i", "--rm", "--restart=Never", "--image=busybox:1.37", "--quiet", "--pod-running-timeout=60s", *here]
+    done = cluster.kubectl(*words, "--", "sh", "-c", "cat; hostname; exit 5", stdin="said\n", status=5)
+    assert done.stdout.startswith("said\nclient\n")
+    until(lambda: cluster.kubectl("get", "pod", *here, "client", status=None).returncode == 1, "it is gone")
+    done = cluster.kubectl(*words, stdin="wget -qO- http://web/hello 2>&1 | tr , '\\n'\n")
+    assert '"path":"/hello"' in done.stdout
+    debug = ["debug", "tool", "-i", "--image=busybox", "-c", "looking", "--quiet", *here]
+    assert cluster.kubectl(*debug, "--", "hostname").stdout == "tool\n"
+
+
 @contextlib.contextmanager
 def forwarded(pods: Pods, protocol: dict[str, str], where: str, port: int) -> Iterator[tuple[int, Path]]:
     cluster, here = pods

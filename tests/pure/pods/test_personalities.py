@@ -80,6 +80,24 @@ def test_a_clients_shell_listens_where_its_command_says() -> None:
     assert ports("registry.k8s.io/pause:3.10", declared=(80,)) == []
 
 
+@pytest.mark.parametrize(
+    ("kind", "command", "arguments", "expected"),
+    [
+        ("busybox", (), (), ("sh",)),
+        ("busybox", (), ("wget", "-qO-", "web"), ("wget", "-qO-", "web")),
+        ("busybox", ("sh", "-c"), ("id",), ("sh", "-c", "id")),
+        ("curl", (), ("-s", "web"), ("curl", "-s", "web")),
+        ("curl", (), ("http://web",), ("curl", "http://web")),
+        ("curl", (), ("curl", "web"), ("curl", "web")),
+        ("curl", ("sh",), ("-x",), ("sh", "-x")),
+        ("nginx", (), ("sh",), ()),
+        ("", ("sh",), (), ()),
+    ],
+)
+def test_what_a_clients_shell_runs(kind: str, command: tuple[str, ...], arguments: tuple[str, ...], expected: tuple[str, ...]) -> None:
+    assert personalities.shell_command(kind, command, arguments) == expected
+
+
 def test_a_container_that_is_down_listens_nowhere() -> None:
     pod = Pod(
         metadata=ObjectMeta(name="p", namespace="d", uid="u"),

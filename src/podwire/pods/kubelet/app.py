@@ -86,6 +86,9 @@ class Kubelet:
                 place = containers.find(self._workers, namespace, pod, container, *uid)
                 wanted = _wanted(words)
                 place.running()
+                if wanted.stdin and (command := self._executions.own_command(place)):
+                    await self._executions.run_own(place, command, wanted, channels.accept(scope, wanted))
+                    return
                 await attachment.attach(self._host, self.watches, place, wanted, await channels.accept(scope, wanted))
             case ["run", namespace, pod, *uid, container] if len(uid) < 2 and scope["method"] == "POST":
                 await self._run(words, containers.find(self._workers, namespace, pod, container, *uid), send)

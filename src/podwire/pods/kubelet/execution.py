@@ -18,19 +18,21 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Final
 
 import msgspec
 
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.process import CONTAINER_CAPABILITIES, Program
+from podwire.pods import runs
 from podwire.pods.admission import CannotStart
 from podwire.pods.host import Host
 from podwire.pods.kubelet import outcome, pipes
 from podwire.pods.kubelet.channels import Channels, Wanted
 from podwire.pods.kubelet.containers import Place
 from podwire.pods.programs import program_name
+from podwire.pods.standins import personalities
 
 Tree = dict[str, Any]
 
@@ -47,6 +49,7 @@ class Executions:
         self._host = host
         self._stood: dict[tuple[str, str, int], Program] = {}
         self._left: set[asyncio.Task[None]] = set()
+        self._attached: set[tuple[str, str, int]] = set()  # stand-ins' own commands that run
 
     async def program(self, place: Place, command: Sequence[str], tty: bool) -> Program:
         """What is started for a command. Raises Refused, CannotStart."""
@@ -84,20 +87,53 @@ class Executions:
 
     async def run(self, place: Place, command: Sequence[str], wanted: Wanted, channels: Channels) -> None:
         """Run a command to its end over channels, and send its outcome."""
+        await self._serve(place, command, wanted, channels, None)
+
+    def own_command(self, place: Place) -> tuple[str, ...]:
+        """What attaching to a client's shell that a stand-in plays starts; empty for any other container, and while it runs already."""
+        run, container = place.run, place.container
+        if run.program or not container.stdin or (place.uid, container.name, run.restarts) in self._attached:
+            return ()
+        return personalities.shell_command(personalities.kind_of(container.image), container.command, container.args)
+
+    async def run_own(self, place: Place, command: Sequence[str], wanted: Wanted, accepted: Awaitable[Channels]) -> None:
+        """Run a container's own command for the one who attaches to it; when it ends, so does the container."""
+        key = (place.uid, place.container.name, place.run.restarts)
+
+        def ended(status: int) -> None:
+            self._attached.discard(key)
+            if place.run.restarts == key[2]:
+                place.worker.standin_ended(place.container.name, status if status >= 0 else 128 - status)
+
+        self._attached.add(key)
+        try:
+            channels = await accepted
+        except BaseException:
+            self._attached.discard(key)
+            raise
+        await self._serve(place, command, wanted, channels, ended)
+
+    async def _serve(
+        self, place: Place, command: Sequence[str], wanted: Wanted, channels: Channels, ended: Callable[[int], None] | None
+    ) -> None:
         reading = asyncio.create_task(channels.run())
         try:
-            result = await self._run(place, command, wanted, channels)
+            result = await self._run(place, command, wanted, channels, ended)
             if result is not None:
                 await channels.finish(result)
         except (CannotStart, KernelRefused, OSError) as error:
+            if ended is not None:
+                ended(runs.NOT_STARTED_STATUS)
             if not channels.gone.is_set():
                 await channels.finish(outcome.failed(f"error executing command in container: {error}"))
         finally:
             reading.cancel()
             await asyncio.gather(reading, return_exceptions=True)
 
-    async def _run(self, place: Place, command: Sequence[str], wanted: Wanted, channels: Channels) -> Tree | None:
-        """The outcome; None when the client is gone."""
+    async def _run(
+        self, place: Place, command: Sequence[str], wanted: Wanted, channels: Channels, ended: Callable[[int], None] | None
+    ) -> Tree | None:
+        """The outcome; None when the client is gone. ``ended`` is told the status, whoever is still there."""
         name = f"{program_name(place.uid, place.container.name, place.run.restarts)}/exec-{uuid.uuid4().hex[:12]}"
         program = await self.program(place, command, wanted.tty)
         streams = _Terminal(wanted, channels) if wanted.tty else _Pipes(wanted, channels)
@@ -105,36 +141,44 @@ class Executions:
             try:
                 await self._host.programs.start(name, streams.given(program))
             except ProgramNotStarted as refused:
-                return await _refused(refused, command[0], wanted, channels)
+                result = await _refused(refused, command[0], wanted, channels)
+                if ended is not None:
+                    ended(runs.NOT_STARTED_STATUS)
+                return result
             finally:
                 streams.close_given()
-            ended = asyncio.Event()
-            copying = asyncio.create_task(streams.copy(ended))
+            over = asyncio.Event()
+            copying = asyncio.create_task(streams.copy(over))
             waiting = asyncio.create_task(self._host.programs.wait(name))
-            waiting.add_done_callback(lambda _: ended.set())
+            waiting.add_done_callback(lambda _: over.set())
             gone = asyncio.create_task(channels.gone.wait())
             await asyncio.wait({waiting, gone}, return_when=asyncio.FIRST_COMPLETED)
             if not waiting.done():
                 # stdin has ended, too, and a client may go only after it has sent everything: the outcome is nobody's any more.
                 copying.cancel()
                 await asyncio.gather(copying, return_exceptions=True)
-                self._leave(name)
+                self._leave(name, ended)
                 return None
             await asyncio.wait({copying, gone}, return_when=asyncio.FIRST_COMPLETED)
             gone.cancel()
             copying.cancel()
             await asyncio.gather(copying, return_exceptions=True)
             await self._host.programs.forget(name)
-            return outcome.exited(waiting.result())
+            if ended is None:
+                return outcome.exited(waiting.result())
+            ended(waiting.result())
+            return outcome.SUCCESS  # what became of the container, its status says
         finally:
             streams.close()
 
-    def _leave(self, name: str) -> None:
+    def _leave(self, name: str, ended: Callable[[int], None] | None) -> None:
         """Forget a program when it has ended; nobody waits for it."""
 
         async def forget() -> None:
-            await self._host.programs.wait(name)
+            status = await self._host.programs.wait(name)
             await self._host.programs.forget(name)
+            if ended is not None:
+                ended(status)
 
         task = asyncio.create_task(forget())
         self._left.add(task)

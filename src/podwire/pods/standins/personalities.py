@@ -2,7 +2,7 @@
 
 The last element of the image's name decides, whatever registry, tag or digest there is; every other image has the plain personality,
 which listens where the manifest says. What is known here of a program: its kind, its usual ports, and what its arguments say of them. What
-it says on a connection is ``actors``' part. A command is read, never run.
+it says on a connection is ``actors``' part. A command is read, never run, but by somebody who attaches to a client's shell.
 
 Sources: https://github.com/kubernetes/kubernetes/blob/master/test/images/agnhost/README.md, and each image's own page
 """
@@ -24,6 +24,9 @@ KINDS: Mapping[str, str] = {
     "alpine": "busybox",
     "debian": "busybox",
     "ubuntu": "busybox",
+    "bash": "busybox",
+    "dnsutils": "busybox",
+    "jessie-dnsutils": "busybox",
     "nginx": "nginx",
     "nginx-unprivileged": "nginx",
     "httpd": "httpd",
@@ -108,6 +111,18 @@ def waits(kind: str, words: Sequence[str]) -> bool:
     if kind == "agnhost":
         return agnhost(words, {}).waits
     return bool(words) and bool(_WAITING.search(" ".join(words)))
+
+
+def shell_command(kind: str, command: Sequence[str], arguments: Sequence[str]) -> tuple[str, ...]:
+    """What a client's shell would run, for somebody who attaches to it: a shell where nothing is named; empty for any other kind.
+
+    An image of curl takes options and addresses for its own.
+    """
+    if kind not in {"busybox", "curl"}:
+        return ()
+    if kind == "curl" and not command and arguments and (arguments[0].startswith("-") or "://" in arguments[0]):
+        return ("curl", *arguments)
+    return (*command, *arguments) or ("sh",)
 
 
 def sleeps(words: Sequence[str]) -> float | None:
