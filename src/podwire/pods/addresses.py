@@ -161,6 +161,9 @@ class Addresses:
 
     @contextlib.contextmanager
     def _locked(self) -> Iterator[None]:
-        with open(self._folder / _LOCK, "w") as lock:
+        lock = os.open(f"{self._folder}/{_LOCK}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)

@@ -93,7 +93,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
         log=log,
         now=lambda: context.now().timestamp(),
         facts=facts,
-        addresses=NodeAddresses(folder, ranges),
+        addresses=NodeAddresses(Path(config.init_socket).parent, ranges),  # they end with the namespaces that have them
         network=PodNetwork(ranges),
         wiring=wiring_thread,
         programs=programs,

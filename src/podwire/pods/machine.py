@@ -9,14 +9,14 @@ Source: https://kubernetes.io/docs/reference/node/; https://kubernetes.io/docs/c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod, Service
 from podwire.pods import admission, environment
 from podwire.pods.admission import CannotStart
-from podwire.pods.desired import NodeFacts, kernel_hostname
+from podwire.pods.desired import NodeFacts, hosts, kernel_hostname, resolv_conf
 from podwire.pods.programs import processes_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -67,8 +67,7 @@ class Machine:
                 self._records.write_files(uid, {container.name: b""}, "termination")
             folders[container.termination_message_path] = self._records.termination(uid, container.name)
         hostname = kernel_hostname(pod, self._facts)
-        self._records.share(uid, "nsswitch.conf", NSSWITCH)
-        self._records.share(uid, "hostname", hostname + "\n")
+        self._write_files(pod, self._ips(pod, record), hostname)
         program = Program(
             argv=tuple(argv),
             env={"HOSTNAME": hostname, "HOME": "/root", **variables},
@@ -84,8 +83,18 @@ class Machine:
             program = replace(program, own_processes=False, join=processes_name(uid), joins=("pid",))
         return program.contained()
 
+    def _write_files(self, pod: Pod, ips: Sequence[str], hostname: str) -> None:
+        """What names are resolved by; here, since a Pod of stand-ins alone has nobody who would read it."""
+        uid = pod.metadata.uid
+        self._records.write_files(uid, {"hosts": hosts(pod, self._facts, ips)})
+        for name, text in (("resolv.conf", resolv_conf(pod, self._facts)), ("nsswitch.conf", NSSWITCH), ("hostname", hostname + "\n")):
+            self._records.share(uid, name, text)
+
+    def _ips(self, pod: Pod, record: Record) -> Sequence[str]:
+        return record.addresses or (self._facts.ips if pod.spec.host_network else ())
+
     def _variables(self, pod: Pod, container: Container, record: Record, volumes: PodVolumes) -> dict[str, str]:
-        ips = record.addresses or (self._facts.ips if pod.spec.host_network else ())
+        ips = self._ips(pod, record)
         fields = {
             "status.podIP": ips[0] if ips else "",
             "status.podIPs": ",".join(ips),

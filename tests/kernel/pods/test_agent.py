@@ -58,7 +58,7 @@ def test_a_pod_of_stand_ins_is_ready_answers_and_goes() -> None:
         node.gone("web")
         with Network() as links:
             eventually(lambda: not [link for link in links.links().values() if link.master == "cbr0"])
-        assert list((node.folder / "state/nodes" / NODE / "addresses").glob("10.*")) == []
+        assert list((node.folder / "addresses").glob("10.*")) == []
         eventually(lambda: not list((node.folder / "state/nodes" / NODE / "pods").iterdir()))
 
 
@@ -222,7 +222,7 @@ def test_a_node_that_is_restarted_makes_its_pods_anew() -> None:
 
 def test_an_exhausted_range_says_so() -> None:
     with running_node() as node:
-        folder = node.folder / "state/nodes" / NODE / "addresses"
+        folder = node.folder / "addresses"
         for number in range(2, 255):
             (folder / f"10.4.0.{number}").symlink_to("somebody")
         node.pod("late", WEB)
