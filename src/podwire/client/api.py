@@ -3,8 +3,11 @@
 What belongs here: one method a verb, from a row of ``objects.resources`` to a typed value. What must not: caches, retries of
 what was refused (that is ``lib.reconcile``'s), knowledge of a kind.
 
-Connections are kept and used again. A typed value holds only the fields that agents read: write with ``patch``, or ``update`` a tree that
-``get_tree`` gave; ``update`` with a typed value would drop what its type does not name.
+Connections are kept and used again, and a burst of requests shares some: to make one costs both sides more than a request does, and the
+server does one thing at a time. Only who has waited for long makes a further one, so that a slow answer holds up nobody else.
+
+A typed value holds only the fields that agents read: write with ``patch``, or ``update`` a tree that ``get_tree`` gave; ``update`` with
+a typed value would drop what its type does not name.
 
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
 """
@@ -12,9 +15,9 @@ Source: https://kubernetes.io/docs/reference/using-api/api-concepts/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -34,6 +37,7 @@ Body = Object | Patch
 
 PAGE = 500  # objects in one page of a list, as client-go asks
 CONNECTIONS = 100  # of one client; a watch holds one
+TURNS, PATIENCE_S = 8, 1.0  # so many requests at once find a connection that is there; one more waits so long before it makes its own
 REQUEST_S = 60.0
 CONTENT_TYPES = {
     "merge": "application/merge-patch+json",
@@ -54,6 +58,7 @@ class Client:
         self._connections = connections
         self._user_agent = user_agent
         self._session: aiohttp.ClientSession | None = None
+        self._turns = asyncio.Semaphore(TURNS)
 
     @classmethod
     def from_kubeconfig(cls, path: str, context: str | None = None) -> Self:
@@ -112,7 +117,7 @@ class Client:
         query = _query(labelSelector=labels, fieldSelector=fields, limit=str(limit or ""), **{"continue": continue_})
         return codec.decode_list(resource.type, await self.request("GET", resource.path(namespace), query=query))
 
-    @asynccontextmanager
+    @contextlib.asynccontextmanager
     async def watch(
         self, resource: Resource[T], namespace: str = "", *, version: str, labels: str = "", fields: str = "", timeout_s: int = 300
     ) -> AsyncIterator[AsyncIterator[bytes]]:
@@ -220,6 +225,7 @@ class Client:
         headers = self._headers() | ({} if data is None else {"Content-Type": content_type})
         timeout = aiohttp.ClientTimeout(total=timeout_s)
         for attempt in range(_TOO_MANY + 1):
+            turn = await self._turn()
             try:
                 async with self._open().request(
                     method, self.server + path, data=data, params=query, headers=headers, timeout=timeout, **self._tls()
@@ -232,8 +238,20 @@ class Client:
                         raise errors.from_answer(answer.status, content)
             except (aiohttp.ClientError, OSError) as error:
                 raise _unreachable(self.server, error) from error
+            finally:
+                if turn:
+                    self._turns.release()
             await asyncio.sleep(int(wait_s))
         raise AssertionError("the last attempt returns or raises")
+
+    async def _turn(self) -> bool:
+        """Wait for a connection to come free; False: it took too long, and a further one is made."""
+        if not self._turns.locked():
+            return await self._turns.acquire()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PATIENCE_S):
+                return await self._turns.acquire()
+        return False
 
     def _open(self) -> aiohttp.ClientSession:
         if self._session is None:
