@@ -40,6 +40,7 @@ from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
 from podwire.linux import process, syscalls, unix
+from podwire.linux.errors import ProgramNotStarted
 from podwire.linux.init_connections import Connection, Connections, Handler, Refused
 
 _SIGNALS: Final = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT})
@@ -295,14 +296,14 @@ class Init:
                 raise Refused(errno.ENOENT, f"start {name}: no network namespace is held as {program.namespace}")
             program = dataclasses.replace(program, namespace=held)
         if not isinstance(program.join, str):
-            self._begin(client, message, name, process.start(program, limits=self._limits))
+            self._begin(client, message, name, program)
             return
         joined = self._programs.get(program.join)
         if joined is None or joined.status is not None:
             raise Refused(errno.ESRCH, f"start {name}: the program {program.join} does not run")
         watched = os.pidfd_open(joined.pid)
         try:
-            self._begin(client, message, name, process.start(dataclasses.replace(program, join=watched), limits=self._limits))
+            self._begin(client, message, name, dataclasses.replace(program, join=watched))
         finally:
             os.close(watched)
 
@@ -312,8 +313,7 @@ class Init:
             raise Refused(errno.EINVAL, f"nest {name}: the listening socket goes with it")
         program = process.Program(("podwire-init",), stdin=0, stdout=1, stderr=2, own_processes=True)
         grace_s = float(message.get("grace_s", DEFAULT_GRACE_S))
-        starting = process.start(program, before=self._leave, instead=lambda: _nested(descriptors[0], name, grace_s))
-        self._begin(client, message, name, starting)
+        self._begin(client, message, name, program, self._leave, lambda: _nested(descriptors[0], name, grace_s))
 
     def _new_name(self, message: unix.Message) -> str:
         name = _name(message)
@@ -324,31 +324,36 @@ class Init:
             raise Refused(errno.ESHUTDOWN, f"start {name}: the namespace is about to end")
         return name
 
-    def _begin(self, client: Connection, message: unix.Message, name: str, starting: process.Starting) -> None:
+    def _begin(
+        self,
+        client: Connection,
+        message: unix.Message,
+        name: str,
+        program: process.Program,
+        before: Callable[[], None] | None = None,
+        instead: Callable[[], NoReturn] | None = None,
+    ) -> None:
+        try:
+            starting = process.start(program, limits=self._limits, before=before, instead=instead)
+        except ProgramNotStarted as failure:
+            self._connections.send(client, {"id": message.get("id"), "error": _told(failure)})
+            return
         running = _Running(name, starting.pid, process.start_time(starting.pid))
-        self._programs[name] = running
-        if starting.program.forks:
-            self._passing.add(starting.forked)
-        else:
-            self._by_pid[starting.pid] = running
+        self._programs[name] = self._by_pid[starting.pid] = running
         self._spawns[starting.pipe] = _Spawn(client, message.get("id"), running, starting)
         self._poll.register(starting.pipe, select.EPOLLIN)
 
     def _advance(self, spawn: _Spawn) -> bool:
         """Take in what a program that is being started tells; when its fate is known, answer. True when it is."""
         starting, running, pipe = spawn.starting, spawn.running, spawn.starting.pipe
-        known = starting.advance()
-        if running.pid != starting.pid:
-            running.pid, running.started = starting.pid, process.start_time(starting.pid)
-            self._by_pid[running.pid] = running
-        if not known:
+        if not starting.advance():
             return False
         del self._spawns[pipe]
         self._poll.unregister(pipe)
         starting.close()
         failure = starting.failure
         if failure is not None:
-            self._fail(spawn, {"errno": failure.errno, "what": failure.what, "hint": failure.hint, "step": failure.step})
+            self._fail(spawn, _told(failure))
             return True
         try:
             watched = os.pidfd_open(running.pid)
@@ -408,6 +413,10 @@ class Init:
     def _end_requested(self, client: Connection, message: unix.Message, descriptors: list[int]) -> unix.Message:  # noqa: ARG002
         self._end(float(message.get("grace_s", self._grace_s)))
         return {}
+
+
+def _told(failure: ProgramNotStarted) -> unix.Message:
+    return {"errno": failure.errno, "what": failure.what, "hint": failure.hint, "step": failure.step}
 
 
 def _name(message: unix.Message) -> str:

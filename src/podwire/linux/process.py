@@ -25,7 +25,7 @@ import socket
 import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, cast
 
 from podwire.linux import syscalls, view
 from podwire.linux.errors import ProgramNotStarted
@@ -94,11 +94,6 @@ class Program:
         if self.terminal and not isinstance(self.stdin, int):
             raise ValueError("a program with a terminal needs it as its stdin")
 
-    @property
-    def forks(self) -> bool:
-        """Whether the program is a child of the process that is forked for it: that is how one enters a PID namespace."""
-        return self.own_processes or (self.join is not None and "pid" in self.joins)
-
     def contained(self) -> Program:
         """The same program as a container runs it: its view read-only, no new privileges, a container's capabilities."""
         return replace(self, read_only=True, no_new_privileges=True, capabilities=CONTAINER_CAPABILITIES)
@@ -146,13 +141,11 @@ class Program:
 class Starting:
     """A program between fork and exec.
 
-    ``pipe`` becomes readable when there is news; ``advance`` takes it in. ``pid`` is the program's own as soon as that is known
-    (with ``own_processes`` the forked child is another process, ``forked``, that ends at once). ``failure``: why it does not run.
+    ``pipe`` becomes readable when there is news; ``advance`` takes it in. ``failure``: why it does not run.
     """
 
     def __init__(self, program: Program, pid: int, pipe: int) -> None:
         self.program = program
-        self.forked = pid
         self.pid = pid
         self.pipe = pipe
         self.failure: ProgramNotStarted | None = None
@@ -168,10 +161,7 @@ class Starting:
         *lines, self._text = self._text.split(b"\n")
         for line in lines:
             told = json.loads(line)
-            if "pid" in told:
-                self.pid = told["pid"]
-            else:
-                self.failure = ProgramNotStarted(told["errno"], f"start {self.program.argv[0]}", told["hint"], told["step"])
+            self.failure = ProgramNotStarted(told["errno"], f"start {self.program.argv[0]}", told["hint"], told["step"])
         return not block
 
     def close(self) -> None:
@@ -202,11 +192,12 @@ def start(
 
     Raises:
         OSError: EAGAIN at the limit of processes, EMFILE.
+        ProgramNotStarted: its PID namespace cannot be made or joined.
     """
     reader, writer = os.pipe2(os.O_CLOEXEC)
     try:
-        pid = os.fork()
-    except OSError:
+        pid = _fork(program)
+    except BaseException:
         os.close(reader)
         os.close(writer)
         raise
@@ -217,6 +208,36 @@ def start(
             os._exit(126)
     os.close(writer)
     return Starting(program, pid, reader)
+
+
+def _fork(program: Program) -> int:
+    """Fork into the PID namespace that the program is to be in.
+
+    A process never changes its own, but the thread that forks chooses that of its next child: so one fork is enough, and the child
+    is this process's own. Afterwards later children are again where this process is.
+    """
+    joins = isinstance(program.join, int) and "pid" in program.joins
+    if not joins and not program.own_processes:
+        return os.fork()
+    step = "join the namespaces" if joins else "make its namespaces"
+    own = os.open("/proc/self/ns/pid", os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        if joins:
+            syscalls.setns(cast("int", program.join), syscalls.CLONE_NEWPID)
+        else:
+            syscalls.unshare(syscalls.CLONE_NEWPID)
+        try:
+            pid = os.fork()
+        except OSError:
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
+            raise
+        if pid:
+            syscalls.setns(own, syscalls.CLONE_NEWPID)
+    except OSError as refused:
+        raise ProgramNotStarted(refused.errno or errno.EINVAL, f"start {program.argv[0]}", f"{step}: {refused}", step) from refused
+    finally:
+        os.close(own)
+    return pid
 
 
 def start_time(pid: int | str = "self") -> int | None:
@@ -290,7 +311,9 @@ class _Child:
             syscalls.setns(program.namespace, syscalls.CLONE_NEWNET)
         if isinstance(program.join, int):
             self.step = "join the namespaces"
-            syscalls.setns(program.join, sum(_NAMESPACES[kind] for kind in program.joins))
+            others = sum(_NAMESPACES[kind] for kind in program.joins if kind != "pid")  # that one it was forked into
+            if others:
+                syscalls.setns(program.join, others)
         own_view = view.View(program.files, program.folders, program.hidden, program.read_only, program.own_processes, program.own_sys)
         self._own_namespaces(mount=bool(own_view))
         if own_view:
@@ -325,20 +348,12 @@ class _Child:
 
     def _own_namespaces(self, *, mount: bool) -> None:
         program = self.program
-        flags = mount * syscalls.CLONE_NEWNS | program.own_processes * syscalls.CLONE_NEWPID
-        flags |= bool(program.hostname) * syscalls.CLONE_NEWUTS
+        flags = mount * syscalls.CLONE_NEWNS | bool(program.hostname) * syscalls.CLONE_NEWUTS
         self.step = "make its namespaces"
         if flags:
             syscalls.unshare(flags)
         if program.hostname:
             socket.sethostname(program.hostname)
-        if program.forks:
-            pid = os.fork()
-            if pid:
-                self._tell({"pid": pid})  # and from here on it is the child of the first process, which reaps it
-                os._exit(0)
-            if program.session:
-                os.setsid()  # the fork led the other one
 
     def _limit(self) -> None:
         self.step = "limit open files"
