@@ -99,6 +99,11 @@ class Duplex(asyncio.Protocol):
         return data
 
     @property
+    def ended(self) -> bool:
+        """Whether the other side will send nothing more."""
+        return self._ended
+
+    @property
     def is_full(self) -> bool:
         """Whether what was sent waits, so that ``drain`` would wait."""
         return not self._writable.is_set()

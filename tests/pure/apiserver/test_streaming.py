@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -18,6 +19,7 @@ from podwire.apiserver.streaming.pods import container_of
 from podwire.apiserver.streaming.proxy import split
 from podwire.apiserver.streaming.upstream import Endpoint, Upstream
 from podwire.daemon.duplex import Duplex
+from podwire.pods.standins import tls
 
 LIMIT_S = 20
 Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -141,6 +143,37 @@ async def test_after_the_agreement_two_connections_are_one() -> None:
             client.close()
             await over.wait()
     assert not streams
+
+
+async def test_the_connection_for_the_next_upgrade_is_there_before_it_is_asked_for() -> None:
+    connected: asyncio.Queue[asyncio.StreamWriter] = asyncio.Queue()
+    asked: list[asyncio.StreamWriter] = []
+
+    async def agree(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.put_nowait(writer)
+        with contextlib.suppress(asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            asked.append(writer)
+            writer.write(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+            await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(agree, "127.0.0.1", 0, ssl=tls.context())
+    async with asyncio.timeout(LIMIT_S), server:
+        upstream = Upstream()
+        upstream.kubelet_tls = upstream.any_tls
+        endpoint = Endpoint("127.0.0.1", server.sockets[0].getsockname()[1], upstream.kubelet_tls)
+        await join(upstream, endpoint, "GET", "/", [], Duplex)
+        first, second = await connected.get(), await connected.get()
+        assert asked == [first]
+        await join(upstream, endpoint, "GET", "/", [], Duplex)
+        assert asked == [first, second]
+        (await connected.get()).close()  # the third goes away unasked: another one is made
+        await join(upstream, endpoint, "GET", "/", [], Duplex)
+        assert asked[2] is await connected.get()
+        await upstream.close()
+        for writer in asked:
+            writer.close()
 
 
 def test_kubelets_are_reached_with_a_certificate_alone() -> None:

@@ -180,13 +180,24 @@ async def join(
     upstream: Upstream, endpoint: Endpoint, method: str, target: str, headers: Headers, take_over: Callable[[], Duplex]
 ) -> Joined:
     """Send an upgrade over a connection of its own. Raises Refused, OSError, ssl.SSLError, TimeoutError, Failure."""
-    connection = await upstream.connect(endpoint)
+    lines = [f"{method} {target} HTTP/1.1".encode("latin-1"), b"host: " + endpoint.authority.encode()]
+    lines += [name + b": " + value for name, value in headers]
+    if method not in ("GET", "HEAD"):
+        lines.append(b"content-length: 0")
+    asked = b"\r\n".join((*lines, b"", b""))
+    connection = await upstream.spare(endpoint)
+    if connection is not None:
+        try:
+            return await _switched(upstream, endpoint, asked, take_over, connection)
+        except ConnectionError:
+            pass  # it was closed meanwhile, unanswered; what an upgrade is for begins after the answer
+    return await _switched(upstream, endpoint, asked, take_over, await upstream.connect(endpoint))
+
+
+async def _switched(upstream: Upstream, endpoint: Endpoint, asked: bytes, take_over: Callable[[], Duplex], connection: Duplex) -> Joined:
+    """Send the request for an upgrade and read the head of its answer; the connection is closed unless it is an upgrade."""
     try:
-        lines = [f"{method} {target} HTTP/1.1".encode("latin-1"), b"host: " + endpoint.authority.encode()]
-        lines += [name + b": " + value for name, value in headers]
-        if method not in ("GET", "HEAD"):
-            lines.append(b"content-length: 0")
-        connection.write(b"\r\n".join((*lines, b"", b"")))
+        connection.write(asked)
         async with asyncio.timeout(HEAD_S):
             head = await _head(connection)
             code = _code(head)
@@ -195,6 +206,7 @@ async def join(
     except BaseException:
         connection.close()
         raise
+    upstream.prepare(endpoint)
     return Joined(take_over, head, connection)
 
 

@@ -1,7 +1,8 @@
 """What answers instead of this server: its address, TLS, and connections to it.
 
-Requests are sent through an HTTP client that follows nothing and unpacks nothing; upgrades over a connection of their own. Whoever
-cannot be reached is reported in the words that Kubernetes has for it.
+Requests are sent through an HTTP client that follows nothing and unpacks nothing; upgrades over a connection of their own. To a kubelet
+that was asked for one, the connection for the next is made at once, so that nobody waits for its handshake. Whoever cannot be reached is
+reported in the words that Kubernetes has for it.
 """
 
 from __future__ import annotations
@@ -9,8 +10,10 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Final
 
 from podwire.apiserver import status
 from podwire.client.http import aiohttp
@@ -18,6 +21,8 @@ from podwire.daemon.duplex import Duplex
 
 CONNECT_S = 10.0
 CONNECTIONS = 1000
+SPARES: Final = 64
+SPARE_S: Final = 120.0  # for which a connection waits to be used
 
 
 @dataclass(frozen=True)
@@ -49,6 +54,39 @@ def reason(error: BaseException) -> str:
     return f"connect: {os.strerror(number).lower()}" if number else str(inner)
 
 
+class Spare:
+    """A connection that is made before it is needed, and closed when nobody needs it. ``forget`` is called when it is none any more."""
+
+    def __init__(self, making: asyncio.Task[Duplex], forget: Callable[[], None]) -> None:
+        self._making, self._forget = making, forget
+        self._closing = asyncio.get_running_loop().call_later(SPARE_S, self.close)
+        making.add_done_callback(self._made)
+
+    def _made(self, making: asyncio.Task[Duplex]) -> None:
+        if making.cancelled() or making.exception() is not None:
+            self._end()  # whoever needs one tries, and is told why not
+
+    def _end(self) -> None:
+        self._forget()
+        self._closing.cancel()
+
+    async def take(self) -> Duplex | None:
+        """The connection, which is the caller's now; None: there is none, or it was closed by the other side."""
+        self._end()
+        try:
+            made = await self._making
+        except (OSError, TimeoutError):
+            return None
+        return None if made.ended else made
+
+    def close(self) -> None:
+        self._end()
+        if not self._making.done():
+            self._making.cancel()
+        elif not self._making.cancelled() and self._making.exception() is None:
+            self._making.result().close()
+
+
 @dataclass
 class Upstream:
     """The client's side, one for the server. ``certificate`` and ``key`` are shown to kubelets, which must be of ``authority``."""
@@ -57,6 +95,7 @@ class Upstream:
     key: str = ""
     authority: str = ""
     _session: aiohttp.ClientSession | None = field(default=None, repr=False)
+    _spares: dict[Endpoint, Spare] = field(default_factory=dict, repr=False)
 
     @cached_property
     def kubelet_tls(self) -> ssl.SSLContext | None:
@@ -92,7 +131,25 @@ class Upstream:
             _, made = await loop.create_connection(Duplex, endpoint.address, endpoint.port, ssl=endpoint.tls, server_hostname=name)
         return made
 
+    async def spare(self, endpoint: Endpoint) -> Duplex | None:
+        """A connection that was prepared."""
+        spare = self._spares.get(endpoint)
+        return None if spare is None else await spare.take()
+
+    def prepare(self, endpoint: Endpoint) -> None:
+        """Make a connection to a kubelet that will soon be needed."""
+        if endpoint.tls is None or endpoint.tls is not self.kubelet_tls or endpoint in self._spares or len(self._spares) >= SPARES:
+            return
+
+        def forget() -> None:
+            if self._spares.get(endpoint) is spare:
+                del self._spares[endpoint]
+
+        spare = self._spares[endpoint] = Spare(asyncio.create_task(self.connect(endpoint)), forget)
+
     async def close(self) -> None:
+        for spare in list(self._spares.values()):
+            spare.close()
         if self._session is not None:
             await self._session.close()
 
