@@ -38,7 +38,9 @@ def load(name: str) -> Agent:
 @click.argument("names", metavar="NAME...", nargs=-1, required=True, type=click.Choice(list(AGENTS)))
 @click.option("--kubeconfig", metavar="FILE", help="Credentials and address of the API server; without: those of the Pod this runs in.")
 @click.option("--node", metavar="NAME", default="", help="The node that this process serves (needed by: " + ", ".join(PER_NODE) + ").")
-@click.option("--config", metavar="FILE", help="The agents' configuration, JSON or YAML.")
+@click.option(
+    "--config", metavar="FILE", help="The agents' configuration, or for services kube-proxy's (KubeProxyConfiguration); JSON or YAML."
+)
 @click.option("--cleanup", is_flag=True, help="Take away what the agent put on this node, and end (services).")
 def agent(names: tuple[str, ...], kubeconfig: str | None, node: str, config: str | None, cleanup: bool) -> None:
     """Run agents: one process, any Kubernetes API server."""
@@ -46,11 +48,21 @@ def agent(names: tuple[str, ...], kubeconfig: str | None, node: str, config: str
         _clean_up(names, config)
         return
     needing = [name for name in names if name in PER_NODE]
-    if needing and not node:
+    if needing and not node and not _named_in(config):
         raise click.UsageError(f"{', '.join(needing)} runs on a node: give --node NAME")
     from podwire.daemon.run import run
 
     sys.exit(run([(name, load(name)) for name in dict.fromkeys(names)], kubeconfig=kubeconfig, node=node, config=config))
+
+
+def _named_in(config: str | None) -> bool:
+    """Say whether a configuration names the node; what is wrong with it is told when it is used."""
+    from podwire.daemon.config import ConfigError, load
+
+    try:
+        return bool(load(config).node_name)
+    except ConfigError:
+        return True
 
 
 def _clean_up(names: tuple[str, ...], config: str | None) -> None:

@@ -1,8 +1,8 @@
 """What an agent must be told besides the API: one JSON or YAML file, decoded strictly.
 
 A field that is missing has a default that suits a cluster of one's own making; a field that is unknown or of the wrong type is
-refused by its name. Addresses and ranges are text here, each list in the order of the families, and are checked when they are
-read.
+refused by its name. kube-proxy's own configuration file is read, too (kube_proxy.py). Addresses and ranges are text here, each
+list in the order of the families, and are checked when they are read.
 """
 
 from __future__ import annotations
@@ -13,9 +13,23 @@ from typing import Any
 
 import msgspec
 
+from podwire.daemon import kube_proxy
+
 
 class ConfigError(ValueError):
     """A configuration that does not decode. The text names the file and the field."""
+
+
+class Conntrack(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Settings of the node's connection tracking, in seconds; None or 0 leaves a setting as it is. ``max_per_core`` is at least ``min``."""
+
+    max_per_core: int | None = None
+    min: int | None = None
+    tcp_established_s: int | None = None
+    tcp_close_wait_s: int | None = None
+    tcp_be_liberal: bool = False
+    udp_s: int | None = None
+    udp_stream_s: int | None = None
 
 
 class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -53,6 +67,14 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     node_port_addresses: tuple[str, ...] = ()  # ranges, or "primary": the node's own addresses
     proxy_health_address: str = "0.0.0.0:10256"  # of the service proxy, on the node
     proxy_metrics_address: str = "127.0.0.1:10249"
+    proxy_min_sync_s: float = 0.0  # the least time between two rounds of the service proxy
+    masquerade_all: bool = False  # whoever uses a cluster address
+    masquerade_bit: int = 14  # of the packet's mark, with proxy_mode iptables
+    masquerade_pods: bool = True  # what Pods send to the outside
+    conntrack: Conntrack = Conntrack()
+    kubeconfig: str = ""  # as --kubeconfig, which goes before it
+    node_name: str = ""  # as --node, which goes before it
+    ignored: tuple[str, ...] = ()  # fields of a KubeProxyConfiguration that change nothing here
     node_grace_s: float = 40.0
 
 
@@ -82,6 +104,26 @@ def decode(body: bytes) -> AgentConfig:
         tree = msgspec.json.decode(body)
     except msgspec.DecodeError:
         tree = _yaml(body)
+    if kube_proxy.is_one(tree):
+        return _of_kube_proxy(tree, body)
+    return _decoded(tree)
+
+
+def _of_kube_proxy(tree: Any, body: bytes) -> AgentConfig:
+    """Read kube-proxy's file. What is refused is told in its words, with the line."""
+    try:
+        fields = kube_proxy.fields(tree)
+        try:
+            return _decoded(fields)
+        except ConfigError as error:
+            field, _, words = str(error).partition(":")
+            path = kube_proxy.path_of(field, fields["proxy_mode"])
+            raise kube_proxy.Refused(path, f"{'.'.join(path)}:{words}") from error
+    except kube_proxy.Refused as refused:
+        raise ConfigError(f"line {_line(body, refused.path)}: {refused}") from refused
+
+
+def _decoded(tree: Any) -> AgentConfig:
     try:
         config = msgspec.convert(tree or {}, AgentConfig)
     except msgspec.ValidationError as error:
@@ -97,6 +139,20 @@ def _yaml(body: bytes) -> Any:
         return yaml.safe_load(body)
     except yaml.YAMLError as error:
         raise ConfigError(f"neither JSON nor YAML: {error}") from error
+
+
+def _line(body: bytes, path: tuple[str, ...]) -> int:
+    """Find the line where a field stands, or as much of the way to it as there is."""
+    import yaml
+
+    node, line = yaml.compose(body.decode(), Loader=yaml.SafeLoader), 1
+    for part in path:
+        rows = node.value if isinstance(node, yaml.MappingNode) else ()
+        found = next(((key, value) for key, value in rows if key.value == part), None)
+        if found is None:
+            break
+        line, node = found[0].start_mark.line + 1, found[1]
+    return line
 
 
 def _check(config: AgentConfig) -> None:
@@ -120,6 +176,13 @@ def _check(config: AgentConfig) -> None:
     for field, choices in _CHOICES.items():
         if getattr(config, field) not in choices:
             raise ConfigError(f"{field}: {getattr(config, field)!r} is none of {', '.join(choices)}")
+    if not 0 <= config.masquerade_bit <= 31:
+        raise ConfigError(f"masquerade_bit: must be from 0 to 31, got {config.masquerade_bit}")
+    if config.proxy_min_sync_s < 0:
+        raise ConfigError(f"proxy_min_sync_s: must not be negative, got {config.proxy_min_sync_s}")
+    for field in Conntrack.__struct_fields__:
+        if (getattr(config.conntrack, field) or 0) < 0:
+            raise ConfigError(f"conntrack.{field}: must not be negative, got {getattr(config.conntrack, field)}")
     if config.max_pods < 1:
         raise ConfigError(f"max_pods: must be at least 1, got {config.max_pods}")
 

@@ -46,6 +46,7 @@ def run(
     try:
         settings = config if isinstance(config, AgentConfig) else config_module.load(config)
         log = logs.configure(settings.log_level, settings.log_format)
+        node, kubeconfig = node or settings.node_name, kubeconfig or settings.kubeconfig
         client = Client.from_kubeconfig(kubeconfig) if kubeconfig else Client.in_cluster()
     except (ConfigError, KubeconfigError) as error:
         return _failed(log, notifier, str(error))

@@ -13,14 +13,16 @@ Source: net/netfilter/nfnetlink.c of the Linux kernel.
 from __future__ import annotations
 
 import errno
+import itertools
 import socket
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Final, Self
 
 from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
+from podwire.linux.syscalls import Datagrams
 from podwire.nft import bytecode, dump
 from podwire.nft.changes import Change
 from podwire.nft.commands import element_at, render_change
@@ -30,6 +32,8 @@ from podwire.wire.netlink import string
 from podwire.wire.nfnetlink import NFTA
 
 _RECEIVE_BYTES: Final = 65_536
+_DUMP_BYTES: Final = 32_768  # the kernel never writes more into one datagram of a dump
+_RECEIVE_COUNT: Final = 32
 _ATTEMPTS: Final = 20
 _NOTES: Final = 5
 _FAMILIES: Final = ("ip", "ip6", "inet")
@@ -55,6 +59,7 @@ class Nftables:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, bytecode.BATCH_LIMIT)  # the kernel doubles it, up to its own limit
         self._socket.bind((0, 0))
         self._sequence = 0
+        self._datagrams: Datagrams | None = None
         self.commits = 0  # transactions carried out through this socket
 
     def __enter__(self) -> Self:
@@ -181,10 +186,27 @@ class Nftables:
 
     def _with_elements(self, table: TableName, one: Set, what: str) -> Set:
         asked = string(NFTA.ELEMENTS_TABLE, table[1]) + string(NFTA.ELEMENTS_SET, one.name)
-        payloads = self._ask(nfnetlink.GETSETELEM, table[0], asked, what=what)
+        payloads = self._ask(nfnetlink.GETSETELEM, table[0], asked, what=what, receive=self._receive_many)
         return dump.with_elements(one, payloads)
 
-    def _ask(self, kind: int, family: str = "", payload: bytes = b"", *, what: str, many: bool = True) -> list[bytes]:
+    def _receive(self) -> list[bytes]:
+        return [self._socket.recv(_RECEIVE_BYTES)]
+
+    def _receive_many(self) -> list[bytes]:
+        if self._datagrams is None:
+            self._datagrams = Datagrams(_RECEIVE_COUNT, _DUMP_BYTES)
+        return self._datagrams.receive(self._socket.fileno())
+
+    def _ask(
+        self,
+        kind: int,
+        family: str = "",
+        payload: bytes = b"",
+        *,
+        what: str,
+        many: bool = True,
+        receive: Callable[[], list[bytes]] | None = None,
+    ) -> list[bytes]:
         self._sequence += 1
         sequence, flags = self._sequence, netlink.REQUEST | (netlink.DUMP if many else 0)
         number = nfnetlink.FAMILIES[family] if family else 0  # 0: all families
@@ -192,7 +214,7 @@ class Nftables:
         found: list[bytes] = []
         interrupted = False
         while True:
-            for answer in netlink.messages(self._socket.recv(_RECEIVE_BYTES)):
+            for answer in itertools.chain.from_iterable(map(netlink.messages, (receive or self._receive)())):
                 if answer.sequence != sequence:
                     continue
                 interrupted = interrupted or bool(answer.flags & netlink.DUMP_INTR)

@@ -68,6 +68,7 @@ IN_IGNORED: Final = 0x8000
 _MOUNT_SETATTR, _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE = 442, 428, 429, 436
 _CLOSE_RANGE_CLOEXEC: Final = 4
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+_MSG_WAITFORONE: Final = 0x10000
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 _libc = ctypes.CDLL(None, use_errno=True)
@@ -213,6 +214,44 @@ def inotify_add_watch(fd: int, path: str, mask: int) -> int:
 def inotify_rm_watch(fd: int, watch: int) -> None:
     """End a watch."""
     _check(_libc.inotify_rm_watch(fd, watch), "end a watch")
+
+
+class _Span(ctypes.Structure):  # struct iovec
+    _fields_ = (("base", ctypes.c_void_p), ("length", ctypes.c_size_t))
+
+
+class _Header(ctypes.Structure):  # struct msghdr
+    _fields_ = (
+        ("name", ctypes.c_void_p),
+        ("name_length", ctypes.c_uint),
+        ("spans", ctypes.POINTER(_Span)),
+        ("span_count", ctypes.c_size_t),
+        ("control", ctypes.c_void_p),
+        ("control_length", ctypes.c_size_t),
+        ("flags", ctypes.c_int),
+    )
+
+
+class _Many(ctypes.Structure):  # struct mmsghdr
+    _fields_ = (("header", _Header), ("received", ctypes.c_uint))
+
+
+class Datagrams:
+    """Room for ``count`` datagrams of at most ``size`` bytes, that one call receives (recvmmsg): other threads run for longer meanwhile."""
+
+    def __init__(self, count: int, size: int) -> None:
+        self._count, self._size, self._data = count, size, bytearray(count * size)
+        first = ctypes.addressof(ctypes.c_char.from_buffer(self._data))
+        self._spans = (_Span * count)(*(_Span(first + at * size, size) for at in range(count)))
+        self._headers = (_Many * count)()
+        for one, span in zip(self._headers, self._spans, strict=True):
+            one.header.spans, one.header.span_count = ctypes.pointer(span), 1
+
+    def receive(self, fd: int) -> list[bytes]:
+        """Wait for one datagram, and take those that are there, too. What does not fit is cut off."""
+        found = _check(_libc.recvmmsg(fd, self._headers, self._count, _MSG_WAITFORONE, None), "receive datagrams")
+        starts = (at * self._size for at in range(found))
+        return [bytes(self._data[start : start + self._headers[at].received]) for at, start in enumerate(starts)]
 
 
 def close_on_exec_from(lowest: int) -> None:

@@ -207,16 +207,16 @@ def _type_number(types: tuple[DataType, ...]) -> int:
 def elements(one: Set, wanted: Sequence[Element], *, keys_only: bool = False) -> Iterator[bytes]:
     """Encode elements as attributes ELEMENTS_LIST, each at most 48,000 bytes long: about half a microsecond an element."""
     plain = _is_plain(one)
-    if plain and len(wanted) <= _PIECE:  # as most: measured once, not element by element
-        whole = b"".join(_plain(wanted, keys_only))
-        if len(whole) <= ELEMENTS_LIMIT:
-            if whole:
-                yield nested(A.ELEMENTS_LIST, whole)
+    if plain:  # measured once, not element by element
+        if len(wanted) == 1:  # as most
+            yield nested(A.ELEMENTS_LIST, b"".join(_plain(wanted, keys_only)))
             return
-    encoded = _plain(wanted, keys_only) if plain else _any(one, wanted, keys_only)
+        for start in range(0, len(wanted), _PIECE):
+            yield from _plain_nests(wanted[start : start + _PIECE], keys_only)
+        return
     parts: list[bytes] = []
     size = 0
-    for part in encoded:
+    for part in _any(one, wanted, keys_only):
         size += len(part)
         if size > ELEMENTS_LIMIT:
             yield nested(A.ELEMENTS_LIST, *parts)
@@ -226,8 +226,18 @@ def elements(one: Set, wanted: Sequence[Element], *, keys_only: bool = False) ->
         yield nested(A.ELEMENTS_LIST, *parts)
 
 
+def _plain_nests(wanted: Sequence[Element], keys_only: bool) -> Iterator[bytes]:
+    whole = b"".join(_plain(wanted, keys_only))
+    if len(whole) <= ELEMENTS_LIMIT:
+        yield nested(A.ELEMENTS_LIST, whole)
+        return
+    half = len(wanted) // 2
+    yield from _plain_nests(wanted[:half], keys_only)
+    yield from _plain_nests(wanted[half:], keys_only)
+
+
 def _is_plain(one: Set) -> bool:
-    return not one.is_verdict_map and not one.flags & {"interval", "timeout", "dynamic"}
+    return not one.is_verdict_map and (not one.flags or not one.flags & {"interval", "timeout", "dynamic"})
 
 
 _PAD: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
@@ -262,7 +272,10 @@ _layout = lru_cache(maxsize=64)(_Layout)
 
 
 def _plain(wanted: Sequence[Element], keys_only: bool) -> list[bytes]:
-    """The fast path: single keys, data values, comments. All lengths but the comment's are those of the first element."""
+    """The fast path: single keys, data values, comments. All lengths but the comment's are those of the first element.
+
+    Gives the bytes of all of them in pieces, which are joined once.
+    """
     if not wanted:
         return []
     first = wanted[0]
@@ -278,9 +291,9 @@ def _plain(wanted: Sequence[Element], keys_only: bool) -> list[bytes]:
         size = len(text)
         head, note, tail = around[size] if size in around else layout.with_comment(size)
         if valued:
-            parts.append(head + element.key + middle + element.value + note + text + tail)  # type: ignore[operator]
+            parts += (head, element.key, middle, element.value, note, text, tail)  # type: ignore[arg-type]
         else:
-            parts.append(head + element.key + middle + note + text + tail)
+            parts += (head, element.key, middle, note, text, tail)
     return parts
 
 

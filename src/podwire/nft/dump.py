@@ -145,26 +145,23 @@ def _plain(payloads: Iterable[bytes], one: Set) -> dict[bytes, Element]:
     key_size, value_size = datatypes.length(one.key_types), datatypes.length(one.value_types) if one.is_map else 0
     key_head = _HEAD(_padded(8 + key_size), A.ELEM_KEY) + _HEAD(4 + key_size, A.DATA_VALUE)
     value_head = _HEAD(_padded(8 + value_size), A.ELEM_DATA) + _HEAD(4 + value_size, A.DATA_VALUE) if value_size else b""
-    value_at = 4 + _padded(8 + key_size)
-    rest_at = value_at + (_padded(8 + value_size) if value_size else 0)
+    rest_at = 4 + _padded(8 + key_size) + (_padded(8 + value_size) if value_size else 0)
+    shape = f"=H2x8s{key_size}s{-key_size % 4}x{len(value_head)}s{value_size}s"  # of an element, up to its comment
+    unpack, least = struct.Struct(shape).unpack_from, struct.calcsize(shape)
     found: dict[bytes, Element] = {}
-    value: bytes | None = None
+    userdata_kind = int(A.ELEM_USERDATA)
     for payload in payloads:
         data = attributes(payload, 4).get(A.ELEMENTS_LIST, b"")
         at, end = 0, len(data)
         while at < end:
-            size = _SIZE(data, at)[0]
+            size, head, key, middle, value = unpack(data, at) if end - at >= least else (_SIZE(data, at)[0], b"", b"", b"", b"")
             if size < 4 or at + size > end:
                 raise netlink.MalformedNetlink(f"an element at byte {at} says {size} bytes where {end - at} are left")
-            key_at, rest = at + 12, at + rest_at
-            plain = data[at + 4 : key_at] == key_head and data[at + value_at : at + value_at + len(value_head)] == value_head
-            comment = size > rest_at + 6 and data[rest + 2] == A.ELEM_USERDATA and not data[rest + 4]
-            if plain and (comment or size == rest_at):
-                key = data[key_at : key_at + key_size]
-                if value_size:
-                    value = data[at + value_at + 8 : at + value_at + 8 + value_size]
-                text = data[rest + 6 : rest + 5 + data[rest + 5]].decode(errors="replace") if comment else ""
-                found[key] = Element(key, value, b"", text)
+            rest = at + rest_at
+            comment = size > rest_at + 6 and data[rest + 2] == userdata_kind and not data[rest + 4]
+            if head == key_head and middle == value_head and (comment or size == rest_at):
+                text = str(data[rest + 6 : rest + 5 + data[rest + 5]], "utf-8", "replace") if comment else ""
+                found[key] = Element(key, value if value_size else None, b"", text)
             else:
                 element = _element(attributes(data[at + 4 : at + size]), by_end=False)[0]
                 found[element.key] = element

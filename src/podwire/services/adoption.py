@@ -66,17 +66,16 @@ def _endpoints(sets: Mapping[str, Mapping[bytes, Element]]) -> tuple[dict[int, d
     slots: dict[int, dict[int, bytes]] = {}
     handles: dict[int, dict[bytes, int]] = {}
     highest = FIRST - 1
-    for key, element in sets.get("backends", {}).items():
-        number, slot = unpack_marks(key)
-        if isinstance(element.value, bytes):
-            if slot < FIRST:
-                seats = slots.get(number)
-                if seats is None:
-                    seats = slots[number] = {}
-                seats[slot] = element.value
-            else:
-                handles.setdefault(number, {})[element.value] = slot
-                highest = max(highest, slot)
+    backends = sets.get("backends", {})
+    for (number, slot), element in zip(map(unpack_marks, backends), backends.values(), strict=True):
+        value = element.value
+        if slot >= FIRST:
+            handles.setdefault(number, {})[value] = slot  # type: ignore[index]  # a data map's values are bytes
+            highest = max(highest, slot)
+        elif number in slots:
+            slots[number][slot] = value  # type: ignore[assignment]
+        else:
+            slots[number] = {slot: value}  # type: ignore[dict-item]
     return slots, handles, max([highest, *slots, *handles])
 
 

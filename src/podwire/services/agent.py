@@ -19,8 +19,12 @@ import random
 from collections import deque
 from collections.abc import Iterator
 
+import msgspec
+
+from podwire.client.errors import ApiError
 from podwire.daemon.config import AgentConfig
 from podwire.daemon.context import Context
+from podwire.lib.pace import Pace
 from podwire.lib.reconcile import Reconciler
 from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
@@ -38,9 +42,23 @@ from podwire.services.tables import collector_paused
 from podwire.views.frontends import join
 from podwire.views.topology import Place, place
 
+_SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
+
 SLICE_S = 0.01  # how long the loop is held by one piece of work
 
 TABLES, STALE = "tables", "what is stale"
+
+
+class _Ranges(msgspec.Struct):
+    cidrs: tuple[str, ...] = ()
+
+
+class _ServiceCIDR(msgspec.Struct):
+    spec: _Ranges
+
+
+class _ServiceCIDRs(msgspec.Struct):
+    items: tuple[_ServiceCIDR, ...] = ()
 
 
 class ServiceProxy:
@@ -60,8 +78,15 @@ class ServiceProxy:
         self._rounds: deque[tuple[float, list[int]]] = deque()
         self._started = False
         self._said: dict[str, str] = {}
+        pace = Pace(config.proxy_min_sync_s, clock=context.clock)
         self._reconciler = Reconciler(
-            self._operate, clock=context.clock, random=random.random, on_failure=self._failed, keep_done=False, first_retry_s=0.02
+            self._operate,
+            pace=pace,
+            clock=context.clock,
+            random=random.random,
+            on_failure=self._failed,
+            keep_done=False,
+            first_retry_s=0.02,
         )
 
     async def run(self) -> None:
@@ -77,6 +102,9 @@ class ServiceProxy:
             self.tables = [dialect.tables(config, family, self._context.node, self._namespace, ranges) for family in self.families]
             for words in cleanup.remove_other_dialect(config, self._namespace):
                 self._context.log.info("service proxy: removed %s", words)
+            for field in config.ignored:
+                self._context.log.warning("service proxy: %s changes nothing here", field)
+            self.beside.set_connection_tracking()
             masquerade_pods(config, self._namespace)
             self.beside.starting(self.tables)
             self._reconciler.mark(TABLES)
@@ -152,7 +180,9 @@ class ServiceProxy:
 
         took: list[float] = []
         with collector_paused():
+            reading = asyncio.gather(*(asyncio.to_thread(tables.read) for tables in self.tables))
             await self._in_steps(decide_all())
+            await reading
             for tables, by_key in zip(self.tables, wanted, strict=True):
                 began = self._context.clock()
                 await self._in_steps(tables.start(by_key))
@@ -186,11 +216,11 @@ class ServiceProxy:
         took: list[float] = []
         try:
             for tables, by_key, label in zip(self.tables, changes, self.beside.labels, strict=True):
-                began = self._context.clock()
+                began, partial = self._context.clock(), tables.sound
                 try:
                     tables.update(by_key)
                 except KernelRefused:
-                    self.beside.metrics.add("sync_proxy_rules_nftables_sync_failures_total", 1, label)
+                    self.beside.refused(label, partial=partial)
                     raise
                 took.append(self._context.clock() - began)
                 self._say_refused(tables)
@@ -239,8 +269,8 @@ class ServiceProxy:
 
 
 def families(config: AgentConfig) -> tuple[Family, ...]:
-    """Give the families of the cluster's Service ranges, the primary first; IPv4 if there is no range."""
-    versions = dict.fromkeys(ipaddress.ip_network(each).version for each in config.service_ranges)
+    """Give the families of the cluster's Service ranges, else of its Pod ranges, the primary first; IPv4 if there is no range."""
+    versions = dict.fromkeys(ipaddress.ip_network(each).version for each in config.service_ranges or config.pod_ranges)
     return tuple(IPV4 if version == 4 else IPV6 for version in versions) or (IPV4,)
 
 
@@ -256,6 +286,19 @@ def _service_of(piece: EndpointSlice) -> tuple[str, ...]:
     return (piece.service_key,)
 
 
+async def service_ranges(context: Context) -> tuple[str, ...]:
+    """Ask the API for the ranges of its ServiceCIDRs; none if it has no such objects, or does not tell this node."""
+    try:
+        answer = await context.client.request("GET", _SERVICE_CIDRS)
+    except ApiError as error:
+        context.log.warning("service proxy: without Service ranges, as the API tells of none: %s", error)
+        return ()
+    found = msgspec.json.decode(answer, type=_ServiceCIDRs)
+    return tuple(dict.fromkeys(text for one in found.items for text in one.spec.cidrs))
+
+
 async def run(context: Context) -> None:
     """Run until cancelled."""
+    if not context.config.service_ranges:
+        context.config = msgspec.structs.replace(context.config, service_ranges=await service_ranges(context))
     await ServiceProxy(context).run()

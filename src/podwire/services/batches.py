@@ -140,4 +140,5 @@ class Batcher:
 
 def _size(elements: Sequence[Element]) -> int:
     """The bytes that these take in a message, or a little more."""
-    return 128 * len(elements) + sum([len(e.comment) + 2 * len(e.end) for e in elements])
+    ends = 2 * sum([len(e.end) for e in elements]) if elements and elements[0].end else 0
+    return 128 * len(elements) + sum(map(len, [e.comment for e in elements])) + ends

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import random
 from collections.abc import Callable, Sequence
 from datetime import datetime
@@ -30,7 +31,7 @@ from podwire.nft.difference import difference
 from podwire.objects.core import Node, ObjectReference
 from podwire.objects.discovery import EndpointSlice
 from podwire.objects.resources import SERVICES
-from podwire.services import audit, flows, masquerade, pages, routes
+from podwire.services import audit, flows, masquerade, pages, routes, tracking
 from podwire.services.connections import Ways
 from podwire.services.dialect import Dialect
 from podwire.services.facts import NONE, Facts
@@ -53,7 +54,7 @@ class Beside:
 
     def __init__(self, context: Context, families: Sequence[Family], namespace: int | None, repair: Callable[[str], None]) -> None:
         self._context, self._families, self._namespace, self._repair = context, tuple(families), namespace, repair
-        self.metrics = Metrics()
+        self.metrics = Metrics(context.config.proxy_mode)
         self.node: Node | None = None
         self.labels = tuple(f"IPv{family.number}" for family in families)
         self._tables: Sequence[Dialect] = ()
@@ -82,6 +83,8 @@ class Beside:
             del self._facts[key]
         else:
             self._facts[key] = found
+        if found.mismatched != before.mismatched:
+            self._say_mismatched(key, found.mismatched)
         for index in (0, 1):
             self._no_local[index] += found.no_local[index] - before.no_local[index]
         if found.ways and found.ways != before.ways:
@@ -114,9 +117,22 @@ class Beside:
         if at.tzinfo is not None and at >= self._born:
             self._triggers.setdefault(new.service_key, []).append(at)
 
+    def refused(self, label: str, *, partial: bool) -> None:
+        """The kernel refused a round, of one family."""
+        if self._context.config.proxy_mode == "nftables":
+            self.metrics.add("sync_proxy_rules_nftables_sync_failures_total", 1, label)
+            return
+        self.metrics.add("sync_proxy_rules_iptables_restore_failures_total", 1, label)
+        if partial:
+            self.metrics.add("sync_proxy_rules_iptables_partial_restore_failures_total", 1, label)
+
     def programmed(self, keys: Sequence[str], seconds: Sequence[float], *, full: bool = False, waiting: bool = False) -> None:
         """The kernel has acknowledged these Services. ``seconds`` by family; ``waiting``: other changes are still to be programmed."""
         now = self._context.now()
+        for tables, label in zip(self._tables, self.labels, strict=False):
+            for table, (total, last) in tables.rule_counts.items():
+                self.metrics.set("sync_proxy_rules_iptables_total", total, table, label)
+                self.metrics.set("sync_proxy_rules_iptables_last", last, table, label)
         for label, took in zip(self.labels, seconds, strict=True):
             self.metrics.observe("sync_proxy_rules_duration_seconds", took, label)
             self.metrics.observe(f"sync_{'full' if full else 'partial'}_proxy_rules_duration_seconds", took, label)
@@ -273,6 +289,23 @@ class Beside:
         self._context.log.warning("%s", text)
         about = service_reference(namespace, name)
         self._context.recorder("podwire-services").event(about, "Warning", "FailedToStartServiceHealthcheck", text)
+
+    def _say_mismatched(self, key: str, fields: Sequence[tuple[str, str]]) -> None:
+        for field, value in fields:
+            text = f"{value} in {field} has incorrect IP version"
+            self._context.log.warning("Service %s: %s", key, text)
+            namespace, _, name = key.partition("/")
+            about = service_reference(namespace, name)
+            self._context.recorder("podwire-services").event(about, "Warning", "KubeProxyIncorrectIPVersion", text)
+
+    def set_connection_tracking(self) -> None:
+        """Write what the configuration asks for of connection tracking; what the kernel refuses is told once."""
+        refused = tracking.write(tracking.wanted(self._context.config.conntrack, os.cpu_count() or 1), self._namespace)
+        if refused:
+            words = "; ".join(refused)
+            self._context.log.warning("service proxy: settings of connection tracking that are refused here: %s", words)
+            if self.node is not None:
+                self._context.recorder("podwire-services").event(self.node, "Warning", "ConntrackSettingRefused", words)
 
     # What others did --------------------------------------------------------------------------------------------------------------
 

@@ -80,11 +80,13 @@ def _within(ranges: tuple[str, ...], addresses: tuple[str, ...]) -> bool:
 
 
 def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) -> PortProgram:
-    backends = port.backends
+    backends = usable = port.backends
     six = family == 6
-    fitting = [b for b in backends if (":" in b.address) == six]
-    if len(fitting) != len(backends):
-        backends = tuple(fitting)
+    for b in backends:
+        if (":" in b.address) != six or not b.ready:
+            backends = tuple([b for b in backends if (":" in b.address) == six])
+            usable = _usable(backends)
+            break
     usable_here: tuple[Backend, ...] = ()
     if service.internal_local or service.external_local:
         usable_here = _usable(tuple([b for b in backends if b.node == place.node]))
@@ -93,7 +95,7 @@ def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) 
         port.protocol,
         port.port,
         port.node_port,
-        _near(_usable(backends), place),
+        _near(usable, place),
         usable_here if service.internal_local else None,
         usable_here if service.external_local else None,
     )
@@ -103,7 +105,10 @@ def _of(family: int, addresses: tuple[str, ...]) -> tuple[str, ...]:
     if not addresses:
         return ()
     six = family == 6
-    return tuple([a for a in addresses if (":" in a) == six])
+    for address in addresses:
+        if (":" in address) != six:
+            return tuple([a for a in addresses if (":" in a) == six])
+    return addresses
 
 
 def _usable(backends: tuple[Backend, ...]) -> tuple[Backend, ...]:

@@ -20,7 +20,8 @@ class Dialect(Protocol):
     """One family's rules on one node.
 
     ``refused`` are Services that cannot be programmed, with the reason; ``sound`` says that the kernel, as far as is known, holds what is
-    wanted; ``commits`` counts its transactions.
+    wanted; ``commits`` counts its transactions. ``rule_counts`` are, by table of iptables, the rules that there are, and those that the
+    last round wrote; none in nftables' words.
     """
 
     refused: dict[str, str]
@@ -32,6 +33,9 @@ class Dialect(Protocol):
     def has_stale(self) -> bool: ...
     @property
     def round(self) -> int: ...
+    @property
+    def rule_counts(self) -> Mapping[str, tuple[int, int]]: ...
+    def read(self) -> None: ...
     def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]: ...
     def update(self, changes: Mapping[str, ServiceProgram | None]) -> None: ...
     def expire(self, round: int) -> None: ...  # noqa: A002
@@ -43,5 +47,16 @@ class Dialect(Protocol):
 
 def tables(config: AgentConfig, family: Family, node: str, namespace: int | None, node_port_ranges: tuple[str, ...]) -> Dialect:
     """Make the rules that a configuration asks for. Raises iptables.tables.ProgramMissing."""
-    make = IptablesTables if config.proxy_mode == "iptables" else Tables
-    return make(family, node, config.pod_ranges, config.service_ranges, namespace, node_port_ranges=node_port_ranges)
+    ranges = config.pod_ranges, config.service_ranges
+    everybody = config.masquerade_all
+    if config.proxy_mode == "nftables":
+        return Tables(family, node, *ranges, namespace, node_port_ranges=node_port_ranges, masquerade_all=everybody)
+    return IptablesTables(
+        family,
+        node,
+        *ranges,
+        namespace,
+        node_port_ranges=node_port_ranges,
+        masquerade_all=everybody,
+        masquerade_bit=config.masquerade_bit,
+    )

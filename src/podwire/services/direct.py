@@ -7,6 +7,7 @@ program that plays a node. What must not: anything that the agent does otherwise
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 
 from podwire.objects.core import Service
 from podwire.objects.discovery import EndpointSlice
@@ -30,8 +31,10 @@ class Direct:
         self._services = {service.key: service for service in services}
         for piece in slices:
             self._slices.setdefault(piece.service_key, {})[piece.key] = piece
-        with collector_paused():
+        with collector_paused(), ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(self.tables.read)
             wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
+            reading.result()
             for _ in self.tables.start(wanted):
                 pass
 

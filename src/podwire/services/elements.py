@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Final, TypeAlias
 
 from podwire.nft.model import Element, Verdict
@@ -35,14 +35,16 @@ FIELDS: Final = (
 )
 """The maps and sets, each after what it points to. The set's name has ``-`` for ``_``."""
 
-Elements: TypeAlias = Mapping[str, tuple[Element, ...]]
+Elements: TypeAlias = Mapping[str, list[Element]]
 """By map or set; those without an element are left out."""
 
 NOTHING: Elements = {}
-# Maps whose keys Services share or may both claim; in the others every key begins with an id, which is one Service port's own.
-SHARED = frozenset(
+SHARED = frozenset({"own_endpoints", "cluster_ips"})
+"""Sets whose keys several Services may have. Elsewhere a key begins with an id, which is one Service port's own, or with an address that
+one Service has (``addresses``)."""
+_REPEATED = frozenset(  # where two ports of one Service may write one key
     {
-        *("own_endpoints", "cluster_ips", "guarded", "source_ranges", "frontends", "node_ports"),
+        *("own_endpoints", "guarded", "source_ranges", "frontends", "node_ports"),
         *("no_endpoints", "no_local_endpoints", "no_endpoint_ports", "no_local_endpoint_ports"),
     }
 )
@@ -75,10 +77,8 @@ def mark(number: int) -> bytes:
     return _MARK.pack(number)
 
 
-def unpack_marks(key: bytes) -> tuple[int, int]:
-    """Unpack a key of two marks: an id and a slot or a handle."""
-    number, other = _MARKS.unpack(key)
-    return number, other
+unpack_marks: Final[Callable[[bytes], tuple[int, int]]] = _MARKS.unpack
+"""Unpack a key of two marks: an id and a slot or a handle."""
 
 
 def target_name(service: str, port: PortProgram) -> str:
@@ -102,18 +102,12 @@ class _Building:
         if not backends:
             return 0
         number = self.numbers.id(target, view)
-        pack, node, lists = _MARKS.pack, self.node, self.lists
+        pack, lists = _MARKS.pack, self.lists
         label = target if view == "cluster" else f"{target} {view}"
-        seated: dict[bytes, str] = {}
-        port, packed_port = -1, b""
-        for backend in backends:
-            address = address_bytes(backend.address)
-            if backend.port != port:
-                port = backend.port
-                packed_port = _PORT.pack(port)
-            pod = seated[address + packed_port] = backend.pod
-            if backend.node == node or not backend.node:  # one that names no node may be here
-                lists.setdefault("own_endpoints", []).append(Element(address + address, None, b"", pod[:COMMENT]))
+        here: list[Element] = []
+        seated = _seated(backends, self.node, here)
+        if here:
+            lists.setdefault("own_endpoints", []).extend(here)
         slots = self.numbers.slots(number, seated)
         lists.setdefault("sizes", []).append(Element(_MARK.pack(number), _MARK.pack(len(slots)), b"", label[:COMMENT]))
         rows = [
@@ -167,15 +161,83 @@ def elements(service: ServiceProgram, node: str, family: Family, numbers: Number
     building.lists["cluster_ips"] = [Element(address, None, b"", comment) for address in own]
     for port in service.ports:
         _port(building, service, port)
-    return {name: _unique(rows) if name in SHARED else tuple(rows) for name, rows in building.lists.items()}
+    return {name: _unique(rows) if name in _REPEATED else rows for name, rows in building.lists.items()}
 
 
-def _unique(rows: list[Element]) -> tuple[Element, ...]:
+def plain(service: ServiceProgram, node: str, numbers: Numbers) -> dict[str, list[Element]] | None:
+    """Give in one pass what ``elements`` gives of a Service as most are; None for any other.
+
+    Its ports have endpoints, one view each and no address but the cluster's, and it keeps no client. Raises ValueError as ``elements``.
+    """
+    ports = service.ports
+    if service.affinity_s or service.external_ips:
+        return None
+    for port in ports:
+        if not port.cluster or port.node_port or port.internal is not None or port.external is not None or port.protocol not in PROTOCOLS:
+            return None
+    key, pack = service.key, _MARK.pack
+    name = key[:COMMENT]
+    own = [Element(address_bytes(address), None, b"", name) for address in service.cluster_ips]
+    backends: list[Element] = []
+    sizes: list[Element] = []
+    frontends: list[Element] = []
+    here: list[Element] = []
+    for port in ports:
+        target = f"{key}:{port.name or port.port}/{port.protocol}"
+        label = target[:COMMENT]
+        seated = _seated(port.cluster, node, here)
+        number = numbers.id(target, "cluster")
+        packed, slots = pack(number), numbers.slots(number, seated)
+        place = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port)
+        sizes.append(Element(packed, pack(len(slots)), b"", label))
+        frontends += [Element(row.key + place, packed, b"", label) for row in own]
+        for slot, endpoint in zip(_SLOTS if len(slots) <= len(_SLOTS) else map(pack, range(len(slots))), slots, strict=False):
+            pod = seated[endpoint]
+            backends.append(Element(packed + slot, endpoint, b"", f"{target} {pod}"[:COMMENT] if pod else label))
+    found = {"backends": backends, "cluster_ips": own, "sizes": sizes, "frontends": frontends if len(ports) == 1 else _unique(frontends)}
+    if here:
+        found["own_endpoints"] = _unique(here)
+    return found
+
+
+def endpoint_bytes(backend: Backend) -> bytes:
+    """Pack address and port, as values of ``backends``. Raises ValueError."""
+    return address_bytes(backend.address) + _PORT.pack(backend.port)
+
+
+def backend_element(number: int, slot: int, endpoint: bytes, target: str, pod: str) -> Element:
+    """Make the row of ``backends`` for an id and slot."""
+    return Element(_MARKS.pack(number, slot), endpoint, b"", (f"{target} {pod}" if pod else target)[:COMMENT])
+
+
+_SLOTS: Final = tuple(mark(slot) for slot in range(256))
+
+
+def _seated(backends: Iterable[Backend], node: str, here: list[Element]) -> dict[bytes, str]:
+    """Pack the endpoints of a view: the Pod of each. Those that are on this node are added to ``here``."""
+    found: dict[bytes, str] = {}
+    number, packed = -1, b""
+    for backend in backends:
+        prefix, _, last = backend.address.rpartition(".")
+        try:
+            address = _PREFIXES[prefix] + _OCTETS[last]
+        except KeyError:
+            address = address_bytes(backend.address)
+        if backend.port != number:
+            number = backend.port
+            packed = _PORT.pack(number)
+        pod = found[address + packed] = backend.pod
+        if backend.node == node or not backend.node:  # one that names no node may be here
+            here.append(Element(address + address, None, b"", pod[:COMMENT]))
+    return found
+
+
+def _unique(rows: list[Element]) -> list[Element]:
     """Keep the first of those with one key: two ports of one Service may share an endpoint, or claim one address."""
     if len(rows) == 1:
-        return (rows[0],)
+        return rows
     found = {row.key: row for row in reversed(rows)}
-    return tuple(rows) if len(found) == len(rows) else tuple(reversed(found.values()))
+    return rows if len(found) == len(rows) else list(reversed(found.values()))
 
 
 def _port(building: _Building, service: ServiceProgram, port: PortProgram) -> None:

@@ -1,7 +1,8 @@
 """What the agent must know of a Service beside its tables.
 
 What belongs here: addresses that become routes, the ways of UDP clients, the health check's port and answer, whether a Local policy leaves
-clients without an endpoint; for one Service on one node, as one value that compares. What must not: what is done about it.
+clients without an endpoint, what is of a family that the Service has not; for one Service on one node, as one value that compares. What
+must not: what is done about it.
 
 Source: https://kubernetes.io/docs/reference/networking/virtual-ips/; the health check of a load balancer counts ready endpoints by
 address: https://kubernetes.io/docs/tasks/access-application-cluster/create-external-load-balancer/#preserving-the-client-source-ip
@@ -26,12 +27,16 @@ class HealthCheck(msgspec.Struct, frozen=True, gc=False):
 
 
 class Facts(msgspec.Struct, frozen=True, gc=False):
-    """``ways`` are by family, in the order of the families. ``no_local`` counts ports by policy: internal, external."""
+    """``ways`` are by family, in the order of the families. ``no_local`` counts ports by policy: internal, external.
+
+    ``mismatched`` are fields of the Service and what of them is of no family in which this node does anything for it.
+    """
 
     vips: tuple[str, ...] = ()
     ways: tuple[Ways, ...] = ()
     check: HealthCheck | None = None
     no_local: tuple[int, int] = (0, 0)
+    mismatched: tuple[tuple[str, str], ...] = ()
 
 
 NONE = Facts()
@@ -44,10 +49,20 @@ def facts(view: ServiceFrontends | None, programs: Sequence[ServiceProgram | Non
     udp = any(port.protocol == "UDP" for port in view.ports)
     vips = tuple([vip for program in programs if program is not None for vip in program.vips])
     local = view.external_local or view.internal_local
-    if not (udp or vips or local):
+    mismatched = _mismatched(view, programs, families) if view.external_ips or view.source_ranges else ()
+    if not (udp or vips or local or mismatched):
         return NONE
     found = tuple(ways(view, family) for family in families) if udp else ()
-    return Facts(vips, found if any(found) else (), _check(view, node), _no_local(programs) if local else (0, 0))
+    return Facts(vips, found if any(found) else (), _check(view, node), _no_local(programs) if local else (0, 0), mismatched)
+
+
+def _mismatched(view: ServiceFrontends, programs: Sequence[ServiceProgram | None], families: Sequence[int]) -> tuple[tuple[str, str], ...]:
+    served = {family for family, program in zip(families, programs, strict=True) if program is not None}
+    if not served:
+        return ()
+    rows = (("externalIPs", view.external_ips), ("loadBalancerSourceRanges", view.source_ranges))
+    found = ((field, [text.strip() for text in texts if (6 if ":" in text else 4) not in served]) for field, texts in rows)
+    return tuple((field, ",".join(texts)) for field, texts in found if texts)
 
 
 def _check(view: ServiceFrontends, node: str) -> HealthCheck | None:

@@ -174,7 +174,7 @@ _BASE = """\
     type nat hook postrouting priority srcnat; policy accept;
     ct status ! dnat accept
     {ip} saddr . {ip} daddr @own-endpoints masquerade fully-random comment "hairpin"
-    ct original {ip} daddr @service-ranges {ip} saddr @pod-ranges accept
+    ct original {ip} daddr @service-ranges {whom}
     ct mark @keep-source accept
     ct mark != 0x0 masquerade fully-random
   }}
@@ -189,16 +189,18 @@ def table_text(
     pod_ranges: Iterable[str] = (),
     service_ranges: Iterable[str] = (),
     node_port_ranges: Iterable[str] = (),
+    masquerade_all: bool = False,
 ) -> str:
     """Write the table in nft's language. Of the ranges, those of the family are taken.
 
     Node ports are served on all addresses of the node, but for those of the loopback range; with ``node_port_ranges`` on those within
-    them alone (on none, if no range is of this family).
+    them alone (on none, if no range is of this family). With ``masquerade_all`` also a Pod that uses a cluster address is masqueraded.
     """
     words = {"ip": family.name, "table": name, "address": family.address, "size": capacity}
     narrowed = list(node_port_ranges)
     within = ranges_text(family, narrowed)
     words["node_port_set"] = f"  set node-port-ranges {{ type {family.address}; flags interval; {within} }}\n" if narrowed else ""
+    words["whom"] = "masquerade fully-random" if masquerade_all else f"{family.name} saddr @pod-ranges accept"
     only = f"{family.name} daddr @node-port-ranges " if narrowed else ""
     words["on_node"] = f"fib daddr type local {only}{family.name} daddr != {family.loopback}"
     return _TABLE.format(

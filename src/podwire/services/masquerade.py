@@ -42,6 +42,8 @@ def ruleset(family: Family, pod_ranges: Iterable[str], inside: Iterable[str]) ->
 
 def wanted(family: Family, config: AgentConfig) -> nft.Ruleset:
     """Build the table that a configuration asks for. Raises ValueError for what is no range."""
+    if not config.masquerade_pods:
+        return nft.Ruleset(())
     inside = [*config.pod_ranges, *config.node_ranges, *config.service_ranges]
     inside += [config.control_range] if config.control_range else []
     return ruleset(family, config.pod_ranges, inside)

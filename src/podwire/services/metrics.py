@@ -39,11 +39,22 @@ _ROWS: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         ("ip_family", "traffic_policy"),
         "Ports with a Local policy and no endpoint here",
     ),
-    ("sync_proxy_rules_nftables_sync_failures_total", "counter", _FAMILY, "Rounds that the kernel refused"),
-    ("sync_proxy_rules_nftables_cleanup_failures_total", "counter", _FAMILY, "Late deletions that the kernel refused"),
     ("proxy_healthz_total", "counter", ("code",), "Answers of /healthz"),
     ("proxy_livez_total", "counter", ("code",), "Answers of /livez"),
 )
+_TABLE = ("table", "ip_family")
+_OF_MODE: dict[str, tuple[tuple[str, str, tuple[str, ...], str], ...]] = {
+    "nftables": (
+        ("sync_proxy_rules_nftables_sync_failures_total", "counter", _FAMILY, "Rounds that the kernel refused"),
+        ("sync_proxy_rules_nftables_cleanup_failures_total", "counter", _FAMILY, "Late deletions that the kernel refused"),
+    ),
+    "iptables": (
+        ("sync_proxy_rules_iptables_total", "gauge", _TABLE, "Rules that there are"),
+        ("sync_proxy_rules_iptables_last", "gauge", _TABLE, "Rules that the last round wrote"),
+        ("sync_proxy_rules_iptables_restore_failures_total", "counter", _FAMILY, "Rounds that iptables-restore refused"),
+        ("sync_proxy_rules_iptables_partial_restore_failures_total", "counter", _FAMILY, "Those of them that wrote what had changed alone"),
+    ),
+}
 
 
 class Histogram:
@@ -64,11 +75,12 @@ class Histogram:
 
 
 class Metrics:
-    """All of one process. Labels are given as values, in the order of the table above."""
+    """All of one process. Labels are given as values, in the order of the tables above. ``mode`` is nftables or iptables."""
 
-    def __init__(self) -> None:
-        self._numbers: dict[str, dict[tuple[str, ...], float]] = {name: {} for name, kind, _, _ in _ROWS if kind != "histogram"}
-        self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {name: {} for name, kind, _, _ in _ROWS if kind == "histogram"}
+    def __init__(self, mode: str = "nftables") -> None:
+        self._rows = (*_ROWS, *_OF_MODE[mode])
+        self._numbers: dict[str, dict[tuple[str, ...], float]] = {name: {} for name, kind, _, _ in self._rows if kind != "histogram"}
+        self._histograms: dict[str, dict[tuple[str, ...], Histogram]] = {name: {} for name, kind, _, _ in self._rows if kind == "histogram"}
 
     def add(self, name: str, amount: float, *labels: str) -> None:
         """Count. Raises KeyError for an unknown name."""
@@ -97,7 +109,7 @@ class Metrics:
     def text(self) -> str:
         """Write everything in Prometheus's text format."""
         lines: list[str] = []
-        for name, kind, labels, words in _ROWS:
+        for name, kind, labels, words in self._rows:
             full = f"kubeproxy_{name}"
             lines += [f"# HELP {full} {words}", f"# TYPE {full} {kind}"]
             if kind == "histogram":

@@ -77,6 +77,19 @@ class Numbers:
         self._slots[number] = result
         return result
 
+    def exchange(self, target: str, view: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
+        """Seat an endpoint in the place of another of the ``count`` that a port has, as ``slots`` would. Gives its id and slot.
+
+        None, with nothing done, if not exactly one is to be replaced.
+        """
+        number = self._ids.get((target, view), 0)
+        seated = self._slots.get(number, [])
+        if len(seated) != count or came in seated or seated.count(gone) != 1:
+            return None
+        slot = seated.index(gone)
+        seated[slot] = came
+        return number, slot
+
     def handles(self, number: int, endpoints: Iterable[bytes]) -> dict[bytes, int]:
         """Give the handle of each endpoint of an id. An endpoint that left and comes back gets a new one."""
         old = self._handles.get(number, {})
@@ -95,12 +108,16 @@ class Numbers:
         """Take over what a kernel holds for a Service port. Slots beyond a gap are left out: they will be seated anew."""
         self._ids[(target, view)] = number
         seated: list[bytes] = []
-        while len(seated) in slots:
-            seated.append(slots[len(seated)])
+        for slot in range(len(slots)):
+            if slot not in slots:
+                break
+            seated.append(slots[slot])
         self._slots[number] = seated
         if handles:
             self._handles[number] = dict(handles)
-        self.raise_to(max([number, *handles.values()]) + 1)
+            number = max(number, *handles.values())
+        if number >= self._next:
+            self.raise_to(number + 1)
 
     def raise_to(self, number: int) -> None:
         """Give only numbers from here on."""

@@ -16,7 +16,6 @@ when the first lets go.
 
 from __future__ import annotations
 
-import itertools
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass
@@ -25,9 +24,23 @@ from podwire import nft
 from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.services import layout
+from podwire.services.alike import claims_alike, moved, named_alike
 from podwire.services.batches import Batcher, Plan
 from podwire.services.desired import ServiceProgram
-from podwire.services.elements import FIELDS, NOTHING, SHARED, Elements, addresses, elements, mark, set_name, target_name
+from podwire.services.elements import (
+    FIELDS,
+    NOTHING,
+    SHARED,
+    Elements,
+    addresses,
+    backend_element,
+    elements,
+    endpoint_bytes,
+    mark,
+    plain,
+    set_name,
+    target_name,
+)
 from podwire.services.layout import Capacity, Family
 from podwire.services.numbers import Numbers
 
@@ -66,11 +79,12 @@ def structure(
     name: str = layout.TABLE,
     capacity: Capacity = layout.SMALL,
     node_port_ranges: Iterable[str] = (),
+    *,
+    masquerade_all: bool = False,
 ) -> Structure:
     """Build the table's constant part."""
-    table = nft.table(
-        layout.table_text(family, name, capacity, pod_ranges=pod_ranges, service_ranges=service_ranges, node_port_ranges=node_port_ranges)
-    )
+    ranges = {"pod_ranges": pod_ranges, "service_ranges": service_ranges, "node_port_ranges": node_port_ranges}
+    table = nft.table(layout.table_text(family, name, capacity, **ranges, masquerade_all=masquerade_all))
     return Structure(family, name, table, tuple(chain for chain in table.chains if chain.hook))
 
 
@@ -85,12 +99,13 @@ class Program:
         self._lost: dict[str, Set[bytes]] = {}  # what a Service claims and another has, of those to whom that happens
         self._claims: dict[str, dict[bytes, tuple[tuple[str, Element], ...]]] = {field: {} for field in SHARED}
         self._noted: defaultdict[str, Notes] = defaultdict(dict)
-        # What is new in a map of which nothing else is noted, Service by Service: a start is that alone, and a note for each dear.
-        self._fresh: defaultdict[str, list[tuple[Element, ...]]] = defaultdict(list)
+        # What is new in a map of which nothing else is noted: a start is that alone, and a note for each dear.
+        self._fresh: defaultdict[str, list[Element]] = defaultdict(list)
         self._stale: dict[str, dict[bytes, tuple[Element, int]]] = {field: {} for field in LATE}
         self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
-        self._count = dict.fromkeys(FIELDS, 0)
+        self._count = dict.fromkeys(FIELDS, 0)  # without what is fresh
         self._ceiling: Element | None = None
+        self._written_ceiling = 0
         self._chains: set[str] = set()
         self._round = 0
         self._untouched = True  # nothing was taken, nothing reconciled
@@ -107,34 +122,64 @@ class Program:
             return
         if old is None and service is not None and self._begin(key, service):
             return
-        if old is not None and service is not None and _claims_alike(old, service):
+        if old is not None and service is not None and claims_alike(old, service):
+            if self._one_moved(key, old, service):
+                return
             self._replace(key, service, self._elements_of(service, self._lost.get(key, _NONE)))
         else:
             claims = dict(addresses(service)) if service is not None else {}
             claimed = dict(addresses(old)) if old is not None else {}
             after = NOTHING if service is None else self._build(key, service, claims)
             others = self._contend(claimed, claims)
-            self._replace(key, service, after)
             if service is None:
                 self._lost.pop(key, None)
-            for other in others:
-                its = self.services[other]
-                self._replace(other, its, self._build(other, its, dict(addresses(its))))
+            if others:
+                self._exchange(key, service, after, others)
+            else:
+                self._replace(key, service, after)
         if old is not None:
             self._drop_numbers(old, service)
 
+    def _one_moved(self, key: str, old: ServiceProgram, service: ServiceProgram) -> bool:
+        """One endpoint of another node came in the place of one, as most often. False: it is another change, and nothing is done."""
+        found = moved(old, service)
+        if found is None:
+            return False
+        port, gone, came = found
+        if gone.node in (self.node, "") or came.node in (self.node, ""):
+            return False
+        target, endpoint = target_name(key, port), endpoint_bytes(came)
+        seat = self.numbers.exchange(target, "cluster", endpoint_bytes(gone), endpoint, len(port.cluster))
+        if seat is None:
+            return False
+        wanted = backend_element(*seat, endpoint, target, came.pod)
+        rows = self._elements[key]["backends"]
+        place = next(place for place, row in enumerate(rows) if row.key == wanted.key)
+        self._note("backends", wanted.key, rows[place], wanted)
+        rows[place] = wanted
+        self.services[key] = service
+        return True
+
     def _begin(self, key: str, service: ServiceProgram) -> bool:
         """Put a new Service. False: another claims an address of its, and nothing is done."""
-        claims, held = addresses(service), self._addresses
-        for address, _ in claims:
-            if address in held:
-                return False
-        after = self._elements_of(service, _NONE)
-        for address, rank in claims:
-            held[address] = (rank,)
+        held = self._addresses
+        after: Elements | None = plain(service, self.node, self.numbers)
+        if after is not None:
+            ranks: tuple[Rank, ...] = ((False, service.created, service.key),)
+            claims = {row.key: ranks for row in after["frontends"]}
+        else:
+            claims = {address: (rank,) for address, rank in addresses(service)}
+        if not held.keys().isdisjoint(claims):
+            return False
+        if after is None:
+            after = elements(service, self.node, self.structure.family, self.numbers)
+        held.update(claims)
         self.services[key], self._elements[key] = service, after
+        noted, fresh = self._noted, self._fresh
         for field, rows in after.items():
-            if field in self._noted or not self._come(key, field, rows):
+            if field not in noted and (field not in SHARED or self._claim_first(key, field, rows)):
+                fresh[field] += rows
+            else:
                 self._differ(key, field, (), rows)
         return True
 
@@ -152,7 +197,20 @@ class Program:
         return found
 
     def _elements_of(self, service: ServiceProgram, lost: Set[bytes]) -> Elements:
-        return elements(service, self.node, self.structure.family, self.numbers, lost)
+        found = None if lost else plain(service, self.node, self.numbers)
+        return elements(service, self.node, self.structure.family, self.numbers, lost) if found is None else found
+
+    def _exchange(self, key: str, service: ServiceProgram | None, after: Elements, others: Iterable[str]) -> None:
+        """Replace a Service and those that won or lost addresses by it: all that goes is noted before what comes under the same keys."""
+        rows = [(key, service, after)]
+        for other in others:
+            its = self.services[other]
+            rows.append((other, its, self._build(other, its, dict(addresses(its)))))
+        for one, _, _ in rows:
+            self._replace(one, None, NOTHING)
+        for one, program, wanted in rows:
+            if program is not None:
+                self._replace(one, program, wanted)
 
     def _contend(self, claimed: Mapping[bytes, Rank], claims: Mapping[bytes, Rank]) -> set[str]:
         """Replace a Service's claims. Gives the other Services that won or lost an address by it."""
@@ -188,29 +246,22 @@ class Program:
             self._elements[key] = after
         for field, has in after.items():
             had = before.get(field)
-            if had is None:
-                if field in self._noted or not self._come(key, field, has):
-                    self._differ(key, field, (), has)
-            else:
-                self._differ(key, field, had, has)
+            self._differ(key, field, () if had is None else had, has)
         for field, had in before.items():
             if field not in after:
                 self._differ(key, field, had, ())
 
-    def _come(self, owner: str, field: str, rows: tuple[Element, ...]) -> bool:
-        """A Service puts its first elements into a map of which nothing is noted. False: others have some of them, and nothing is done."""
-        claims = self._claims.get(field)
-        if claims is not None:
-            for row in rows:
-                if row.key in claims:
-                    return False
-            for row in rows:
-                claims[row.key] = ((owner, row),)
-        self._fresh[field].append(rows)
-        self._count[field] += len(rows)
+    def _claim_first(self, owner: str, field: str, rows: Sequence[Element]) -> bool:
+        """Claim keys for a Service. False: others have some of them, and nothing is done."""
+        claims = self._claims[field]
+        for row in rows:
+            if row.key in claims:
+                return False
+        for row in rows:
+            claims[row.key] = ((owner, row),)
         return True
 
-    def _differ(self, owner: str, field: str, before: tuple[Element, ...], after: tuple[Element, ...]) -> None:
+    def _differ(self, owner: str, field: str, before: Sequence[Element], after: Sequence[Element]) -> None:
         shared = field in SHARED
         if len(before) == len(after):  # most changes are of a value: the keys stay where they are
             changed = [pair for pair in zip(before, after, strict=True) if pair[0] != pair[1]]
@@ -263,11 +314,13 @@ class Program:
     def _notes(self, field: str) -> Notes:
         noted = self._noted[field]
         if self._fresh and field in self._fresh:
-            noted.update({element.key: (None, element) for rows in self._fresh.pop(field) for element in rows})
+            rows = self._fresh.pop(field)
+            self._count[field] += len(rows)
+            noted.update({element.key: (None, element) for element in rows})
         return noted
 
     def _drop_numbers(self, old: ServiceProgram, new: ServiceProgram | None) -> None:
-        if new is not None and _named_alike(old, new):
+        if new is not None and named_alike(old, new):
             return
         gone = {target_name(old.key, port) for port in old.ports}
         if new is not None:
@@ -293,16 +346,18 @@ class Program:
 
     def full(self) -> bool:
         """Say whether a sized map is three quarters full, or would be: then the table must be built anew, with more room."""
-        count, sets = self._count, self._sets
-        for field in SIZED:  # noqa: SIM110  (asked at every change: any() with a generator takes three times as long)
-            if 4 * count[field] > 3 * sets[field].size:
+        count, sets, fresh = self._count, self._sets, self._fresh
+        for field in SIZED:  # asked at every change: any() with a generator takes three times as long
+            number = count[field] + len(fresh[field]) if field in fresh else count[field]
+            if 4 * number > 3 * sets[field].size:
                 return True
         return False
 
     def capacity(self) -> Capacity:
         """Room for twice what is wanted now, and never less than a small cluster needs."""
         least = layout.SMALL
-        room = {field: 2 * max(self._count[field], getattr(least, field) // 2) for field in SIZED if field != "short_circuit"}
+        count = {field: self._count[field] + len(self._fresh.get(field, ())) for field in SIZED}
+        room = {field: 2 * max(count[field], getattr(least, field) // 2) for field in SIZED if field != "short_circuit"}
         return Capacity(**room, affinity=least.affinity)
 
     def take(self) -> Batches:
@@ -330,12 +385,13 @@ class Program:
         self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
 
     def _write_ceiling(self) -> None:
-        if not self.changed:
+        if not self.changed or self._written_ceiling == self.numbers.ceiling:
             return
+        self._written_ceiling = self.numbers.ceiling
         wanted = Element(_CEILING, mark(self.numbers.ceiling), b"", "ids were given below")
         if self._ceiling != wanted:
             if self._ceiling is None and "sizes" not in self._noted:
-                self._fresh["sizes"].append((wanted,))
+                self._fresh["sizes"].append(wanted)
             else:
                 self._notes("sizes")[_CEILING] = (self._ceiling, wanted)
             self._ceiling = wanted
@@ -344,7 +400,8 @@ class Program:
         plan = Plan([], [], [])
         stale = self._stale.get(field)
         if not stale and field in self._fresh:
-            plan.added = list(itertools.chain.from_iterable(self._fresh.pop(field)))
+            plan.added = self._fresh.pop(field)
+            self._count[field] += len(plan.added)
             return plan
         for key, (before, after) in self._notes(field).items():
             if before == after:
@@ -370,7 +427,7 @@ class Program:
         changes: list[nft.Change] = []
         table, family = self.structure.id, self.structure.family
         if "sizes" in plans:
-            counts = {e.value for e in plans["sizes"].written() if e.key != _CEILING}
+            counts = {element.value for element in plans["sizes"].written() if element.key != _CEILING}
             for count in sorted(int.from_bytes(value, HOST) for value in counts if isinstance(value, bytes)):
                 name, rules = layout.pick_chain(count)
                 if name not in self._chains:
@@ -432,6 +489,7 @@ class Program:
         self._fresh.clear()
         present = {} if have is None else {one.name: one.elements for one in have.sets}
         self._ceiling = present.get("sizes", {}).get(_CEILING)
+        self._written_ceiling = 0
         for field in FIELDS:
             there, wanted = present.get(set_name(field), {}), self.wanted(field)
             notes: Notes = {}
@@ -474,21 +532,6 @@ class Program:
         table = self.structure.id
         changes: list[nft.Change] = [nft.AddChain(table, chain.declaration()) for chain in self.structure.hooked]
         return changes + [nft.AddRule(table, chain.name, rule) for chain in self.structure.hooked for rule in chain.rules]
-
-
-def _claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
-    """Say that two states of a Service claim the same addresses, without naming them: most changes are of endpoints alone."""
-    if one.cluster_ips != other.cluster_ips or one.external_ips != other.external_ips or len(one.ports) != len(other.ports):
-        return False
-    for a, b in zip(one.ports, other.ports, strict=True):
-        if a.port != b.port or a.node_port != b.node_port or a.protocol != b.protocol:
-            return False
-    return one.created == other.created and one.key == other.key
-
-
-def _named_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
-    """Say that two states of a Service have the same ports, by all that names them."""
-    return [(p.name, p.port, p.protocol) for p in one.ports] == [(p.name, p.port, p.protocol) for p in other.ports]
 
 
 def _owner(claim: tuple[str, Element]) -> str:

@@ -67,15 +67,17 @@ class Tables:
         namespace: int | None = None,
         *,
         node_port_ranges: tuple[str, ...] = (),
+        masquerade_all: bool = False,
         kernel: Door | None = None,
     ) -> None:
         self.family, self.node = family, node
         self.refused: dict[str, str] = {}
         self._ranges = pod_ranges, service_ranges
-        self._node_port_ranges = node_port_ranges
+        self._node_port_ranges, self._masquerade_all = node_port_ranges, masquerade_all
         self._kernel: Door = Nftables(namespace) if kernel is None else kernel
         self._program = Program(self._structure(layout.TABLE, SMALL), node, Numbers())
         self.sound = False
+        self._ahead: tuple[int, list[nft.Table]] | None = None
 
     def close(self) -> None:
         """Close the socket. The tables stay."""
@@ -85,6 +87,15 @@ class Tables:
     def name(self) -> str:
         """The name of the table in use."""
         return self._program.structure.name
+
+    def read(self) -> None:
+        """Read the kernel for the ``start`` that follows, in another thread if one wants, while it is decided what is wanted.
+
+        What cannot be read is left to ``start``, which tells.
+        """
+        with contextlib.suppress(KernelRefused):
+            generation = self._kernel.generation()
+            self._ahead = generation, self._found()
 
     def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
         """Make the kernel hold what is wanted, in steps: the caller may let others run between two of them.
@@ -141,6 +152,11 @@ class Tables:
         return self._program.round
 
     @property
+    def rule_counts(self) -> Mapping[str, tuple[int, int]]:
+        """Rules are few and constant here: there is nothing to count."""
+        return {}
+
+    @property
     def commits(self) -> int:
         """How many transactions the kernel has carried out for this object."""
         return self._kernel.commits
@@ -178,14 +194,15 @@ class Tables:
             self._program.put(key, None)
 
     def _structure(self, name: str, capacity: Capacity) -> Structure:
-        return structure(self.family, *self._ranges, name, capacity, self._node_port_ranges)
+        return structure(self.family, *self._ranges, name, capacity, self._node_port_ranges, masquerade_all=self._masquerade_all)
 
     def _found(self) -> list[nft.Table]:
         return list(self._kernel.dump([(self.family.name, name) for name in (layout.TABLE, layout.SPARE)]).tables)
 
     def _present(self) -> nft.Table | None:
         """Read the table in use. One that was not finished, because its builder died, is removed."""
-        found = self._found()
+        ahead, self._ahead = self._ahead, None
+        found = ahead[1] if ahead is not None and ahead[0] == self._kernel.generation() else self._found()
         in_use = [table for table in found if any(chain.hook for chain in table.chains)]
         self._kernel.apply([nft.DeleteTable(table.id) for table in found if table not in in_use[:1]])
         return in_use[0] if in_use else None

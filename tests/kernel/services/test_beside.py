@@ -13,13 +13,16 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
 from kernel.services.test_agent import CONFIG, LIMIT_S, World, in_loop, service, slice_of
+from podwire.daemon.config import Conntrack, decode
 from podwire.daemon.context import Context
-from podwire.linux.conntrack import Conntrack
+from podwire.linux import sysctl
+from podwire.linux.conntrack import Conntrack as Flows
 from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, NODES, SERVICES
-from podwire.services import agent, cleanup
+from podwire.services import agent, cleanup, masquerade
 from podwire.services.beside import TRIGGER
 from podwire.services.layout import TABLE
 from podwire.wire.rtnetlink import Address, Link, add, change
@@ -34,10 +37,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextlib.asynccontextmanager
 async def running(world: World, **config: Any) -> AsyncIterator[agent.ServiceProxy]:
-    import msgspec
-
     ready = asyncio.Event()
     context = Context(world.client, msgspec.structs.replace(CONFIG, **config), node="node-1", parts=["services"], on_ready=ready.set)
+    if not context.config.service_ranges:
+        ranges = await agent.service_ranges(context)
+        context.config = msgspec.structs.replace(context.config, service_ranges=ranges)
     proxy = agent.ServiceProxy(context)
     task = asyncio.create_task(proxy.run())
     try:
@@ -108,6 +112,62 @@ def test_a_health_check_port_that_is_taken_becomes_an_event(folder: Path) -> Non
                 while not found:
                     found = [e.message for e in await world.client.list(EVENTS) if e.reason == "FailedToStartServiceHealthcheck"]
                 assert found == ['node node-1 failed to start healthcheck "shop/web" on port 32123: Address already in use']
+
+    in_loop(folder, body)
+
+
+def test_what_is_of_a_family_that_the_service_has_not_becomes_an_event(folder: Path) -> None:
+    async def body(world: World) -> None:
+        more = {"externalIPs": ["192.0.2.80", "2001:db8::80"], "loadBalancerSourceRanges": ["2001:db8::/32", "10.0.0.0/8"]}
+        await world.client.create(SERVICES, service("web", "10.8.0.21", type="LoadBalancer", **more))
+        async with running(world), asyncio.timeout(LIMIT_S):
+            found: list[str] = []
+            while len(found) < 2:
+                found = [e.message for e in await world.client.list(EVENTS) if e.reason == "KubeProxyIncorrectIPVersion"]
+            assert sorted(found) == [
+                "2001:db8::/32 in loadBalancerSourceRanges has incorrect IP version",
+                "2001:db8::80 in externalIPs has incorrect IP version",
+            ]
+
+    in_loop(folder, body)
+
+
+def test_connection_tracking_is_set_and_what_is_refused_is_told_once(folder: Path) -> None:
+    """In a namespace of its own the kernel refuses the number of flows, which is the machine's, and takes the rest."""
+
+    async def body(world: World) -> None:
+        asked = Conntrack(max_per_core=77, tcp_established_s=4321, tcp_close_wait_s=99, tcp_be_liberal=True, udp_s=12, udp_stream_s=34)
+        async with running(world, conntrack=asked), asyncio.timeout(LIMIT_S):
+            rows = {"tcp_timeout_established": "4321", "tcp_timeout_close_wait": "99", "tcp_be_liberal": "1"}
+            rows |= {"udp_timeout": "12", "udp_timeout_stream": "34"}
+            assert {name: sysctl.read(f"net.netfilter.nf_conntrack_{name}") for name in rows} == rows
+            found: list[str] = []
+            while not found:
+                found = [e.message for e in await world.client.list(EVENTS) if e.reason == "ConntrackSettingRefused"]
+            assert [words.count("nf_conntrack_") for words in found] == [1]
+            assert "net.netfilter.nf_conntrack_max" in found[0]
+
+    in_loop(folder, body)
+
+
+def test_kube_proxys_own_configuration_and_the_ranges_of_the_api(folder: Path) -> None:
+    """Without Service ranges of its own the agent asks the API for them."""
+
+    async def body(world: World) -> None:
+        given = decode(
+            b"apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+            b"clusterCIDR: 10.4.0.0/14\nnftables: {minSyncPeriod: 50ms}\n"
+        )
+        await world.client.create(SERVICES, service("users", "10.8.0.20"))
+        async with running(world, **msgspec.structs.asdict(given)):
+            table = world.kernel.dump([TABLE_ID]).tables[0]
+            assert table.set("service-ranges").elements
+            assert world.kernel.dump([("ip", masquerade.TABLE)]).tables == ()  # which no service proxy makes
+            for number in range(5):
+                piece = slice_of("users", f"10.4.0.{number + 2}")
+                piece["metadata"]["name"] = f"users-{number}"
+                await world.client.create(ENDPOINT_SLICES, piece)
+            await world.until(lambda: world.comments("backends").count("shop/users:http/TCP") == 5)
 
     in_loop(folder, body)
 
@@ -249,7 +309,7 @@ def test_flows_of_udp_clients_are_forgotten_by_the_agent(folder: Path) -> None:
         world.network.apply([add(_route())])
         async with running(world) as proxy:
             kind = socket.AF_INET, socket.SOCK_DGRAM
-            with socket.socket(*kind) as client, socket.socket(*kind) as old, socket.socket(*kind) as new, Conntrack() as table:
+            with socket.socket(*kind) as client, socket.socket(*kind) as old, socket.socket(*kind) as new, Flows() as table:
                 old.bind(("10.4.0.2", 8080))
                 new.bind(("10.4.0.3", 8080))
                 client.connect(("10.8.0.20", 80))

@@ -168,6 +168,13 @@ def test_the_agent_speaks_either_removes_the_other_and_puts_right_what_somebody_
             assert world.comments("frontends") == []
             assert (await fetch(10249, "/proxyMode"))[1] == "iptables"
             assert saved().count("--to-destination 10.4.0.") == 2
+            measured = (await fetch(10249, "/metrics"))[1]
+            for table in ("nat", "filter"):
+                rules = saved().partition(f"*{table}")[2].partition("COMMIT")[0].count("\n-A KUBE-")
+                words = f'{{table="{table}",ip_family="IPv4"}} {rules}'
+                assert f"kubeproxy_sync_proxy_rules_iptables_total{words}" in measured
+                assert f"kubeproxy_sync_proxy_rules_iptables_last{words}" in measured  # the first round writes all
+            assert "kubeproxy_sync_proxy_rules_nftables" not in measured
             await world.client.patch(ENDPOINT_SLICES, "users-x", "shop", {"endpoints": slice_of("users", "10.4.0.3")["endpoints"]})
             await world.until(lambda: saved().count("--to-destination 10.4.0.") == 1)
             await world.until(lambda: proxy.beside._seen[0] == world.kernel.generation())

@@ -43,8 +43,8 @@ def service(
 class Proxies:
     """The tables of both nodes, without an API: what the agent calls."""
 
-    def __init__(self, wires: Wires, *services: ServiceFrontends, family: Family = IPV4, node_port_ranges: tuple[str, ...] = ()) -> None:
-        self.wires, self.family, self.node_port_ranges = wires, family, node_port_ranges
+    def __init__(self, wires: Wires, *services: ServiceFrontends, family: Family = IPV4, **more: Any) -> None:
+        self.wires, self.family, self.more = wires, family, more
         self.tables = {which: self._tables(which) for which in wires.nodes}
         for tables in self.tables.values():
             for _ in tables.start({}):
@@ -54,7 +54,7 @@ class Proxies:
     def _tables(self, which: int) -> Any:
         ranges, node = (CONFIG.pod_ranges, CONFIG.service_ranges), f"node-{which}"
         make = Tables if dialect.chosen == NFTABLES else IptablesTables
-        return make(self.family, node, *ranges, self.wires.nodes[which].fd, node_port_ranges=self.node_port_ranges)
+        return make(self.family, node, *ranges, self.wires.nodes[which].fd, **self.more)
 
     def put(self, *services: ServiceFrontends, gone: tuple[str, ...] = ()) -> None:
         for which, tables in self.tables.items():
@@ -71,13 +71,13 @@ class Proxies:
             tables.remove()
 
 
-def world(*services: ServiceFrontends, vips: tuple[str, ...] = ()) -> tuple[Wires, Proxies, Mapping[str, Any]]:
+def world(*services: ServiceFrontends, vips: tuple[str, ...] = (), **more: Any) -> tuple[Wires, Proxies, Mapping[str, Any]]:
     wires = Wires(vips)
     pods = {address: wires.pod(node, address) for address, node in (*ENDPOINTS, ("10.4.1.9", 1), ("10.4.2.9", 2))}
     for address, _ in ENDPOINTS:
         wires.servers.open(pods[address], 8080)
         wires.servers.open(pods[address], 8080, udp=True)
-    return wires, Proxies(wires, *services), pods
+    return wires, Proxies(wires, *services, **more), pods
 
 
 def test_a_cluster_address_leads_to_all_endpoints_and_they_see_the_pod() -> None:

@@ -6,14 +6,13 @@ from typing import Any
 
 import pytest
 
-from kernel.services import dialect
 from kernel.services.test_packets import ENDPOINTS, IP, NODE_PORT, PORT, VIP, Proxies, service, world
 from kernel.services.wires import Wires, ask, spread
 from podwire.objects.codec import convert
 from podwire.objects.core import Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.services.layout import IPV6
-from podwire.views.frontends import Frontend, ServiceFrontends, join
+from podwire.views.frontends import Backend, Frontend, ServiceFrontends, join
 
 HTTP = {"name": "http", "port": PORT, "targetPort": "http"}
 
@@ -219,7 +218,6 @@ def test_the_second_family() -> None:
     assert set(spread(client, ip, PORT, 10)) == {here}
 
 
-@dialect.of_nftables  # in upstream's shape the node port comes first
 def test_an_external_address_without_endpoints_is_no_node_port_of_another() -> None:
     """Also where the address is the node's own and the port that of the other's node port."""
     ports = (Frontend("http", "TCP", NODE_PORT, 0, ()),)
@@ -229,3 +227,26 @@ def test_an_external_address_without_endpoints_is_no_node_port_of_another() -> N
     assert ask(wires.internet, "10.128.0.3", NODE_PORT).startswith("10.4.1.2 ")
     proxies.put(gone=("shop/none",))
     assert ask(wires.internet, "10.128.0.2", NODE_PORT).startswith("10.4.1.2 ")
+
+
+def test_an_external_address_that_may_not_be_used_is_no_node_port_of_another() -> None:
+    """Neither where no endpoint is on this node, nor where the client is outside the source ranges."""
+    rows = (Backend("10.4.2.2", 8080, "node-2"),)
+    ports = (Frontend("http", "TCP", NODE_PORT, 0, rows),)
+    of_node_port = service(("10.4.1.2", 1), node_port=NODE_PORT)
+    local = ServiceFrontends("shop/local", ("10.8.0.30",), ("10.128.0.2",), (), ports, external_local=True)
+    wires, proxies, _ = world(of_node_port, local)
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT, limit_s=0.3) == "no answer"
+    guarded = ServiceFrontends("shop/local", ("10.8.0.30",), (), ("10.128.0.2",), ports, source_ranges=("192.0.2.0/24",))
+    proxies.put(guarded)
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT, limit_s=0.3) == "no answer"
+    proxies.put(gone=("shop/local",))
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT).startswith("10.4.1.2 ")
+
+
+@pytest.mark.parametrize("internal_local", [False, True])
+def test_masquerade_all_is_for_pods_that_use_cluster_addresses(internal_local: bool) -> None:
+    view = service(("10.4.1.2", 1), internal_local=internal_local)
+    _, _, pods = world(view, masquerade_all=True)
+    assert ask(pods["10.4.1.9"], IP, PORT) == "10.4.1.2 10.4.1.1"  # the node, as the bridge
+    assert ask(pods["10.4.1.9"], "10.4.1.2", 8080) == "10.4.1.2 10.4.1.9"

@@ -16,7 +16,7 @@ from podwire.nft import bytecode
 from podwire.nft.datatypes import HOST
 from podwire.services import desired, layout
 from podwire.services.adoption import adopt
-from podwire.services.elements import mark
+from podwire.services.elements import elements, mark, plain
 from podwire.services.numbers import Numbers
 from podwire.services.ruleset import Program, structure
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
@@ -57,6 +57,9 @@ def services(draw: st.DrawFn, key: str) -> ServiceFrontends:
         )
         for i, name in enumerate(names)
     )
+    if draw(st.booleans()):  # as most are
+        plain = tuple(msgspec.structs.replace(port, node_port=0) for port in ports)
+        return ServiceFrontends(key, (f"10.8.0.{which + 1}",), (), (), plain)
     return ServiceFrontends(
         key,
         (f"10.8.0.{which + 1}", "fd00::1"),
@@ -159,6 +162,10 @@ def test_after_any_changes_the_tables_are_as_if_made_anew(steps: list[Any]) -> N
     assert contested or not again_changes  # an id that no address leads to, because another has it, cannot be read back
     world.kernel.apply_batches(again_changes)
     world.expire()
+    is_as_made_anew(world)
+
+
+def is_as_made_anew(world: World) -> None:
     again = Program(STRUCTURE, "node-1", world.program.numbers)
     for key in reversed(list(world.wanted)):
         again.put(key, world.wanted[key])
@@ -167,6 +174,40 @@ def test_after_any_changes_the_tables_are_as_if_made_anew(steps: list[Any]) -> N
             key: element for key, element in world.kernel.elements[field.replace("_", "-")].items() if key != mark(0) or field != "sizes"
         }
         assert there == {key: element for key, element in again.wanted(field).items() if key != mark(0) or field != "sizes"}, field
+
+
+@given(st.lists(st.tuples(st.integers(0, 1), st.integers(0, 3), st.integers(1, 9), st.booleans(), st.booleans()), max_size=15))
+def test_one_endpoint_after_another_in_the_place_of_one(moves: list[tuple[int, int, int, bool, bool]]) -> None:
+    world = World()
+    rows = [[Backend(f"10.4.1.{which}", 8080, "node-2", pod=f"shop/p{which}") for which in range(11, 15)] for _ in range(2)]
+
+    def put() -> None:
+        ports = tuple(Frontend(name, "TCP", port, 0, tuple(rows[port - 80])) for port, name in ((80, "http"), (81, "")))
+        world.put("shop/s0", ServiceFrontends("shop/s0", ("10.8.0.1",), (), (), ports))
+
+    put()
+    world.take()
+    for port, place, address, here, take in moves:
+        came = Backend(f"10.4.1.{address}", 8080, "node-1" if here else "node-2", pod=f"shop/q{address}")
+        if came.address in {backend.address for at, backend in enumerate(rows[port]) if at != place}:
+            continue
+        rows[port][place] = came
+        put()
+        if take:
+            world.take()
+    world.take()
+    world.expire()
+    is_as_made_anew(world)
+    world.restart()
+    assert not world.program.take()
+
+
+@given(services(KEYS[0]))
+def test_a_plain_service_has_the_elements_of_any(view: ServiceFrontends) -> None:
+    program = desired.program(view, HERE)
+    assert program is not None
+    found = plain(program, "node-1", Numbers())
+    assert found is None or found == elements(program, "node-1", layout.IPV4, Numbers())
 
 
 def one(*addresses: str, key: str = "shop/s0", **more: Any) -> ServiceFrontends:

@@ -107,9 +107,16 @@ class Rules:
     """Lines for one family; ``pod_ranges``, ``service_ranges`` and ``node_port_ranges`` are of any family, those of this one are taken."""
 
     def __init__(
-        self, family: Family, pod_ranges: Iterable[str], service_ranges: Iterable[str], node_port_ranges: Iterable[str] = ()
+        self,
+        family: Family,
+        pod_ranges: Iterable[str],
+        service_ranges: Iterable[str],
+        node_port_ranges: Iterable[str] = (),
+        *,
+        masquerade_all: bool = False,
+        mark: str = MARK,
     ) -> None:
-        self.family = family
+        self.family, self._mark, self._masquerade_all = family, mark, masquerade_all
         self._pods, self._services = self._mine(pod_ranges), self._mine(service_ranges)
         narrowed = tuple(node_port_ranges)
         self._node_port_ranges = self._mine(narrowed) if narrowed else None
@@ -132,8 +139,8 @@ class Rules:
                 f"-d {_host(ip)} -p {protocol} {_comment(f'{name} cluster IP')} -m {protocol} --dport {port.port} -j KUBE-MARK-MASQ"
                 for ip in service.cluster_ips
             ]
-            first = found.chains[NAT, cluster]
-            found.chains[NAT, cluster] = (*self._from_outside(masquerade), *first)
+            for chain in {cluster, local} if self._masquerade_all and port.internal is not None and local else {cluster}:
+                found.chains[NAT, chain] = (*self._from_outside(masquerade), *found.chains[NAT, chain])
         inside = cluster if port.internal is None else local
         for ip in service.cluster_ips:
             self._lead(found, (ip, protocol, port.port), f"{name} cluster IP", inside)
@@ -179,7 +186,7 @@ class Rules:
 
     def _from_outside(self, lines: list[str]) -> list[str]:
         """Narrow lines to packets that no Pod sent."""
-        if not self._pods:
+        if not self._pods or self._masquerade_all:
             return lines
         if len(self._pods) == 1:
             return [f"! -s {self._pods[0]} {line}" for line in lines]
@@ -203,6 +210,8 @@ class Rules:
             claim = (ip, protocol, port.port)
             kind = "loadbalancer IP" if is_vip else "external IP"
             self._lead(found, claim, f"{name} {kind}", (guard if guard and is_vip else chain) if cluster else "")
+            if (guard and is_vip) or not cluster or (port.external is not None and not local):
+                found.services[claim] += (self._settled(claim, name),)
             if is_vip and guard:
                 found.guarded[claim] = tuple(self._guards(name, guard, claim, service, refused=not cluster))
             if not cluster or (port.external is not None and not local):
@@ -241,6 +250,12 @@ class Rules:
         line = f"-d {_host(ip)} -p {protocol} {_comment(words)} -m {protocol} --dport {port} -j {chain}"
         found.services[claim] = (line,) if chain else ()
 
+    @staticmethod
+    def _settled(claim: Claim, name: str) -> str:
+        """What this port of an address does not lead to an endpoint is refused or dropped; an equal node port has no part in it."""
+        ip, protocol, port = claim
+        return f"-d {_host(ip)} -p {protocol} {_comment(f'{name} is no node port here')} -m {protocol} --dport {port} -j RETURN"
+
     def _refuse(self, where: dict[Claim, Lines], claim: Claim, name: str, local: tuple[Backend, ...] | None, cluster: str) -> None:
         """Without any endpoint a client is told so; without one here, under a Local policy, it is not."""
         ip, protocol, port = claim
@@ -265,14 +280,14 @@ class Rules:
         """Give the chains that no Service changes."""
         accept = _comment("kubernetes forwarding rules")
         found: dict[Chain, Lines] = {
-            (NAT, "KUBE-MARK-MASQ"): (f"-j MARK --set-xmark {MARK}/{MARK}",),
+            (NAT, "KUBE-MARK-MASQ"): (f"-j MARK --set-xmark {self._mark}/{self._mark}",),
             (NAT, "KUBE-POSTROUTING"): (
-                f"-m mark ! --mark {MARK}/{MARK} -j RETURN",
-                f"-j MARK --set-xmark {MARK}/0x0",
+                f"-m mark ! --mark {self._mark}/{self._mark} -j RETURN",
+                f"-j MARK --set-xmark {self._mark}/0x0",
                 f"{_comment('kubernetes service traffic requiring SNAT')} -j MASQUERADE --random-fully",
             ),
             (FILTER, "KUBE-FORWARD"): (
-                f"{accept} -m mark --mark {MARK}/{MARK} -j ACCEPT",
+                f"{accept} -m mark --mark {self._mark}/{self._mark} -j ACCEPT",
                 f"{accept} -m conntrack --ctstate RELATED,ESTABLISHED -j ACCEPT",
             ),
         }

@@ -60,6 +60,8 @@ class IptablesTables:
         namespace: int | None = None,
         *,
         node_port_ranges: tuple[str, ...] = (),
+        masquerade_all: bool = False,
+        masquerade_bit: int = 14,
     ) -> None:
         self.family, self.node = family, node
         self.refused: dict[str, str] = {}
@@ -69,13 +71,18 @@ class IptablesTables:
         self._namespace = namespace
         self._restore, self._save = program(family, "restore"), program(family, "save")
         self._generations = Nftables(namespace)
-        self._rules = Rules(family, pod_ranges, service_ranges, node_port_ranges)
+        mark = f"{1 << masquerade_bit:#x}"
+        self._rules = Rules(family, pod_ranges, service_ranges, node_port_ranges, masquerade_all=masquerade_all, mark=mark)
         self._ports: dict[str, tuple[ServiceProgram, tuple[PortChains, ...]]] = {}
         self._have: dict[Chain, Lines] = {}  # what the kernel acknowledged
+        self.rule_counts: Mapping[str, tuple[int, int]] = {}
 
     def close(self) -> None:
         """Close the socket. The rules stay."""
         self._generations.close()
+
+    def read(self) -> None:
+        """There is nothing to read before ``start``: what the kernel holds is compared line by line in no time."""
 
     def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
         """Make the kernel hold what is wanted, in steps. Raises KernelRefused; then it may be started again."""
@@ -169,6 +176,7 @@ class IptablesTables:
         if changed or gone or jumps:
             self._load(_text(changed, gone=gone, jumps=jumps))
         self._have = wanted
+        self.rule_counts = {table: (_count(wanted, table), _count(changed, table)) for table in _ORDER}
 
     def _load(self, text: str) -> None:
         before = self._generations.generation()
@@ -191,6 +199,10 @@ class IptablesTables:
 
     def _inside(self, action: Callable[[], T]) -> T:
         return action() if self._namespace is None else namespaces.inside(self._namespace, action)
+
+
+def _count(chains: Mapping[Chain, Lines], table: str) -> int:
+    return sum(len(lines) for (where, _), lines in chains.items() if where == table)
 
 
 def _text(changed: Mapping[Chain, Lines], *, gone: Iterable[Chain], jumps: Iterable[tuple[str, str]]) -> str:

@@ -1,0 +1,230 @@
+"""kube-proxy's own configuration file, KubeProxyConfiguration of kubeproxy.config.k8s.io/v1alpha1, in the words of AgentConfig.
+
+What belongs here: which of its fields say what, and what of them cannot be had here. What must not: reading files, checking what
+AgentConfig's own words are checked for (config.py).
+
+A field that is unknown, or asks for what is not offered, is refused by its name and line. A field that is known and changes nothing here
+is in ``ignored`` if it was set to anything. Fields that are null or empty are as if they were not there, as in a file that was written
+with all of them. ``mode`` left empty is nftables.
+
+Source: https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import msgspec
+
+GROUP = "kubeproxy.config.k8s.io"
+VERSION = f"{GROUP}/v1alpha1"
+KIND = "KubeProxyConfiguration"
+
+
+class Refused(ValueError):
+    """A field that is wrong or not offered. ``path`` are the names that lead to it."""
+
+    def __init__(self, path: tuple[str, ...], words: str) -> None:
+        super().__init__(words)
+        self.path = path
+
+
+class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
+    """A part of the file."""
+
+
+class _Rules(_Section):
+    masquerade_bit: int = 14
+    masquerade_all: bool = False
+    sync_period: str = ""
+    min_sync_period: str = ""
+
+
+class _IPTables(_Rules):
+    localhost_node_ports: bool = False
+
+
+class _Conntrack(_Section):
+    max_per_core: int | None = None
+    min: int | None = None
+    tcp_established_timeout: str = ""
+    tcp_close_wait_timeout: str = ""
+    tcp_be_liberal: bool = False
+    udp_timeout: str = ""
+    udp_stream_timeout: str = ""
+
+
+class _Connection(_Section):
+    kubeconfig: str = ""
+    accept_content_types: str = ""
+    content_type: str = ""
+    qps: float = 0
+    burst: int = 0
+
+
+class _DetectLocal(_Section):
+    bridge_interface: str = ""
+    interface_name_prefix: str = ""
+
+
+class _File(_Section):
+    api_version: str
+    kind: str
+    feature_gates: dict[str, bool] = {}
+    client_connection: _Connection = msgspec.field(default_factory=_Connection)
+    logging: dict[str, Any] = {}
+    hostname_override: str = ""
+    bind_address: str = ""
+    healthz_bind_address: str = ""
+    metrics_bind_address: str = ""
+    bind_address_hard_fail: bool = False
+    enable_profiling: bool = False
+    show_hidden_metrics_for_version: str = ""
+    mode: str = ""
+    iptables: _IPTables = msgspec.field(default_factory=_IPTables)
+    nftables: _Rules = msgspec.field(default_factory=_Rules)
+    ipvs: dict[str, Any] = {}
+    winkernel: dict[str, Any] = {}
+    detect_local_mode: str = ""
+    detect_local: _DetectLocal = msgspec.field(default_factory=_DetectLocal)
+    cluster_cidr: str = msgspec.field(default="", name="clusterCIDR")
+    node_port_addresses: tuple[str, ...] = ()
+    oom_score_adj: int | None = msgspec.field(default=None, name="oomScoreAdj")
+    conntrack: _Conntrack = msgspec.field(default_factory=_Conntrack)
+    config_sync_period: str = ""
+    port_range: str = ""
+    windows_run_as_service: bool = False
+
+
+_NOTHING_HERE = (
+    *(
+        "featureGates",
+        "logging",
+        "bindAddressHardFail",
+        "enableProfiling",
+        "showHiddenMetricsForVersion",
+        "ipvs",
+        "winkernel",
+        "oomScoreAdj",
+    ),
+    *("configSyncPeriod", "portRange", "windowsRunAsService", "detectLocal"),
+)
+_UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
+
+
+def is_one(tree: Any) -> bool:
+    """Say whether a decoded document is of kube-proxy's group."""
+    return isinstance(tree, dict) and str(tree.get("apiVersion", "")).startswith(f"{GROUP}/")
+
+
+def fields(tree: dict[str, Any]) -> dict[str, Any]:
+    """Give the fields of AgentConfig that a KubeProxyConfiguration stands for. Raises Refused."""
+    set_ = _without_nothing(tree)
+    try:
+        file = msgspec.convert(set_, _File)
+    except msgspec.ValidationError as error:
+        raise _refusal(error) from error
+    if (file.api_version, file.kind) != (VERSION, KIND):
+        at = "apiVersion" if file.api_version != VERSION else "kind"
+        raise Refused((at,), f"{at}: {set_[at]!r} is not known here, only {KIND} of {VERSION}")
+    if file.mode not in ("", "nftables", "iptables"):
+        raise Refused(("mode",), f"mode: {file.mode!r} is not offered here, only nftables and iptables")
+    if file.detect_local_mode not in ("", "ClusterCIDR"):
+        raise Refused(("detectLocalMode",), f"detectLocalMode: {file.detect_local_mode!r} is not offered here, only ClusterCIDR")
+    mode = file.mode or "nftables"
+    rules = file.iptables if mode == "iptables" else file.nftables
+    found = {
+        "kubeconfig": file.client_connection.kubeconfig,
+        "node_name": file.hostname_override,
+        "proxy_mode": mode,
+        "pod_ranges": tuple(text.strip() for text in file.cluster_cidr.split(",") if text.strip()),
+        "node_port_addresses": file.node_port_addresses,
+        "masquerade_all": rules.masquerade_all,
+        "masquerade_bit": rules.masquerade_bit,
+        "masquerade_pods": False,  # which no service proxy does
+        "proxy_min_sync_s": _seconds((mode, "minSyncPeriod"), rules.min_sync_period) or 0.0,
+        "conntrack": _conntrack(file.conntrack),
+        "ignored": tuple(_ignored(file, set_, mode)),
+    }
+    _seconds((mode, "syncPeriod"), rules.sync_period)
+    if file.healthz_bind_address:
+        found["proxy_health_address"] = _endpoint(file.healthz_bind_address, 10256)
+    if file.metrics_bind_address:
+        found["proxy_metrics_address"] = _endpoint(file.metrics_bind_address, 10249)
+    return found
+
+
+def path_of(field: str, mode: str) -> tuple[str, ...]:
+    """Give the way to what a field of AgentConfig was read from."""
+    return {
+        "pod_ranges": ("clusterCIDR",),
+        "node_port_addresses": ("nodePortAddresses",),
+        "proxy_health_address": ("healthzBindAddress",),
+        "proxy_metrics_address": ("metricsBindAddress",),
+        "masquerade_bit": (mode, "masqueradeBit"),
+        "conntrack.max_per_core": ("conntrack", "maxPerCore"),
+        "conntrack.min": ("conntrack", "min"),
+    }.get(field, (field,))
+
+
+def _without_nothing(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _without_nothing(one) for name, one in value.items() if one is not None}
+    return value
+
+
+def _refusal(error: msgspec.ValidationError) -> Refused:
+    """Find where msgspec means: it says ``... - at `$.conntrack.min` ``, and of a field that is unknown its name before that."""
+    text = str(error)
+    words, _, where = text.partition(" - at `$")
+    path = tuple(part for part in re.split(r"[.\[\]`]+", where) if part)
+    unknown = re.search(r"unknown field `(.+)`", words)
+    if unknown:
+        path = (*path, unknown[1])
+        return Refused(path, f"{'.'.join(path)}: unknown field")
+    return Refused(path, f"{'.'.join(path)}: {words}" if path else words)
+
+
+def _seconds(path: tuple[str, str], text: str) -> float | None:
+    """Read a duration as Go writes it: ``1h0m0s``. None for one that is not set, or 0."""
+    if not text or text == "0":
+        return None
+    parts = _DURATION.findall(text)
+    if "".join(number + unit for number, unit in parts) != text:
+        raise Refused(path, f"{'.'.join(path)}: {text!r} is no duration as 1h30m, 15s or 100ms")
+    return sum(float(number) * _UNITS[unit] for number, unit in parts) or None
+
+
+def _endpoint(text: str, port: int) -> str:
+    """An address alone has the usual port."""
+    if text.startswith("["):
+        return text if "]:" in text else f"{text}:{port}"
+    return f"[{text}]:{port}" if text.count(":") > 1 else text if ":" in text else f"{text}:{port}"
+
+
+def _conntrack(section: _Conntrack) -> dict[str, Any]:
+    found = {
+        "max_per_core": 32768 if section.max_per_core is None else section.max_per_core,
+        "min": 131072 if section.min is None else section.min,
+        "tcp_established_s": _seconds(("conntrack", "tcpEstablishedTimeout"), section.tcp_established_timeout or "24h"),
+        "tcp_close_wait_s": _seconds(("conntrack", "tcpCloseWaitTimeout"), section.tcp_close_wait_timeout or "1h"),
+        "tcp_be_liberal": section.tcp_be_liberal,
+        "udp_s": _seconds(("conntrack", "udpTimeout"), section.udp_timeout),
+        "udp_stream_s": _seconds(("conntrack", "udpStreamTimeout"), section.udp_stream_timeout),
+    }
+    return {name: int(value) if isinstance(value, float) else value for name, value in found.items() if value is not None}
+
+
+def _ignored(file: _File, given: dict[str, Any], mode: str) -> list[str]:
+    found = [name for name in _NOTHING_HERE if _says_something(given.get(name))]
+    if file.iptables.localhost_node_ports and mode == "iptables":
+        found.append("iptables.localhostNodePorts")  # on 127.0.0.0/8 no node port is served
+    return found
+
+
+def _says_something(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(_says_something, value.values()))
+    return value not in (None, "", 0, "0", "0s", False, ()) and value != []

@@ -1,0 +1,46 @@
+"""How much of a Service stayed the same between two states of it.
+
+What belongs here: comparisons that spare work, since most changes are of one endpoint. What must not: elements, numbers, what is done
+about a difference (ruleset.py).
+"""
+
+from __future__ import annotations
+
+from podwire.services.desired import PortProgram, ServiceProgram
+from podwire.views.frontends import Backend
+
+
+def claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
+    """Say that two states of a Service claim the same addresses, without naming them: most changes are of endpoints alone."""
+    if one.cluster_ips != other.cluster_ips or one.external_ips != other.external_ips or len(one.ports) != len(other.ports):
+        return False
+    for a, b in zip(one.ports, other.ports, strict=True):
+        if a.port != b.port or a.node_port != b.node_port or a.protocol != b.protocol:
+            return False
+    return one.created == other.created and one.key == other.key
+
+
+def moved(one: ServiceProgram, other: ServiceProgram) -> tuple[PortProgram, Backend, Backend] | None:
+    """Give the port, and what it had and what it has, if all that differs between two states of a Service is one endpoint of a port.
+
+    None also where endpoints are more than rows of ``backends``: under a Local policy, with affinity, and beside addresses from outside.
+    """
+    if one.external_ips or one.affinity_s or other.affinity_s:
+        return None
+    found: tuple[PortProgram, Backend, Backend] | None = None
+    for a, b in zip(one.ports, other.ports, strict=True):
+        if a.internal is not None or a.external is not None or b.internal is not None or b.external is not None:
+            return None
+        if a.name != b.name or len(a.cluster) != len(b.cluster):
+            return None
+        for before, after in zip(a.cluster, b.cluster, strict=True):
+            if before != after:
+                if found is not None:
+                    return None
+                found = b, before, after
+    return found
+
+
+def named_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
+    """Say that two states of a Service have the same ports, by all that names them."""
+    return [(p.name, p.port, p.protocol) for p in one.ports] == [(p.name, p.port, p.protocol) for p in other.ports]
