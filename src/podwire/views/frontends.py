@@ -106,11 +106,11 @@ def join(service: Service | None, slices: Iterable[EndpointSlice]) -> ServiceFro
     exposed = spec.type in ("NodePort", "LoadBalancer")
     ports = [Frontend(one.name, one.protocol, one.port, one.node_port if exposed else 0, _backends(one, ordered)) for one in spec.ports]
     return ServiceFrontends(
-        key=service.key,
-        cluster_ips=cluster_ips(service),
-        external_ips=spec.external_ips,
-        load_balancer_ips=_load_balancer_ips(service),
-        ports=tuple(ports),
+        service.key,
+        cluster_ips(service),
+        spec.external_ips,
+        _load_balancer_ips(service),
+        tuple(ports),
         affinity_s=spec.session_affinity_config.client_ip.timeout_seconds if spec.session_affinity == "ClientIP" else 0,
         external_local=spec.external_traffic_policy == "Local" and (exposed or bool(spec.external_ips)),
         internal_local=spec.internal_traffic_policy == "Local",

@@ -250,3 +250,14 @@ def test_masquerade_all_is_for_pods_that_use_cluster_addresses(internal_local: b
     _, _, pods = world(view, masquerade_all=True)
     assert ask(pods["10.4.1.9"], IP, PORT) == "10.4.1.2 10.4.1.1"  # the node, as the bridge
     assert ask(pods["10.4.1.9"], "10.4.1.2", 8080) == "10.4.1.2 10.4.1.9"
+
+
+@pytest.mark.parametrize("first", [VIP, IP])
+def test_affinity_is_kept_over_addresses_under_a_local_policy(first: str) -> None:
+    """A Pod that uses the load balancer's address goes everywhere, as by the cluster address: to the same endpoint."""
+    wires, _, pods = world(service(*ENDPOINTS, vips=(VIP,), affinity_s=600, external_local=True), vips=(VIP,))
+    for client in ("10.4.1.9", "10.4.2.9"):
+        [endpoint] = spread(pods[client], first, PORT, 5)
+        for address in (VIP, IP):
+            assert set(spread(pods[client], address, PORT, 10)) == {endpoint}
+    assert set(spread(wires.internet, VIP, PORT, 10)) < {"10.4.1.2", "10.4.1.3"}  # of this node, and one of them

@@ -123,7 +123,7 @@ def from_scratch(trees: list[dict[str, Any]]) -> dict[str, object]:
 HISTORIES = st.lists(st.tuples(clusters.objects(both=False), st.sampled_from(("stay", "expire", "restart"))), min_size=1, max_size=5)
 
 
-@BOUNDED
+@settings(BOUNDED, max_examples=15)
 @given(HISTORIES)
 def test_after_any_history_the_tables_are_as_if_made_anew(history: list[tuple[list[dict[str, Any]], str]]) -> None:
     kernel = FakeNftables(KernelRefused)
