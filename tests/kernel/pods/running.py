@@ -174,6 +174,18 @@ class Node:
         items = self.call("GET", "/api/v1/namespaces/default/events")["items"]
         return [f"{event['reason']}: {event['message']}" for event in items if event["involvedObject"]["name"] == name]
 
+    def changes(self, pod: Tree) -> list[Tree]:
+        """What was written to a Pod since it was created, as a watch tells it: others' writes are not among it."""
+        query = f"watch=1&timeoutSeconds=1&fieldSelector=metadata.name={pod['metadata']['name']}"
+        path = f"/api/v1/namespaces/default/pods?{query}&resourceVersion={pod['metadata']['resourceVersion']}"
+        connection = http.client.HTTPSConnection("127.0.0.1", self.server.port, context=self._context, timeout=10)
+        try:
+            connection.request("GET", path)
+            told = [json.loads(line) for line in connection.getresponse().read().splitlines()]
+        finally:
+            connection.close()
+        return [one["object"]["status"] for one in told if one["type"] == "MODIFIED"]
+
     def said(self, pod: Tree, container: str = "main", run: int = 0) -> str:
         """What a run of a container has logged so far."""
         path = self.folder / "state/nodes" / NODE / "pods" / pod["metadata"]["uid"] / container / f"{run}.log"

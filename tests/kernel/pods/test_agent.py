@@ -65,10 +65,10 @@ def test_a_pod_of_stand_ins_is_ready_answers_and_goes() -> None:
 def test_a_start_costs_few_writes() -> None:
     with running_node() as node:
         pod = node.pod("web", {**WEB, "readinessProbe": {"tcpSocket": {"port": 8080}}})
-        before = int(pod["metadata"]["resourceVersion"])
-        after = int(node.ready("web")["metadata"]["resourceVersion"])
+        node.ready("web")
         eventually(lambda: len(node.events("web")) == 3)
-        assert after - before <= 4  # its status, and perhaps its Events
+        # One write of its status when it is ready; where that takes longer than a status may be kept back, one before.
+        assert 1 <= len(node.changes(pod)) <= 2, node.changes(pod)
 
 
 def test_ports_follow_the_services_that_select_the_pod() -> None:
