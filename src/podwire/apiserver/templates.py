@@ -5,7 +5,7 @@ status, whose its fields are, what selectors ask of it, its bytes as they are st
 others are filled, checked and written out. Its metadata are its own and go the way of all.
 
 Only what follows from the spec alone is remembered: a Pod about whose spec somebody else has a say (a webhook, a policy, a range, the class
-of its priority) is never taken from here (``Admission.may_touch``), nor one whose spec had to be brought into shape.
+of its priority) is never taken from here (``Admission.variant``), nor one whose spec had to be brought into shape.
 
 Here: what is remembered. Not here: the steps of a write (``writing.py``).
 """
@@ -13,7 +13,7 @@ Here: what is remembered. Not here: the steps of a write (``writing.py``).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import NamedTuple
 
 import orjson
 
@@ -61,28 +61,32 @@ class Template:
         return found
 
 
-_known: dict[bytes, Template] = {}
+class Key(NamedTuple):
+    """By what a Pod's spec is remembered: its bytes as they were sent, and what else settles how it is stored."""
+
+    spec: bytes
+    variant: bytes
+
+    def is_unchanged(self, tree: Tree) -> bool:
+        """Say whether the spec is as it was sent, after all that does not fit was dropped."""
+        return orjson.dumps(tree.get("spec")) == self.spec
 
 
-def key(tree: Tree) -> bytes | None:
-    """Give the bytes by which a Pod's spec is remembered; None for one that is not."""
-    spec: Any = tree.get("spec")
-    if type(spec) is not dict:
-        return None
-    text = orjson.dumps(spec)
-    return text if len(text) <= _LARGEST else None
+_known: dict[Key, Template] = {}
 
 
-def find(sent: bytes) -> Template | None:
+def key(tree: Tree, variant: bytes) -> Key | None:
+    """Give what a Pod's spec is remembered by; None for one that is not remembered."""
+    text = orjson.dumps(tree["spec"])
+    return Key(text, variant) if len(text) <= _LARGEST else None
+
+
+def find(sent: Key) -> Template | None:
+    """Give what became of a spec, if that is remembered."""
     return _known.get(sent)
 
 
-def is_unchanged(sent: bytes, tree: Tree) -> bool:
-    """Say whether a spec is as it was sent, after all that does not fit was dropped."""
-    return orjson.dumps(tree.get("spec")) == sent
-
-
-def remember(sent: bytes, tree: Tree, owned: Owned) -> None:
+def remember(sent: Key, tree: Tree, owned: Owned) -> None:
     """Remember what became of a spec that was found right."""
     fields = owned.mine["fieldsV1"].get("f:spec") if owned.mine is not None and len(owned.entries) == 1 else None
     if fields is None:

@@ -33,7 +33,7 @@ from podwire.apiserver.ownership import Owned, Owner
 from podwire.apiserver.patch import PatchError, json_patch, merge_patch
 from podwire.apiserver.patch_strategic import strategic_merge_patch
 from podwire.apiserver.requests import CUSTOM_PATCHES, JSON, JSON_PATCH, MANAGER_LIMIT, MERGE_PATCH, PATCHES, STRATEGIC_PATCH, Request
-from podwire.apiserver.templates import Template
+from podwire.apiserver.templates import Key, Template
 from podwire.apiserver.validation import Path, forbidden, invalid, too_long
 
 _NAME_TRIES = 8  # generated names that are taken before the client is asked to try again
@@ -44,12 +44,12 @@ async def create(api: Api, request: Request, kind: Kind) -> Answer:
     check_manager(request, "CreateOptions")
     tree = bodies.of_kind(request, kind)
     sent = None
-    if kind is POD and not api.admission.may_touch(request.target.namespace, tree):
-        sent = templates.key(tree)
+    if kind is POD and (variant := api.admission.variant(request.target.namespace, tree)) is not None:
+        sent = templates.key(tree, variant)
     template = templates.find(sent) if sent is not None else None
     if template is None:
         bodies.check_schema(request, kind, tree)
-        if sent is not None and not templates.is_unchanged(sent, tree):
+        if sent is not None and not sent.is_unchanged(tree):
             sent = None
         return await create_tree(api, request, kind, tree, sent=sent)
     del tree["spec"]
@@ -66,7 +66,7 @@ async def create_tree(
     owned: Owned | None = None,
     *,
     template: Template | None = None,
-    sent: bytes | None = None,
+    sent: Key | None = None,
 ) -> Answer:
     """Store a new object that has the shape of its kind. Without ``owned`` its fields are the writer's. Raises Failure.
 

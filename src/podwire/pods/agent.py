@@ -107,7 +107,6 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
             followed=Sources(Client(context.client.configuration, user_agent="podwire", connections=0), log),
             disk=folder / "pods",
             memory=Path(config.init_socket).parent / "volumes",
-            authority=context.client.configuration.authority,
             now=lambda: context.now().timestamp(),
             allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
             places=Places(context.client, config.state_dir, config.host_paths),

@@ -195,8 +195,10 @@ class Node:
         return b"".join(entry.text + b"\n" * entry.whole for entry in entries if entry is not None).decode()
 
     def service_account(self) -> None:
-        """What the controllers make of a namespace: its account."""
+        """What the controllers make of a namespace: its account and the cluster's certificate."""
         self.create("/api/v1/namespaces/default/serviceaccounts", {"metadata": {"name": "default"}})
+        certificate = {"metadata": {"name": "kube-root-ca.crt"}, "data": {"ca.crt": "the cluster's certificate"}}
+        self.create("/api/v1/namespaces/default/configmaps", certificate)
 
 
 def condition(status: Tree, kind: str) -> str:

@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from podwire.apiserver import keys, quantity, status
-from podwire.apiserver.admission import limits, policies, webhooks
+from podwire.apiserver.admission import limits, policies, service_accounts, webhooks
 from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
 from podwire.apiserver.admission.matching import selects
 from podwire.apiserver.admission.quotas import Quotas
@@ -136,14 +136,19 @@ class Admission:
         """Whether there is anybody who may refuse a deletion."""
         return bool(self.mutating or self.validating or self.judge.bindings)
 
-    def may_touch(self, namespace: str, pod: Tree) -> bool:
-        """Say whether anybody but quotas may have a say about a new Pod: then what is stored follows from more than its spec."""
+    def variant(self, namespace: str, pod: Tree) -> bytes | None:
+        """Say by what, beside its spec, it is settled how a new Pod is stored; None when somebody but quotas may have a say about it."""
         if self.mutating or self.validating or self.judge.bindings or self.classes_for_all or namespace in self.ranges:
-            return True
-        spec = pod.get("spec")
-        if not isinstance(spec, dict) or "priorityClassName" in spec:
-            return True
-        return spec.get("serviceAccountName", "default") not in ("", "default")
+            return None
+        spec, metadata = pod.get("spec"), pod.get("metadata")
+        if not isinstance(spec, dict) or not isinstance(metadata, dict) or "priorityClassName" in spec or service_accounts.is_mirror(pod):
+            return None
+        name = service_accounts.name(spec)
+        record = self.store.latest(f"serviceaccounts/{namespace}/{name}")
+        account = None if record is None else record.value
+        if (account is None and name != "default") or service_accounts.gives_pull_secrets(account):
+            return None
+        return b"+token" if service_accounts.gives_token(spec, account) else b"-token"
 
     def change(self, asked: Attributes) -> None:
         """Let those change ``asked.tree`` who answer at once. Raises Failure."""
@@ -174,13 +179,16 @@ def _follow(taken: Callable[[str, Tree | None], None], change: Change) -> None:
 
 def _account(admission: Admission, asked: Attributes) -> None:
     """ServiceAccount: one that is named must be there. The namespace's own, ``default``, may be on its way."""
-    spec = (asked.tree or {}).get("spec", {})
-    name = spec.get("serviceAccountName", "") if isinstance(spec, dict) else ""
-    if not isinstance(name, str) or name in ("", "default"):
+    tree = asked.tree or {}
+    spec = tree.get("spec")
+    if not isinstance(spec, dict) or service_accounts.is_mirror(tree):
         return
-    if admission.store.latest(f"serviceaccounts/{asked.namespace}/{name}") is None:
+    name = service_accounts.name(spec)
+    record = admission.store.latest(f"serviceaccounts/{asked.namespace}/{name}")
+    if record is None and name != "default":
         why = f'error looking up service account {asked.namespace}/{name}: serviceaccount "{name}" not found'
         raise status.forbidden(asked.kind, asked.name, why)
+    service_accounts.fill(spec, None if record is None else record.value)
 
 
 def _fill_ranges(admission: Admission, asked: Attributes) -> None:

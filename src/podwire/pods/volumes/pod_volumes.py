@@ -3,9 +3,9 @@
 They lie below the Pod's folder on the node's disk; empty folders of medium Memory below a folder of the cluster's own tmpfs. Nothing is
 mounted on the node: a container's mounts are made in its own view and end with it, so nothing of them can be left behind.
 
-A ServiceAccount's token, unless it is not wanted, is one volume more, mounted where the API's clients look for it.
+The token of a Pod's ServiceAccount is a projected volume like any other: the API adds it to the Pods that are to have it.
 
-Sources: https://kubernetes.io/docs/concepts/storage/volumes/, .../concepts/security/service-accounts/#assign-to-pod
+Source: https://kubernetes.io/docs/concepts/storage/volumes/
 """
 
 from __future__ import annotations
@@ -20,24 +20,18 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from podwire.client.api import Client
-from podwire.client.errors import ApiError, Unreachable
 from podwire.objects.core import Container, Pod, VolumeMount
 from podwire.objects.quantities import exact
-from podwire.objects.resources import SERVICE_ACCOUNTS
-from podwire.objects.volumes import ServiceAccountTokenProjection, Volume
+from podwire.objects.volumes import Volume
 from podwire.pods import downward, environment
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
 from podwire.pods.environment import Sources, Unavailable, expand
 from podwire.pods.volumes import atomic, payload, tokens
-from podwire.pods.volumes.payload import DEFAULT_MODE, File
 from podwire.pods.volumes.places import Place, Places
 from podwire.pods.volumes.sources import Interest
 from podwire.pods.volumes.sources import Sources as Followed
 
-ACCOUNT_FOLDER = "/var/run/secrets/kubernetes.io/serviceaccount"
-ACCOUNT_VOLUME = "kube-api-access"
-_ACCOUNT_TOKEN = ServiceAccountTokenProjection(expiration_seconds=3607, path="token")
 _RETRY_S, _LONGEST_RETRY_S, _SILENT_S = 0.02, 10.0, 0.5
 _MEASURE_S, _LONGEST_MEASURE_S = 0.5, 10.0
 """How often folders with a limit are measured: soon after the Pod's start, then as the kubelet does it."""
@@ -45,13 +39,12 @@ _MEASURE_S, _LONGEST_MEASURE_S = 0.5, 10.0
 
 @dataclass(frozen=True)
 class VolumePlace:
-    """What the volumes of all Pods of a node share. ``authority``: the cluster's certificate, as PEM."""
+    """What the volumes of all Pods of a node share."""
 
     client: Client
     followed: Followed
     disk: Path
     memory: Path
-    authority: bytes
     now: Callable[[], float]
     allocatable: downward.Amounts
     places: Places
@@ -81,13 +74,11 @@ class PodVolumes:
         self._place, self._pod, self._event = place, pod, event
         self._interest = Interest(place.followed, pod.namespace)
         self._tokens = tokens.PodTokens(place.client, place.now)
-        self._account: bool | None = pod.spec.automount_service_account_token
         self._elsewhere: dict[str, Place] = {}  # volumes that are not the Pod's own
         programs = [one for one in (*pod.spec.init_containers, *pod.spec.containers) if player(one) is Player.MACHINE]
         self.used = bool(programs)
         self._volumes = pod.spec.volumes if programs else ()
         if not programs:
-            self._account = False
             return
         taken = [environment.references(container) for container in programs]
         config_maps, secrets, _ = payload.references(self._volumes)
@@ -134,7 +125,7 @@ class PodVolumes:
 
     async def follow(self) -> None:
         """Write volumes anew whenever something has changed, until cancelled; at first what an agent before this one wrote."""
-        if self._account is not False or self._volumes:
+        if self._volumes:
             await self._write_all()
         while True:
             with contextlib.suppress(TimeoutError):
@@ -162,10 +153,6 @@ class PodVolumes:
                 failures[volume.name] = str(missing)
             except OSError as error:
                 failures[volume.name] = f"{error.strerror}: {error.filename}"
-        try:
-            await self._write_account()
-        except Unavailable as missing:
-            failures[ACCOUNT_VOLUME] = str(missing)
         return failures
 
     async def _make(self, volume: Volume) -> None:
@@ -181,24 +168,6 @@ class PodVolumes:
                 kinds = "configMap, secret, projected, downwardAPI, emptyDir, persistentVolumeClaim, ephemeral and hostPath"
                 raise Unavailable(f"a volume of this kind is not made here: only {kinds} are")
             self._elsewhere[volume.name] = place
-
-    async def _write_account(self) -> None:
-        """The files that prove the Pod's ServiceAccount, where it is to have them."""
-        name = payload.account(self._pod)
-        try:
-            if self._account is None:
-                found = await self._place.client.get(SERVICE_ACCOUNTS, name, self._pod.namespace)
-                self._account = found.automount_service_account_token is not False
-        except (ApiError, Unreachable) as error:
-            raise Unavailable(f"failed to fetch token: {error}") from error
-        if self._account:
-            await self._tokens.refresh(self._pod, [_ACCOUNT_TOKEN])
-            texts = {"token": self._tokens.held()[_ACCOUNT_TOKEN].encode(), "ca.crt": self._place.authority}
-            files = {key: File(text, DEFAULT_MODE) for key, text in (texts | {"namespace": self._pod.namespace.encode()}).items()}
-            atomic.write(self._account_folder(), files, self._stamp())
-
-    def _account_folder(self) -> Path:
-        return self._place.folder(self._pod.metadata.uid, Volume(name=ACCOUNT_VOLUME))
 
     def _stamp(self) -> str:
         return f"{datetime.fromtimestamp(self._place.now(), UTC):%Y_%m_%d_%H_%M_%S}"
@@ -226,8 +195,6 @@ class PodVolumes:
         """What a container finds mounted. Raises CannotStart."""
         mounts = Mounts()
         known = {volume.name: volume for volume in self._volumes}
-        if self._account and not any(mount.mount_path.rstrip("/") == ACCOUNT_FOLDER for mount in container.volume_mounts):
-            mounts.files[ACCOUNT_FOLDER] = str(self._account_folder())
         for mount in sorted(container.volume_mounts, key=lambda one: one.mount_path.count("/")):
             volume = known.get(mount.name)
             if volume is not None:
