@@ -74,3 +74,10 @@ def _binary(whole: int) -> str:
         whole //= 1024
         power += 1
     return f"{whole}{next((suffix for suffix, one in _BINARY.items() if one == power), '')}"
+
+
+def text(name: str, amount: Decimal) -> str:
+    """Print an amount of something; bytes by powers of 1,024, where that is exact."""
+    if name.endswith(("memory", "storage")) and amount and amount % 1024 == 0:
+        return canonical(f"{amount // 1024}Ki")
+    return canonical(format(amount, "f"))

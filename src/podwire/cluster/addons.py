@@ -15,6 +15,7 @@ from podwire.cluster.plan import Plan, PlannedNode
 Tree = dict[str, Any]
 DNS_REPLICAS = 2
 _DNS_LABELS = {"k8s-app": "kube-dns"}
+_SHOWN_IN_CLUSTER_INFO = {"kubernetes.io/cluster-service": "true", "kubernetes.io/name": "KubeDNS"}
 
 
 def trees(plan: Plan, dns_command: Sequence[str]) -> list[Tree]:
@@ -82,7 +83,7 @@ def _cluster_dns(plan: Plan, command: Sequence[str]) -> list[Tree]:
         {
             "apiVersion": "v1",
             "kind": "Service",
-            "metadata": metadata(),
+            "metadata": metadata() | {"labels": _DNS_LABELS | _SHOWN_IN_CLUSTER_INFO},
             "spec": {"selector": dict(_DNS_LABELS), "clusterIP": str(plan.dns_address), "ports": service_ports},
         },
         {

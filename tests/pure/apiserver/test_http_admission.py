@@ -59,11 +59,14 @@ def test_a_range_fills_in_and_refuses(call: Any, namespace: str) -> None:
         "limits": {"cpu": "500m", "memory": "1Gi"},
         "requests": {"cpu": "100m", "memory": "1Gi"},
     }
-    big = [{"name": "c", "image": "nginx", "resources": {"limits": {"cpu": "2"}}}]
+    assert made.tree["metadata"]["annotations"] == {
+        "kubernetes.io/limit-ranger": "LimitRanger plugin set: cpu, memory request for container c; cpu, memory limit for container c"
+    }
+    big = [{"name": "c", "image": "nginx", "resources": {"limits": {"cpu": "2", "memory": "2Gi"}}}]
     refused = call("POST", path(namespace), pod("b", containers=big))
     assert (refused.status, refused.tree["reason"]) == (403, "Forbidden")
     assert refused.tree["message"] == (
-        'pods "b" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, maximum cpu usage per Container is 1, but request is 2]'
+        'pods "b" is forbidden: [maximum cpu usage per Container is 1, but limit is 2, maximum memory usage per Container is 1Gi, but limit is 2Gi]'
     )
 
 

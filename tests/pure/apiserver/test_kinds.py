@@ -448,7 +448,7 @@ def test_config_maps_and_secrets() -> None:
         "data[a b]: Invalid value: \"a b\": a valid config key must consist of alphanumeric characters, '-', '_' or '.' (e.g. 'key.name',  or 'KEY_NAME',  or 'key-name', regex used for validation is '[-._a-zA-Z0-9]+')"
     ]
     assert errors("configmaps", data={"..": ""}) == ["data[..]: Invalid value: \"..\": must not be '..'"]
-    assert errors("configmaps", data={"a": "x" * 1048577}) == [": Too long: may not be more than 1048576 bytes"]
+    assert errors("configmaps", data={"a": "x" * 1048577}) == ["[]: Too long: may not be more than 1048576 bytes"]
     secret = made("secrets", stringData={"a": "b"}, data={"c": "ZA=="})
     assert (secret["data"], secret["type"], "stringData" in secret) == ({"c": "ZA==", "a": "Yg=="}, "Opaque", False)
     assert cells("secrets", secret) == ["x", "Opaque", 2, "5m"]

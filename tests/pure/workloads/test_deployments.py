@@ -226,7 +226,7 @@ def test_status_goes_from_created_to_complete_and_then_stays_the_same() -> None:
     cluster.deployment = with_status(cluster.deployment, first)
     done = told(cluster, NOW + timedelta(seconds=3))
     assert conditions(done) == {"Available": ("True", "MinimumReplicasAvailable"), "Progressing": ("True", "NewReplicaSetAvailable")}
-    assert (done["replicas"], done["updatedReplicas"], done["availableReplicas"], done["unavailableReplicas"]) == (2, 2, 2, 0)
+    assert (done["replicas"], done["updatedReplicas"], done["availableReplicas"], done["unavailableReplicas"]) == (2, 2, 2, None)
     cluster.deployment = with_status(cluster.deployment, done)
     assert not status.changed(cluster.deployment, told(cluster, NOW + timedelta(hours=3)))
 

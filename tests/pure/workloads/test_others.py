@@ -102,11 +102,39 @@ def test_only_our_finalizer_is_removed() -> None:
 
 
 def test_why_a_namespace_lasts() -> None:
-    text = namespaces.waits({"pods": 2, "secrets": 0}, {"example.com/hold": 1})
-    assert text == "pods has 2 object(s) left, finalizer example.com/hold holds 1"
-    conditions = namespaces.conditions(text, "2026-01-01T00:00:00Z", [])
+    waiting = namespaces.waits({("pods", ""): 2, ("secrets", ""): 0, ("things", "example.com"): 1}, {"example.com/hold": 1})
+    others = {"type": "Example", "status": "True"}
+    conditions = namespaces.conditions(waiting, "2026-01-01T00:00:00Z", [others])
     assert conditions is not None
-    assert namespaces.conditions(text, "2026-01-01T00:00:09Z", conditions) is None
+    assert conditions[0] == others
+    assert [(one["type"], one["status"], one["reason"], one["message"]) for one in conditions[1:]] == [
+        ("NamespaceDeletionDiscoveryFailure", "False", "ResourcesDiscovered", "All resources successfully discovered"),
+        ("NamespaceDeletionGroupVersionParsingFailure", "False", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+        (
+            "NamespaceDeletionContentFailure",
+            "False",
+            "ContentDeleted",
+            "All content successfully deleted, may be waiting on finalization",
+        ),
+        (
+            "NamespaceContentRemaining",
+            "True",
+            "SomeResourcesRemain",
+            "Some resources are remaining: pods. has 2 resource instances, things.example.com has 1 resource instances",
+        ),
+        (
+            "NamespaceFinalizersRemaining",
+            "True",
+            "SomeFinalizersRemain",
+            "Some content in the namespace has finalizers remaining: example.com/hold in 1 resource instances",
+        ),
+    ]
+    assert namespaces.conditions(waiting, "2026-01-01T00:00:09Z", conditions) is None
+    later = namespaces.conditions(namespaces.waits({("pods", ""): 1}, {}), "2026-01-01T00:00:09Z", conditions)
+    assert later is not None
+    assert [one.get("lastTransitionTime", "")[-3:] for one in later] == ["", "00Z", "00Z", "00Z", "09Z", "09Z"]
+    assert later[-1]["reason"] == "ContentHasNoFinalizers"
+    assert namespaces.waits({}, {}) == {}
 
 
 # Garbage ---------------------------------------------------------------------------------------------------------------------------

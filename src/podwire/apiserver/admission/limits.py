@@ -5,6 +5,7 @@ Source: https://kubernetes.io/docs/concepts/policy/limit-range/
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from decimal import Decimal
 from typing import Any
@@ -12,25 +13,33 @@ from typing import Any
 from podwire.apiserver import quantity
 
 Tree = dict[str, Any]
+ANNOTATION = "kubernetes.io/limit-ranger"
+"""What a Pod was given is told here."""
 
 
 def fill(pod: Tree, ranges: Iterable[Tree]) -> None:
     """Give the containers of a new Pod the requests and limits that LimitRanges have for those that say none."""
-    spec = pod.get("spec", {})
+    spec, said = pod.get("spec", {}), []
     for one in ranges:
         for limit in one.get("spec", {}).get("limits", ()):
             if limit.get("type") != "Container":
                 continue
-            for container in (*spec.get("initContainers", ()), *spec.get("containers", ())):
-                _fill(container, limit)
+            for part, word in (("containers", "container"), ("initContainers", "init container")):
+                for container in spec.get(part, ()):
+                    said += [f"{given} for {word} {container['name']}" for given in _fill(container, limit)]
+    if said:
+        pod.setdefault("metadata", {}).setdefault("annotations", {})[ANNOTATION] = f"LimitRanger plugin set: {'; '.join(said)}"
 
 
-def _fill(container: Tree, limit: Tree) -> None:
+def _fill(container: Tree, limit: Tree) -> Iterator[str]:
+    """Fill in what a container does not say, and tell what: ``cpu, memory request``."""
     limits = {**limit.get("max", {}), **limit.get("default", {})}
     requests = {**limit.get("min", {}), **limits, **limit.get("defaultRequest", {})}
-    for word, given in (("limits", limits), ("requests", requests)):
-        for name, value in given.items():
-            container.setdefault("resources", {}).setdefault(word, {}).setdefault(name, value)
+    for part, given in (("requests", requests), ("limits", limits)):
+        missing = given.keys() - container.get("resources", {}).get(part, {}).keys()
+        if missing:
+            container.setdefault("resources", {}).setdefault(part, {}).update({name: given[name] for name in given if name in missing})
+            yield f"{', '.join(sorted(missing))} {part.removesuffix('s')}"
 
 
 def refusals(kind: str, tree: Tree, ranges: Iterable[Tree]) -> list[str]:
@@ -82,33 +91,37 @@ def pod_amounts(spec: Tree, word: str) -> dict[str, Decimal]:
 
 def _bounds(limit: Tree, what: str, requests: dict[str, Decimal], limits: dict[str, Decimal]) -> Iterator[str]:
     for name, least in limit.get("min", {}).items():
-        yield from _below(name, least, what, "request", requests.get(name))
-        if name in limits:
-            yield from _below(name, least, what, "limit", limits[name])
+        yield from itertools.islice(_too_little(name, least, what, requests.get(name), limits.get(name)), 1)
     for name, most in limit.get("max", {}).items():
         if what == "PersistentVolumeClaim":
             found = requests.get(name)
             if found is not None and found > quantity.value(most):
-                yield f"maximum {name} usage per {what} is {most}, but request is {quantity.canonical(str(found))}"
+                yield f"maximum {name} usage per {what} is {most}, but request is {quantity.text(name, found)}"
             continue
-        found = limits.get(name)
-        if found is None:
-            yield f"maximum {name} usage per {what} is {most}.  No limit is specified"
-        elif found > quantity.value(most):
-            yield f"maximum {name} usage per {what} is {most}, but limit is {quantity.canonical(str(found))}"
-        asked = requests.get(name)
-        if asked is not None and asked > quantity.value(most):
-            yield f"maximum {name} usage per {what} is {most}, but request is {quantity.canonical(str(asked))}"
+        yield from itertools.islice(_too_much(name, most, what, requests.get(name), limits.get(name)), 1)
     for name, ratio in limit.get("maxLimitRequestRatio", {}).items():
         asked, found = requests.get(name), limits.get(name)
-        if not asked or not found:
+        if asked and not found:
+            yield f"{name} max limit to request ratio per {what} is {ratio}, but no limit is specified or limit is 0"
+        elif not asked or not found:
             yield f"{name} max limit to request ratio per {what} is {ratio}, but no request is specified or request is 0"
         elif found / asked > quantity.value(ratio):
             yield f"{name} max limit to request ratio per {what} is {ratio}, but provided ratio is {float(found / asked):f}"
 
 
-def _below(name: str, least: str, what: str, word: str, found: Decimal | None) -> Iterator[str]:
-    if found is None:
-        yield f"minimum {name} usage per {what} is {least}.  No {word} is specified"
-    elif found < quantity.value(least):
-        yield f"minimum {name} usage per {what} is {least}, but {word} is {quantity.canonical(str(found))}"
+def _too_little(name: str, least: str, what: str, request: Decimal | None, limit: Decimal | None) -> Iterator[str]:
+    """What is wrong with a minimum; the first is said."""
+    if request is None:
+        yield f"minimum {name} usage per {what} is {least}.  No request is specified"
+    for word, found in (("request", request), ("limit", limit)):
+        if found is not None and found < quantity.value(least):
+            yield f"minimum {name} usage per {what} is {least}, but {word} is {quantity.text(name, found)}"
+
+
+def _too_much(name: str, most: str, what: str, request: Decimal | None, limit: Decimal | None) -> Iterator[str]:
+    """What is wrong with a maximum; the first is said."""
+    if limit is None:
+        yield f"maximum {name} usage per {what} is {most}.  No limit is specified"
+    for word, found in (("limit", limit), ("request", request)):
+        if found is not None and found > quantity.value(most):
+            yield f"maximum {name} usage per {what} is {most}, but {word} is {quantity.text(name, found)}"

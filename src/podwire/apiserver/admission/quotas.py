@@ -119,7 +119,7 @@ class Quotas:
             )
             raise status.forbidden(kind, tree["metadata"].get("name", ""), message)
         for key, value in asked.items():
-            used[key] = usage.text(key, quantity.value(used[key]) + value)
+            used[key] = quantity.text(key, quantity.value(used[key]) + value)
         return True
 
     # Counting ----------------------------------------------------------------------------------------------------------------

@@ -138,11 +138,4 @@ def missing(hard: Iterable[str], pod: Tree) -> str:
 
 def shown(amounts: Amounts) -> dict[str, str]:
     """Print amounts as objects carry them."""
-    return {name: text(name, value) for name, value in amounts.items()}
-
-
-def text(name: str, value: Decimal) -> str:
-    """Print an amount of something; bytes by powers of 1,024, where that is exact."""
-    if name.endswith(("memory", "storage")) and value and value % 1024 == 0:
-        return quantity.canonical(f"{value // 1024}Ki")
-    return quantity.canonical(format(value, "f"))
+    return {name: quantity.text(name, value) for name, value in amounts.items()}

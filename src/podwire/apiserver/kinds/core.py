@@ -152,6 +152,7 @@ ENDPOINTS = Kind(
     validate=rules.validate_endpoints,
     generations=False,
     create_on_update=True,
+    deprecation="v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice",
 )
 CONFIG_MAP = Kind(
     "",

@@ -90,7 +90,7 @@ def validate_config_map(tree: Tree, old: Tree | None) -> list[FieldError]:
     errors += [invalid(Path("data") % key, key, f"duplicate of key present in {Path('binaryData')}") for key in data if key in binary]
     size = sum(len(value.encode()) for value in data.values()) + sum(len(value) * 3 // 4 for value in binary.values())
     if size > _LARGEST:
-        errors.append(too_long(Path(""), _LARGEST))
+        errors.append(too_long(Path("[]"), _LARGEST))
     return errors + _frozen(tree, old, ("data", "binaryData"))
 
 

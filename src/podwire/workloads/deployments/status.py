@@ -36,7 +36,7 @@ def status(deployment: Deployment, plan: Plan, now: datetime) -> tuple[Tree, flo
         "updatedReplicas": new.status.replicas if new else 0,
         "readyReplicas": sum(one.status.ready_replicas for one in replica_sets),
         "availableReplicas": available,
-        "unavailableReplicas": max(0, sum(one.spec.replicas for one in replica_sets) - available),
+        "unavailableReplicas": max(0, sum(one.spec.replicas for one in replica_sets) - available) or None,  # never said to be 0
     }
     conditions = {condition.type: codec.tree(condition) for condition in deployment.status.conditions}
     _available(deployment, conditions, available, now)
@@ -49,7 +49,7 @@ def status(deployment: Deployment, plan: Plan, now: datetime) -> tuple[Tree, flo
 def changed(deployment: Deployment, wanted: Tree) -> bool:
     """Say whether the status that the API has differs from the one that is wanted."""
     have = deployment.status
-    if any(wanted[name] != getattr(have, field) for name, field in _COUNTS.items()):
+    if any((wanted[name] or 0) != getattr(have, field) for name, field in _COUNTS.items()):
         return True
     return bool(wanted["conditions"] != [codec.tree(condition) for condition in have.conditions])
 

@@ -37,7 +37,7 @@ class Namespaces:
             return None
         resources = desired.to_empty(await discovery.kinds(self._client))
         counts = await asyncio.gather(*(self._empty(resource, name) for resource in resources))
-        remaining = Counter({resource.plural: len(left) for resource, left in zip(resources, counts, strict=True)})
+        remaining = Counter({(resource.plural, resource.group): len(left) for resource, left in zip(resources, counts, strict=True)})
         held = Counter(finalizer for left in counts for one in left for finalizer in one.metadata.finalizers)
         waiting = desired.waits(remaining, held)
         try:

@@ -45,17 +45,39 @@ def finalized(namespace: Tree) -> Tree:
     return namespace | {"apiVersion": "v1", "kind": "Namespace", "spec": spec | {"finalizers": left}}
 
 
-def waits(remaining: Mapping[str, int], held: Mapping[str, int]) -> str:
-    """Say what a namespace still waits for; "" for nothing. ``held`` counts finalizers by name."""
-    parts = [f"{plural} has {count} object(s) left" for plural, count in sorted(remaining.items()) if count]
-    parts += [f"finalizer {name} holds {count}" for name, count in sorted(held.items())]
-    return ", ".join(parts)
+_FINE = (
+    ("NamespaceDeletionDiscoveryFailure", "ResourcesDiscovered", "All resources successfully discovered"),
+    ("NamespaceDeletionGroupVersionParsingFailure", "ParsedGroupVersions", "All legacy kube types successfully parsed"),
+    ("NamespaceDeletionContentFailure", "ContentDeleted", "All content successfully deleted, may be waiting on finalization"),
+    ("NamespaceContentRemaining", "ContentRemoved", "All content successfully removed"),
+    ("NamespaceFinalizersRemaining", "ContentHasNoFinalizers", "All content-preserving finalizers finished"),
+)
+"""Each condition of a namespace that ends, as it is while nothing is wrong: a type, a reason, a message."""
 
 
-def conditions(waiting: str, now: str, former: Iterable[Mapping[str, Any]]) -> list[Tree] | None:
-    """Give the conditions that tell why a namespace lasts; None if they say so already."""
-    kind = "NamespaceContentRemaining"
-    had = next((one for one in former if one.get("type") == kind), None)
-    if had is not None and had.get("message") == waiting:
-        return None
-    return [{"type": kind, "status": "True", "reason": "SomeResourcesRemain", "message": waiting, "lastTransitionTime": now}]
+def waits(remaining: Mapping[tuple[str, str], int], held: Mapping[str, int]) -> dict[str, tuple[str, str]]:
+    """Say what a namespace still waits for: a reason and a message by type of condition; empty for nothing.
+
+    ``remaining`` counts objects by (plural, group), ``held`` those that a finalizer holds, by its name.
+    """
+    found = {}
+    left = sorted(f"{plural}.{group} has {count} resource instances" for (plural, group), count in remaining.items() if count)
+    if left:
+        found["NamespaceContentRemaining"] = "SomeResourcesRemain", f"Some resources are remaining: {', '.join(left)}"
+    holding = sorted(f"{name} in {count} resource instances" for name, count in held.items() if count)
+    if holding:
+        message = f"Some content in the namespace has finalizers remaining: {', '.join(holding)}"
+        found["NamespaceFinalizersRemaining"] = "SomeFinalizersRemain", message
+    return found
+
+
+def conditions(waiting: Mapping[str, tuple[str, str]], now: str, former: Iterable[Mapping[str, Any]]) -> list[Tree] | None:
+    """Give the conditions that tell why a namespace lasts; None if they say so already. Those of others stay."""
+    had = {str(one.get("type")): dict(one) for one in former}
+    wanted = dict(had)
+    for kind, *fine in _FINE:
+        reason, message = waiting.get(kind, fine)
+        said = {"type": kind, "status": "True" if kind in waiting else "False", "reason": reason, "message": message}
+        if {name: had.get(kind, {}).get(name) for name in said} != said:
+            wanted[kind] = said | {"lastTransitionTime": now}
+    return None if wanted == had else list(wanted.values())
