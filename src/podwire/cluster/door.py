@@ -4,7 +4,8 @@ It starts init in fresh namespaces, and then does three things:
 
 - it makes listening sockets on 127.0.0.1 on the supervisor's request and hands them in (SCM_RIGHTS);
 - until ``up`` commits, it takes everything back when ``up`` goes away (the end of the boot channel);
-- it goes when init goes, and init goes when it goes (boot.py), so neither is ever alone.
+- it goes when init goes, and init goes when it goes (boot.py), so neither is ever alone; and it goes when somebody deleted the
+  state directory, since nothing could find the cluster any more.
 
 What must not be here: anything heavy. It is started as ``python -m podwire.cluster.door ROOT --boot FD --lock FD --hold NAME=FD...``.
 
@@ -26,6 +27,8 @@ from podwire.cluster.loop import Loop
 from podwire.cluster.paths import Paths
 from podwire.linux import syscalls
 from podwire.linux.errors import KernelRefused
+
+LOOK_S = 1.0
 
 
 class Door:
@@ -55,6 +58,7 @@ class Door:
         self._loop.on_readable(self._inner.fileno(), self._hear_inner)
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN if number == signal.SIGHUP else lambda *_: self._end())
+        self._look()
         self._loop.run()
         self._end()
         if not self._committed:
@@ -73,6 +77,13 @@ class Door:
         for descriptor in held.values():
             os.close(descriptor)
         state.write_run(self._paths, state.Run(state.boot_id(), own, state.identify(pid)))
+
+    def _look(self) -> None:
+        """Go when the state directory has gone."""
+        if os.fstat(self._lock).st_nlink:
+            self._loop.after(LOOK_S, self._look)
+        else:
+            self._loop.stop()
 
     def _hear_upper(self) -> None:
         try:

@@ -453,7 +453,10 @@ def clusters(environment: Mapping[str, str]) -> list[Listed]:
         place = state.paths(name, environment)
         try:
             kept = state.read(place)
-        except (FileNotFoundError, state.Unusable):
+        except FileNotFoundError:
+            continue
+        except state.Unusable:
+            found.append(Listed(name, "unreadable", 0, ""))
             continue
         word = "kept" if state.is_free(place) else "starting" if state.is_marked(place, "making") else "running"
         found.append(Listed(name, word, parse(json.dumps(kept.spec)).node_count, f"https://127.0.0.1:{kept.api_port}"))

@@ -122,6 +122,8 @@ def _call(call: Call, words: list[str]) -> int:
     try:
         call(words)
     except SystemExit as end:
+        if isinstance(end.code, str):
+            print(end.code, file=sys.stderr)  # as the interpreter does
         return end.code if isinstance(end.code, int) else int(end.code is not None)
     return 0
 

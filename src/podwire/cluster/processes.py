@@ -159,8 +159,8 @@ class Processes:
         self._rotate(process.name)
         try:
             child = offspring.fork(process, self._grounds, self._paths)
-        except KeyError:
-            self._ended(record, "its node is starting")
+        except KeyError:  # the first process of its node is not there yet: that is no end of this one
+            self._timers[process.name] = self._loop.after(FIRST_PAUSE_S, lambda: self._again(process.name))
             return
         except OSError as error:
             self._ended(record, f"could not be started: {error}")
