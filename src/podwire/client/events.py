@@ -30,7 +30,7 @@ from podwire.objects.core import ObjectReference
 from podwire.objects.meta import Object
 
 QUEUE = 4096  # reports that wait
-REST, LONGEST_REST_S = 3.0, 0.25  # after a report that took a second, three seconds' rest, but not longer than this
+REST, LONGEST_REST_S = 6.0, 2.0  # after a report that took a second, six seconds' rest, but not longer than this
 REMEMBERED = 4096  # reports whose repeats are folded; objects whose allowance is known
 BURST, REFILL_S = 25.0, 300.0
 MESSAGE = 1024  # bytes, the API's limit
