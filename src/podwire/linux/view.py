@@ -10,7 +10,8 @@ mount does not protect a device node, so devices are off everywhere but for the 
 
 A file can be put where the machine has no such path. The folder that lacks it is then replaced by a small one that
 holds the same entries, each bound to the machine's, and the new one. Sources are taken (``open_tree``) before anything is
-covered, so a source may lie in a folder that is hidden.
+covered, so a source may lie in a folder that is hidden. The root itself as a source is the other way round: it is taken last, so that
+what is shown is the view, with all that it hides and covers.
 
 Sources: mount_namespaces(7), mount_setattr(2), move_mount(2) (a mount may lie on a symbolic link: where /etc/resolv.conf leads
 does not matter); the paths that containerd masks by default (oci/spec_opts).
@@ -44,10 +45,14 @@ _TIGHT: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV
 _TIGHTER: Final = _TIGHT | syscalls.MS_NOEXEC
 
 
+ROOT: Final = "/"
+
+
 @dataclass(frozen=True)
 class View:
     """``files``: path that the program sees -> path of the file or folder to show there, read-only; ``folders`` likewise, writable.
 
+    The source ``ROOT`` in ``files`` is the root of the view itself.
     ``read_only``: the container's view. ``hidden``: folders that it finds empty. ``proc``: a fresh /proc although the view is
     the machine's (the program is in a PID namespace of its own). ``sys``: likewise a fresh /sys, with the interfaces of its network.
     """
@@ -74,12 +79,16 @@ def apply(view: View) -> None:
         ViewRefused: with the path that the kernel refused.
     """
     _step("/", syscalls.mount, "none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-    taken = [(target, _step(source, syscalls.open_tree, source, recursive=True), True) for target, source in view.files.items()]
+    own = sorted(target for target, source in view.files.items() if source == ROOT)
+    files = {target: source for target, source in view.files.items() if source != ROOT}
+    taken = [(target, _step(source, syscalls.open_tree, source, recursive=True), True) for target, source in files.items()]
     taken += [(target, _step(source, syscalls.open_tree, source, recursive=True), False) for target, source in view.folders.items()]
     taken.sort(key=lambda one: os.path.normpath(one[0]).count("/"))  # what lies below another comes after it
     later = ("/tmp", "/run", "/dev", "/proc", "/sys") if view.read_only else ()  # noqa: S108  (they get their own below)
     for target, fd, _ in taken:
         _step(target, _make_place, target, folder=_is_folder(fd), later=later)
+    for target in own:
+        _step(target, _make_place, target, folder=True, later=later)
     if view.read_only:
         _container()
     else:
@@ -95,6 +104,9 @@ def apply(view: View) -> None:
         _step(target, _make_place, target, folder=_is_folder(fd), later=())
         _step(target, _attach, fd, target, read_only=read_only)
         os.close(fd)
+    for target in own:
+        _step(target, _make_place, target, folder=True, later=())
+        _step(target, _show_root, target)
 
 
 def _step(path: str, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -107,6 +119,14 @@ def _step(path: str, action: Callable[P, T], *arguments: P.args, **named: P.kwar
 
 def _is_folder(fd: int) -> bool:
     return stat.S_ISDIR(os.fstat(fd).st_mode)
+
+
+def _show_root(target: str) -> None:
+    fd = syscalls.open_tree(ROOT, recursive=True)
+    try:
+        _attach(fd, target, read_only=True)
+    finally:
+        os.close(fd)
 
 
 def _attach(fd: int, target: str, read_only: bool) -> None:

@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kernel.linux.starting import First, bash, first_process
-from podwire.linux import namespaces, process, syscalls
+from podwire.linux import namespaces, process, syscalls, view
 from podwire.linux.errors import KernelRefused
 from podwire.linux.process import CONTAINER_CAPABILITIES, Program
 
@@ -99,6 +99,16 @@ def test_what_a_container_does_see() -> None:
         text = contained(first, "echo $$; hostname; cat /proc/1/comm; ps -e | wc -l", own_processes=True, hostname="web-0")
         assert text.splitlines()[:3] == ["1", "web-0", "bash"]
         assert socket.gethostname() != "web-0"
+
+
+def test_the_root_that_is_shown_again_hides_what_the_view_hides(tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("secret")
+    script = "ls -A /usr/share /host/usr/share; cat /host/etc/hosts; echo x > /host/tmp/x; echo x > /host/etc/x; chroot /host ls -d /usr"
+    with first_process() as first:
+        text = contained(first, script, hidden=["/usr/share"], files={"/etc/hosts": f"{tmp_path}/secret", "/host": view.ROOT})
+        assert text.startswith("/host/usr/share:\n\n/usr/share:\nsecret")
+        assert text.endswith("/usr\n")
+        assert text.count("Read-only file system") == 2
 
 
 def test_hidden_folders_are_empty(tmp_path: Path) -> None:

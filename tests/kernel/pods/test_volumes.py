@@ -121,6 +121,24 @@ def test_files_and_variables() -> None:
         assert said(node, "reader") == "one\ncat: /s/sub/file: No such file or directory\ntwo\n.\n..\nfile\nsub\n"
 
 
+def test_a_nodes_debugger_sees_the_node_and_the_root_that_containers_see() -> None:
+    script = "hostname; ls -d /host/etc; ls -A /host/tmp; touch /host/tmp/x /host/x 2>/dev/null || echo no"
+    with running_node() as node:
+        node.service_account()
+        mount = {"volumeMounts": [{"name": "host-root", "mountPath": "/host"}]}
+        spec: Tree = {
+            "restartPolicy": "Never",
+            "hostNetwork": True,
+            "hostPID": True,
+            "volumes": [{"name": "host-root", "hostPath": {"path": "/"}}],
+        }
+        node.pod("debugger", machine(f"({script}) > /dev/termination-log", **mount), **spec)
+        node.pod("part", machine("true", volumeMounts=[{"name": "host-root", "mountPath": "/h", "subPath": "root"}]), **spec)
+        assert said(node, "debugger") == f"{NODE}\n/host/etc\nno\n"
+        status = node.wait("part", lambda status: "CreateContainerConfigError" in str(status))["status"]
+        assert "the machine's root is shown whole" in status["containerStatuses"][0]["state"]["waiting"]["message"]
+
+
 def test_what_is_missing_is_waited_for() -> None:
     with running_node() as node:
         node.service_account()

@@ -1,7 +1,8 @@
 """Where the volumes lie that are not the Pod's own: directories of claims, and folders of the machine that the cluster may use.
 
 A claim's directory follows from the name of its PersistentVolume. A hostPath, of a Pod or of a PersistentVolume, must lie below a folder
-that the cluster's specification names; symbolic links are followed before that is judged.
+that the cluster's specification names; symbolic links are followed before that is judged. The hostPath ``/`` of a Pod (``kubectl debug
+node/NAME`` mounts it at /host) is no such place: it shows a container, read-only, what a container may see of the machine anyway.
 
 Source: https://kubernetes.io/docs/concepts/storage/volumes/#hostpath, .../persistent-volumes/#claims-as-volumes
 """
@@ -29,6 +30,11 @@ from podwire.objects.storage import (
 )
 from podwire.objects.volumes import Volume
 from podwire.pods.environment import Unavailable
+
+
+def shows_root(volume: Volume) -> bool:
+    """Whether a volume is the machine's root, as a container sees it."""
+    return volume.host_path is not None and volume.host_path.path != "" and volume.host_path.path.strip("/") == ""
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from podwire.client.api import Client
+from podwire.linux import view
 from podwire.objects.core import Container, Pod, VolumeMount
 from podwire.objects.quantities import exact
 from podwire.objects.volumes import Volume
@@ -28,7 +29,7 @@ from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
 from podwire.pods.environment import Sources, Unavailable, expand
 from podwire.pods.volumes import atomic, payload, tokens
-from podwire.pods.volumes.places import Place, Places
+from podwire.pods.volumes.places import Place, Places, shows_root
 from podwire.pods.volumes.sources import Interest
 from podwire.pods.volumes.sources import Sources as Followed
 
@@ -162,7 +163,7 @@ class PodVolumes:
         elif volume.empty_dir is not None:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
-        elif volume.name not in self._elsewhere:
+        elif volume.name not in self._elsewhere and not shows_root(volume):
             place = await self._place.places.of(self._pod, volume)
             if place is None:
                 kinds = "configMap, secret, projected, downwardAPI, emptyDir, persistentVolumeClaim, ephemeral and hostPath"
@@ -195,9 +196,12 @@ class PodVolumes:
         """What a container finds mounted. Raises CannotStart."""
         mounts = Mounts()
         known = {volume.name: volume for volume in self._volumes}
+        roots = {volume.name for volume in self._pod.spec.volumes if shows_root(volume)}
         for mount in sorted(container.volume_mounts, key=lambda one: one.mount_path.count("/")):
             volume = known.get(mount.name)
-            if volume is not None:
+            if mount.name in roots:
+                mounts.files[mount.mount_path] = _root(mount)
+            elif volume is not None:
                 source = self._source(volume, mount, variables)
                 writable = self._is_writable(volume) and not mount.read_only
                 (mounts.folders if writable else mounts.files)[mount.mount_path] = source
@@ -231,6 +235,16 @@ class PodVolumes:
                 raise CannotStart("CreateContainerConfigError", words)
             source.mkdir(parents=True)
         return str(source)
+
+
+def _root(mount: VolumeMount) -> str:
+    """The source of a mount of the machine's root. Raises CannotStart."""
+    if mount.sub_path or mount.sub_path_expr:
+        words = (
+            f'failed to prepare subPath for volumeMount "{mount.name}": the machine\'s root is shown whole, or a folder of its own hostPath'
+        )
+        raise CannotStart("CreateContainerConfigError", words)
+    return view.ROOT
 
 
 def _make_mount_point(mounts: Mounts, path: str, folder: bool) -> None:
