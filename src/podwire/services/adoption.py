@@ -18,7 +18,7 @@ from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.services.desired import ServiceProgram
 from podwire.services.elements import PORT_KEY, PROTOCOLS, address_bytes, mark, target_name, unpack_marks
-from podwire.services.numbers import FIRST, Numbers
+from podwire.services.numbers import FIRST, VIEWS, Numbers
 
 
 def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram]) -> None:
@@ -29,11 +29,14 @@ def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram])
     numbers.raise_to(max(ceiling, highest + 1, _kept(sets) + 1))
     external = {_int(key): _number(element) for key, element in sets.get("short-circuit", {}).items()}
     kept = {_int(key) for key in sets.get("keep-source", {})}
-    taken: set[int] = set()
+    owners: dict[int, str] = {}  # by what the ids of a port have in common
 
     def give(target: str, view: str, number: int) -> None:
-        if number and number not in taken and not numbers.known(target, view):
-            taken.add(number)
+        base = number - VIEWS[view]
+        if not number or owners.get(base, target) != target or numbers.known(target, view):
+            return
+        if numbers.fits(target, view, number):
+            owners[base] = target
             numbers.adopt(target, view, number, slots.get(number, {}), handles.get(number, {}))
 
     for target, place, key in _addresses(services):

@@ -15,7 +15,7 @@ from typing import Final, TypeAlias
 
 from podwire.nft.model import Element, Verdict
 from podwire.services.desired import PortProgram, ServiceProgram
-from podwire.services.layout import AFFINITY, Family
+from podwire.services.layout import Family, affinity_chain
 from podwire.services.numbers import Numbers
 from podwire.views.frontends import Backend
 
@@ -93,6 +93,7 @@ class _Building:
         self.family, self.node, self.numbers, self.lost = family, node, numbers, lost
         self.lists: dict[str, list[Element]] = {}
         self.cluster_ips: list[bytes] = []
+        self.handles: dict[bytes, int] = {}  # of the port that is being built
 
     def add(self, field: str, key: bytes, value: bytes | Verdict | None = None, comment: str = "", end: bytes = b"") -> None:
         self.lists.setdefault(field, []).append(Element(key, value, end, comment))
@@ -115,7 +116,7 @@ class _Building:
             for slot, endpoint in enumerate(slots)
         ]
         if affinity_s:
-            handles = self.numbers.handles(number, slots)
+            handles = self.handles
             lists.setdefault("handles", []).extend(
                 [Element(row.key, _MARK.pack(handles[row.value]), b"", row.comment) for row in rows if isinstance(row.value, bytes)]
             )
@@ -247,6 +248,9 @@ def _port(building: _Building, service: ServiceProgram, port: PortProgram) -> No
         raise ValueError(f"{service.key}: the protocol {port.protocol} is none of {', '.join(PROTOCOLS)}")
     comment, anywhere = target[:COMMENT], bool(port.cluster)
     key = PORT_KEY.pack(protocol, port.port)
+    if service.affinity_s:
+        views = (port.cluster, port.internal or (), port.external or ())
+        building.handles = building.numbers.handles(target, dict.fromkeys(endpoint_bytes(one) for view in views for one in view))
     inside, outside = _reachable(building, service, port, key)
     cluster = 0
     if (port.internal is None and inside) or outside:  # a view that no address leads to has no id
@@ -257,7 +261,7 @@ def _port(building: _Building, service: ServiceProgram, port: PortProgram) -> No
     for address in building.cluster_ips:
         _frontend(building, address + key, comment, inner, reached=bool(inner), anywhere=anywhere)
     if service.affinity_s and cluster:
-        verdict = Verdict("goto", f"{AFFINITY}{service.affinity_s}s")
+        verdict = Verdict("goto", affinity_chain(service.affinity_s, "cluster"))
         building.add("how", mark(cluster), verdict, comment)
         if port.external is not None:
             building.add("keep", mark(cluster), verdict, comment)
@@ -317,7 +321,7 @@ def _local(building: _Building, target: str, view: str, backends: tuple[Backend,
     if number:
         building.add("keep_source", mark(number), comment=f"{target} {view}"[:COMMENT])
         if affinity_s:
-            building.add("how", mark(number), Verdict("goto", f"{AFFINITY}{affinity_s}s"), target[:COMMENT])
+            building.add("how", mark(number), Verdict("goto", affinity_chain(affinity_s, view)), target[:COMMENT])
     return number
 
 
@@ -329,8 +333,8 @@ def _external(building: _Building, target: str, backends: tuple[Backend, ...], c
     building.add("keep_source", mark(number), comment=label)
     building.add("short_circuit", mark(number), mark(cluster), label)
     building.add("how", mark(number), Verdict("goto", "from-inside"), label)
-    if affinity_s:
-        building.add("keep", mark(number), Verdict("goto", f"{AFFINITY}{affinity_s}s"), label)
+    if affinity_s and backends:  # without, nothing is chosen, and nothing to be remembered
+        building.add("keep", mark(number), Verdict("goto", affinity_chain(affinity_s, "external")), label)
     return number
 
 

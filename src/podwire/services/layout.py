@@ -26,12 +26,14 @@ Source: https://kubernetes.io/docs/reference/networking/virtual-ips/; nft(8).
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Iterable
 
 import msgspec
 
 from podwire.nft.datatypes import HOST
 from podwire.nft.model import Verdict
+from podwire.services.numbers import STEP, VIEWS
 
 TABLE = "podwire-services"
 SPARE = "podwire-services-2"  # the other name, for building a new table beside one that is in use
@@ -225,25 +227,47 @@ def pick_element(count: int) -> tuple[bytes, Verdict]:
     return count.to_bytes(4, HOST), Verdict("jump", f"pick-{count}")
 
 
-def affinity_chains(family: Family, seconds: int) -> list[tuple[str, list[str]]]:
-    """The chains of one affinity timeout, in the order in which they can be made. The first is jumped to, the last is what ids point to.
+_AFFINITY_NAME = re.compile(r"(?:choose-and-)?keep-(\d+)s(?:-(internal|external))?")
 
-    ``update`` on a key that exists keeps the old value, so a new choice is a delete and an add. ``keep`` comes back when the endpoint
-    that a client was kept to is gone: then the rules after it choose anew.
+
+def affinity_chain(seconds: int, view: str) -> str:
+    """The chain that ids of a view with affinity point to."""
+    return f"{AFFINITY}{seconds}s" if view == "cluster" else f"{AFFINITY}{seconds}s-{view}"
+
+
+def affinity_of(chain: str) -> tuple[int, str] | None:
+    """The timeout and view that an affinity chain's name tells; None for another chain."""
+    found = _AFFINITY_NAME.fullmatch(chain)
+    return (int(found[1]), found[2] or "cluster") if found else None
+
+
+def affinity_chains(family: Family, seconds: int, view: str) -> list[tuple[str, list[str]]]:
+    """The chains of one affinity timeout and view, in the order in which they can be made. The first is jumped to, ids point to the last.
+
+    ``update`` on a key that exists keeps the old value, so a new choice is a delete and an add. ``keep`` comes back when the endpoint that
+    a client was kept to is gone, or is none of this view's: then the rules after it choose anew. Clients are remembered by what the ids of
+    a port have in common, which is that of the cluster view; the other views put it in the id's place for as long as they ask.
     """
+    shared = [] if view == "cluster" else [f"ct mark set ct mark & {(1 << 32) - STEP:#x}"]
+    own = [] if view == "cluster" else [f"ct mark set ct mark | {VIEWS[view]:#x}"]
     key = f"{family.name} saddr . ct mark"
+    keep = affinity_chain(seconds, view).removeprefix("choose-and-")
     kept = f"{{ {key} timeout {seconds}s : meta mark }}"
     return [
-        (f"keep-{seconds}s", [f"update @affinity {kept}", "goto send"]),
+        (keep, [f"update @affinity {kept}", *own, "goto send"]),
         (
-            f"{AFFINITY}{seconds}s",
+            affinity_chain(seconds, view),
             [
-                f"meta mark set {key} map @affinity jump keep-{seconds}s",
+                *shared,
+                f"meta mark set {key} map @affinity jump {keep}",
+                *own,
                 "meta mark set ct mark map @sizes",
                 "meta mark vmap @pick",
                 "meta mark set ct mark . meta mark map @handles",
+                *shared,
                 f"delete @affinity {{ {key} : meta mark }}",
                 f"add @affinity {kept}",
+                *own,
                 "goto send",
             ],
         ),

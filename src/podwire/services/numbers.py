@@ -4,10 +4,11 @@ What belongs here: giving numbers, keeping them, and learning them again from wh
 
 - An *id* stands for one Service port in one view (desired.py). It is the connection mark of every connection through it, for as long
   as that lives, so an id is never given twice: numbers only grow, and ``ceiling`` is written to the kernel before a number
-  below it is used, so that a new process goes on above it.
+  below it is used, so that a new process goes on above it. The ids of a port are alike but for the last two bits, which tell the view:
+  without them they are what affinity remembers clients by, so that it is kept over views.
 - A *slot* numbers the endpoints of an id without gaps, because a random number chooses one. When an endpoint goes, the one in the last
   slot takes its place: all others stay where they are.
-- A *handle* stands for one endpoint of an id for clients that keep to it (session affinity), whatever slot it has. Handles and ids
+- A *handle* stands for one endpoint of a port for clients that keep to it (session affinity), whatever slot it has. Handles and ids
   are drawn from one counter that begins above all slots.
 
 Endpoints are told apart by the packed address and port that the kernel's map holds.
@@ -19,6 +20,8 @@ from collections.abc import Iterable, Mapping
 
 FIRST = 0x10000
 BLOCK = 4096
+VIEWS = {"cluster": 0, "internal": 1, "external": 2}
+STEP = 4
 
 
 class Numbers:
@@ -29,14 +32,18 @@ class Numbers:
         self.ceiling = FIRST
         self._ids: dict[tuple[str, str], int] = {}
         self._slots: dict[int, list[bytes]] = {}
-        self._handles: dict[int, dict[bytes, int]] = {}
+        self._bases: dict[str, int] = {}
+        self._handles: dict[str, dict[bytes, int]] = {}
 
     def id(self, target: str, view: str) -> int:
         """Give the id of a Service port (as ``shop/users:http:TCP``) in a view: the one that it has, or a new one."""
         key = (target, view)
         found = self._ids.get(key)
         if found is None:
-            found = self._ids[key] = self._draw()
+            base = self._bases.get(target)
+            if base is None:
+                base = self._bases[target] = self._draw(STEP)
+            found = self._ids[key] = base | VIEWS[view]
         return found
 
     def slots(self, number: int, wanted: Mapping[bytes, object]) -> list[bytes]:
@@ -90,23 +97,25 @@ class Numbers:
         seated[slot] = came
         return number, slot
 
-    def handles(self, number: int, endpoints: Iterable[bytes]) -> dict[bytes, int]:
-        """Give the handle of each endpoint of an id. An endpoint that left and comes back gets a new one."""
-        old = self._handles.get(number, {})
+    def handles(self, target: str, endpoints: Iterable[bytes]) -> dict[bytes, int]:
+        """Give the handle of each endpoint that a port has in any view. An endpoint that left and comes back gets a new one."""
+        old = self._handles.get(target, {})
         result = {endpoint: old[endpoint] if endpoint in old else self._draw() for endpoint in endpoints}
-        self._handles[number] = result
+        self._handles[target] = result
         return result
 
     def drop(self, target: str, view: str) -> None:
-        """Forget a Service port that is gone. Its id is not given again."""
+        """Forget a Service port that is gone, which is to be said of every view. Its ids are not given again."""
         number = self._ids.pop((target, view), None)
         if number is not None:
             self._slots.pop(number, None)
-            self._handles.pop(number, None)
+        self._bases.pop(target, None)
+        self._handles.pop(target, None)
 
     def adopt(self, target: str, view: str, number: int, slots: Mapping[int, bytes], handles: Mapping[bytes, int]) -> None:
         """Take over what a kernel holds for a Service port. Slots beyond a gap are left out: they will be seated anew."""
         self._ids[(target, view)] = number
+        self._bases[target] = base = number - VIEWS[view]
         seated: list[bytes] = []
         for slot in range(len(slots)):
             if slot not in slots:
@@ -114,22 +123,27 @@ class Numbers:
             seated.append(slots[slot])
         self._slots[number] = seated
         if handles:
-            self._handles[number] = dict(handles)
-            number = max(number, *handles.values())
-        if number >= self._next:
-            self.raise_to(number + 1)
+            self._handles.setdefault(target, {}).update(handles)
+        self.raise_to(max(base + STEP, *(handle + 1 for handle in handles.values())) if handles else base + STEP)
 
     def raise_to(self, number: int) -> None:
         """Give only numbers from here on."""
-        self._next = max(self._next, number)
-        self.ceiling = max(self.ceiling, self._next)
+        if number > self._next:
+            self._next = number
+            self.ceiling = max(self.ceiling, number)
+
+    def fits(self, target: str, view: str, number: int) -> bool:
+        """Say whether an id may be a port's in a view, beside those that it has."""
+        base = number - VIEWS[view]
+        return not base % STEP and self._bases.get(target, base) == base
 
     def known(self, target: str, view: str) -> bool:
         return (target, view) in self._ids
 
-    def _draw(self) -> int:
-        number = self._next
-        self._next += 1
+    def _draw(self, count: int = 1) -> int:
+        """Draw so many numbers, and give the first, a multiple of their count."""
+        number = -(-self._next // count) * count
+        self._next = number + count
         if self._next > self.ceiling:
             self.ceiling = self._next + BLOCK
         return number

@@ -436,9 +436,11 @@ class Program:
         for field in ("how", "keep"):
             for element in plans[field].written() if field in plans else ():
                 verdict = element.value
-                if isinstance(verdict, nft.Verdict) and verdict.chain.startswith(layout.AFFINITY) and verdict.chain not in self._chains:
-                    seconds = int(verdict.chain.removeprefix(layout.AFFINITY).removesuffix("s"))
-                    for name, rules in layout.affinity_chains(family, seconds):
+                if not isinstance(verdict, nft.Verdict) or verdict.chain in self._chains:
+                    continue
+                asked = layout.affinity_of(verdict.chain)
+                if asked is not None:
+                    for name, rules in layout.affinity_chains(family, *asked):
                         changes += self._chain(table, name, rules)
         return changes
 

@@ -279,11 +279,13 @@ def _picks_lead_somewhere(pick: nft.Set, chains: Mapping[str, nft.Chain]) -> boo
 
 def _as_made(chain: nft.Chain, family: Family) -> bool:
     """Say whether a chain is one of those made when first needed, and unaltered."""
-    kind, _, rest = chain.name.rpartition("-")
-    number = rest.removesuffix("s")
-    if not number.isdigit():
+    asked, count = layout.affinity_of(chain.name), chain.name.removeprefix("pick-")
+    if asked is not None:
+        made = layout.affinity_chains(family, *asked)
+    elif count.isdigit():
+        made = [layout.pick_chain(int(count))]
+    else:
         return False
-    made = [layout.pick_chain(int(number))] if kind == "pick" else layout.affinity_chains(family, int(number))
     return any(
         name == chain.name and [replace(rule, handle=0) for rule in chain.rules] == [nft.rule(text, family=family.name) for text in rules]
         for name, rules in made

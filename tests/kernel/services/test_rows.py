@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from kernel.services.test_packets import ENDPOINTS, IP, NODE_PORT, PORT, VIP, Proxies, service, world
@@ -260,4 +261,28 @@ def test_affinity_is_kept_over_addresses_under_a_local_policy(first: str) -> Non
         [endpoint] = spread(pods[client], first, PORT, 5)
         for address in (VIP, IP):
             assert set(spread(pods[client], address, PORT, 10)) == {endpoint}
-    assert set(spread(wires.internet, VIP, PORT, 10)) < {"10.4.1.2", "10.4.1.3"}  # of this node, and one of them
+    [local] = spread(wires.internet, VIP, PORT, 10)
+    assert local in {"10.4.1.2", "10.4.1.3"}  # those of this node
+
+
+def test_affinity_is_kept_over_the_views_of_a_service() -> None:
+    """A client outside the Pod ranges: under a Local policy it goes to endpoints of this node alone, otherwise everywhere."""
+    view = service(*ENDPOINTS, vips=(VIP,), affinity_s=600, external_local=True)
+    wires, proxies, _ = world(view, vips=(VIP,))
+    [local] = spread(wires.internet, VIP, PORT, 10)
+    assert local in {"10.4.1.2", "10.4.1.3"}
+    proxies.put(msgspec.structs.replace(view, external_local=False))
+    assert set(spread(wires.internet, VIP, PORT, 20)) == {local}
+    proxies.put(view)
+    assert set(spread(wires.internet, VIP, PORT, 10)) == {local}
+
+
+@pytest.mark.parametrize(("other", "port"), [(VIP, PORT), ("10.128.0.2", NODE_PORT)])
+def test_affinity_is_kept_between_a_local_cluster_address_and_others(other: str, port: int) -> None:
+    view = service(*ENDPOINTS, vips=(VIP,), node_port=NODE_PORT, affinity_s=600, internal_local=True)
+    _, _, pods = world(view, vips=(VIP,))
+    client = pods["10.4.1.9"]
+    [local] = spread(client, IP, PORT, 10)
+    assert local in {"10.4.1.2", "10.4.1.3"}  # those of this node
+    assert set(spread(client, other, port, 20)) == {local}
+    assert set(spread(client, IP, PORT, 10)) == {local}
