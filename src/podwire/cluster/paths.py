@@ -6,6 +6,7 @@ mount namespace sees, and goes with it.
 
 from __future__ import annotations
 
+import os
 import re
 from dataclasses import dataclass
 
@@ -38,6 +39,10 @@ class Paths:
     @property
     def lock(self) -> str:
         return f"{self.root}/lock"
+
+    @property
+    def images(self) -> str:
+        return f"{os.path.dirname(self.root)}/{IMAGES}"
 
     @property
     def control_socket(self) -> str:

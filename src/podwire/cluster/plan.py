@@ -395,6 +395,7 @@ def _files(
         region=spec.region,
         control_socket=paths.control_socket,
         state_dir=paths.root,
+        images_dir=paths.images,
         node_grace_s=spec.node_grace_s,
         host_paths=spec.host_paths,
     )

@@ -339,14 +339,22 @@ class Init:
             self._connections.send(client, {"id": message.get("id"), "error": _told(failure)})
             return
         running = _Running(name, starting.pid, process.start_time(starting.pid))
-        self._programs[name] = self._by_pid[starting.pid] = running
+        self._programs[name] = running
+        if program.runtime:
+            self._passing.add(starting.pid)
+        else:
+            self._by_pid[starting.pid] = running
         self._spawns[starting.pipe] = _Spawn(client, message.get("id"), running, starting)
         self._poll.register(starting.pipe, select.EPOLLIN)
 
     def _advance(self, spawn: _Spawn) -> bool:
         """Take in what a program that is being started tells; when its fate is known, answer. True when it is."""
         starting, running, pipe = spawn.starting, spawn.running, spawn.starting.pipe
-        if not starting.advance():
+        known = starting.advance()
+        if running.pid != starting.pid:  # a runtime has made it
+            running.pid, running.started = starting.pid, process.start_time(starting.pid)
+            self._by_pid[running.pid] = running
+        if not known:
             return False
         del self._spawns[pipe]
         self._poll.unregister(pipe)

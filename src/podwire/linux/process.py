@@ -59,6 +59,10 @@ class Program:
     namespace: when it ends, all that it started ends; signals that it does not handle are ignored, save SIGKILL.
     ``own_sys``: /sys shows the interfaces of its network namespace (a container's does anyway).
     ``hostname``: of its own when not empty. ``open_files``: the soft limit; None: what the starter had at its own start.
+    ``runtime``: an OCI runtime's command that makes the program and ends: it has written the program's pid to ``pid_file``, or why there is
+    none as a line of JSON to ``runtime_log``. ``overlay``: mounted for it, in a mount namespace of its own: ``target``, ``upper``,
+    ``work``, and
+    ``lower``, paths below ``base``. What the runtime makes has its cgroup and what else is not said to it from its starter.
     """
 
     argv: Sequence[str]
@@ -84,6 +88,10 @@ class Program:
     hostname: str = ""
     umask: int = 0o022
     open_files: int | None = None
+    overlay: Mapping[str, str] = field(default_factory=dict)
+    runtime: Sequence[str] = ()
+    pid_file: str = ""
+    runtime_log: str = ""
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
@@ -141,7 +149,8 @@ class Program:
 class Starting:
     """A program between fork and exec.
 
-    ``pipe`` becomes readable when there is news; ``advance`` takes it in. ``failure``: why it does not run.
+    ``pipe`` becomes readable when there is news; ``advance`` takes it in. ``pid`` is the program's own as soon as that is known (with a
+    ``runtime`` the forked child is another process that ends then). ``failure``: why it does not run.
     """
 
     def __init__(self, program: Program, pid: int, pipe: int) -> None:
@@ -161,6 +170,9 @@ class Starting:
         *lines, self._text = self._text.split(b"\n")
         for line in lines:
             told = json.loads(line)
+            if "pid" in told:
+                self.pid = told["pid"]
+                continue
             self.failure = ProgramNotStarted(told["errno"], f"start {self.program.argv[0]}", told["hint"], told["step"])
         return not block
 
@@ -281,6 +293,8 @@ class _Child:
             if instead is not None:
                 os.close(self.report)
                 instead()
+            if self.program.runtime:
+                self._let_runtime()
             self._execute()
         except BaseException as failure:
             number = (failure.errno if isinstance(failure, OSError) else None) or errno.EINVAL
@@ -315,7 +329,10 @@ class _Child:
             if others:
                 syscalls.setns(program.join, others)
         own_view = view.View(program.files, program.folders, program.hidden, program.read_only, program.own_processes, program.own_sys)
-        self._own_namespaces(mount=bool(own_view))
+        self._own_namespaces(mount=bool(own_view) or bool(program.runtime))
+        if program.runtime:
+            self.step = "mount the image"
+            _mount_image(program.overlay)
         if own_view:
             self.step = "prepare the file system"
             view.apply(own_view)
@@ -325,8 +342,9 @@ class _Child:
         if program.terminal:
             self.step = "take the terminal"
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-        self.step = f"change to the folder {program.cwd}"
-        os.chdir(program.cwd)
+        if not program.runtime:  # which does the same where its program is
+            self.step = f"change to the folder {program.cwd}"
+            os.chdir(program.cwd)
         os.umask(program.umask)
         self._limit()
         self._give_up_rights()
@@ -372,6 +390,25 @@ class _Child:
         if self.program.no_new_privileges:
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1, "set no new privileges")
 
+    def _let_runtime(self) -> NoReturn:
+        """Let the runtime make the program, whose parent this process is until it ends: nobody else can reap it before its pid is told."""
+        program = self.program
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1, "become a subreaper")
+        pid = os.fork()
+        if pid == 0:
+            try:
+                os.execve(program.runtime[0], list(program.runtime), {"PATH": DEFAULT_PATH})
+            finally:
+                os._exit(127)
+        _, status = os.waitpid(pid, 0)
+        if status == 0:
+            with open(program.pid_file, encoding="ascii") as file:
+                self._tell({"pid": int(file.read())})
+            os._exit(0)
+        number, hint, step = _refusal(program.runtime_log, status)
+        self._tell({"errno": number, "hint": hint, "step": step})
+        os._exit(126)
+
     def _execute(self) -> None:
         program = self.program
         env = {"PATH": DEFAULT_PATH, **program.env}
@@ -387,3 +424,27 @@ class _Child:
             except OSError as failure:
                 refused = failure  # there is one, but it cannot be executed; a later folder may have a better one
         raise refused or FileNotFoundError(errno.ENOENT, f"it is in none of {env['PATH']}")
+
+
+def _mount_image(overlay: Mapping[str, str]) -> None:
+    """Mount the image's layers for a runtime; and let it leave the machine's cgroups as they are."""
+    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
+    if os.path.isdir("/sys/fs/cgroup"):
+        syscalls.mount_setattr("/sys/fs/cgroup", set_flags=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
+    os.chdir(overlay["base"])
+    upper, work = (overlay[name].replace("\\", "\\\\").replace(",", "\\,") for name in ("upper", "work"))
+    options = f"userxattr,lowerdir={overlay['lower']},upperdir={upper},workdir={work}"
+    syscalls.mount("overlay", overlay["target"], "overlay", syscalls.MS_NODEV, options)
+    os.chdir("/")
+
+
+def _refusal(log: str, status: int) -> tuple[int, str, str]:
+    """Why a runtime has made nothing: error number, its words, and the step: ``execute`` where the program itself is at fault."""
+    words = f"the runtime ended with status {os.waitstatus_to_exitcode(status)}"
+    with contextlib.suppress(OSError, ValueError, IndexError, KeyError, TypeError), open(log, encoding="utf-8") as file:
+        words = str(json.loads(file.read().splitlines()[-1])["msg"])
+    for number in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR):
+        text = os.strerror(number).lower()
+        if "exec: " in words and (text in words or (number == errno.ENOENT and "not found in $PATH" in words)):
+            return number, words, "execute"
+    return errno.EINVAL, words, "let the runtime make it"

@@ -328,12 +328,29 @@ class ResourceRequirements(Value, frozen=True):
     limits: dict[str, str | int | float] = {}
 
 
+class SeccompProfile(Value, frozen=True):
+    type: str = ""
+
+
+class Capabilities(Value, frozen=True):
+    add: tuple[str, ...] = ()
+    drop: tuple[str, ...] = ()
+
+
 class SecurityContext(Value, frozen=True):
     """What a container's own and its Pod's have in common, as far as anything here reads it."""
 
     run_as_user: int | None = None
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
+    seccomp_profile: SeccompProfile | None = None
+
+
+class ContainerSecurityContext(SecurityContext, frozen=True):
+    allow_privilege_escalation: bool | None = None
+    privileged: bool | None = None
+    read_only_root_filesystem: bool | None = None
+    capabilities: Capabilities | None = None
 
 
 class Sysctl(Value, frozen=True):
@@ -362,7 +379,7 @@ class Container(Value, frozen=True):
     liveness_probe: Probe | None = None
     startup_probe: Probe | None = None
     lifecycle: Lifecycle | None = None
-    security_context: SecurityContext | None = None
+    security_context: ContainerSecurityContext | None = None
     termination_message_path: str = "/dev/termination-log"
     termination_message_policy: str = "File"
     stdin: bool = False

@@ -45,6 +45,17 @@ class CannotStart(Exception):
         self.reason = reason
 
 
+STAND_IN = "images.podwire.dev/stand-in"
+"""The annotation that lets stand-ins play containers whose pull policy is Never and whose image is not there."""
+
+
+def must_have_image(pod: Pod) -> set[str]:
+    """The names of the containers that no stand-in may play: their pull policy is Never, and the Pod does not allow it."""
+    if pod.metadata.annotations.get(STAND_IN) == "true":
+        return set()
+    return {one.name for one in (*pod.spec.init_containers, *pod.spec.containers) if one.image_pull_policy == "Never"}
+
+
 def sysctls(pod: Pod) -> dict[str, str]:
     """The kernel's settings that the Pod asks for, by dotted name."""
     context = pod.spec.security_context

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import platform
 import sys
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -21,6 +22,8 @@ from podwire.client.api import Client
 from podwire.client.informer import Informer
 from podwire.daemon.config import ConfigError
 from podwire.daemon.context import Context
+from podwire.images.documents import ARCHITECTURES, Platform
+from podwire.images.store import Store
 from podwire.linux.init_client import AsyncInitClient
 from podwire.objects.core import Pod, Service
 from podwire.objects.resources import PODS, SERVICES
@@ -35,6 +38,7 @@ from podwire.pods.machine import Machine
 from podwire.pods.network import PodNetwork
 from podwire.pods.node import OwnNode, read_facts
 from podwire.pods.node_addresses import NodeAddresses
+from podwire.pods.oci.player import ImagePlayer
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -83,10 +87,13 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
         kubernetes = None if namespace == "default" else informer.table.get("default/kubernetes")
         return found if kubernetes is None else (*found, kubernetes)
 
+    architecture = platform.machine()
+    store = Store(config.images_dir, machine=Platform(ARCHITECTURES.get(architecture, architecture), "linux"))
     log = context.log.getChild("pods")
     records = Records(folder / "pods", log)
     programs = Programs(client)
     logs = LogWriter(client, config.init_socket, folder / "pods", log)
+    machine = Machine(records, facts, services, hidden=[config.state_dir, config.images_dir], seen=_INSTALLATION)
     return Host(
         client=context.client,
         events=context.recorder("kubelet"),
@@ -98,7 +105,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
         wiring=wiring_thread,
         programs=programs,
         streams=StandardStreams(programs, logs, records),
-        machine=Machine(records, facts, services, hidden=[config.state_dir], seen=_INSTALLATION),
+        machine=machine,
         standins=StandinsLink(config.standins_socket, log),
         records=records,
         services=services,
@@ -111,6 +118,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
             allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
             places=Places(context.client, config.state_dir, config.host_paths),
         ),
+        images=ImagePlayer(store, machine, records, Path(config.init_socket).parent / "run-images", client),
     )
 
 

@@ -21,7 +21,7 @@ import msgspec
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod
-from podwire.pods import desired, hooks, runs, termination
+from podwire.pods import admission, desired, hooks, runs, termination
 from podwire.pods.admission import CannotStart
 from podwire.pods.checks import Checks, Execute
 from podwire.pods.desired import Player, player
@@ -54,6 +54,8 @@ class Surroundings(Protocol):
     @property
     def ip(self) -> str: ...
     def put(self, container: str, run: Run) -> None: ...
+    def take_image(self, container: str) -> None: ...
+    def forget_image(self, container: str) -> None: ...
     def event(self, kind: str, reason: str, message: str, field_path: str = "") -> None: ...
 
 
@@ -77,6 +79,10 @@ class ContainerLife:
     @property
     def run(self) -> Run:
         return self._pod.record.runs.get(self._name, first_run(self._pod.pod))
+
+    @property
+    def _player(self) -> Player:
+        return player(self.definition, self._pod.record.images)
 
     def _change(self, **changes: object) -> None:
         self._pod.put(self._name, msgspec.structs.replace(self.run, **changes))
@@ -103,7 +109,7 @@ class ContainerLife:
             self._change(ready=ready)
 
     def _told_to_fail(self, probe: str) -> bool:
-        return player(self.definition) is Player.STAND_IN and self._pod.directions.fails(probe, self._name)
+        return self._player is Player.STAND_IN and self._pod.directions.fails(probe, self._name)
 
     def _heard_ready(self, ready: bool) -> None:
         self._probed = ready
@@ -134,6 +140,8 @@ class ContainerLife:
             self._note_end(*((status, 0) if status >= 0 else (128 - status, -status)))
             if run.program:
                 await self._host.programs.forget(run.program)
+            if self._player is Player.IMAGE:
+                await self._host.images.ended(self._pod.record.uid, self._name)
 
     def _note_end(self, exit_code: int, signal: int) -> None:
         uid, run = self._pod.record.uid, self.run
@@ -193,28 +201,12 @@ class ContainerLife:
 
     async def _start_program(self) -> None:
         container, host = self.definition, self._host
-        uid, name = self._pod.record.uid, ""
         self._stopping = None
         self._redefined.clear()
-        if player(container) is Player.MACHINE:
-            number = runs.next_number(self.run)
-            name = program_name(uid, container.name, number)
-            program = self._beside_target(await self._program(fresh=True))
-            self._event(
-                "Normal", "Pulled", f'Container image "{container.image}" already present on machine and can be accessed by the pod'
-            )
-            if host.programs.knows(name):  # started by an agent that was killed before it could write that down
-                await host.programs.end(name, 0)
-                await host.programs.forget(name)
-            self._event("Normal", "Created", "Container created")
-            try:
-                if self._pod.pod.spec.share_process_namespace:
-                    await host.programs.share_processes(uid)
-                await host.streams.start(name, container, program)
-            except (KernelRefused, ValueError) as refused:
-                if isinstance(refused, ProgramNotStarted):
-                    raise
-                raise CannotStart("CreateContainerError", str(refused)) from refused
+        self._choose()
+        name = "" if self._player is Player.STAND_IN else program_name(self._pod.record.uid, self._name, runs.next_number(self.run))
+        if name:
+            await self._start_named(name)
         else:
             kind = personalities.kind_of(container.image)
             player_words = f"a stand-in that behaves as {kind} plays" if kind else "a stand-in plays"
@@ -227,9 +219,54 @@ class ContainerLife:
         ready = self._probed and not self._told_to_fail("readiness")
         self._pod.put(self._name, msgspec.structs.replace(began, started=started, ready=ready))
 
-    async def _program(self, *, fresh: bool = False) -> Program:
-        pod = self._pod
-        return await self._host.machine.program(pod.pod, self.definition, pod.record, pod.namespace, pod.volumes, fresh=fresh)
+    async def _start_named(self, name: str) -> None:
+        """Start the container's program. Raises CannotStart, ProgramNotStarted."""
+        container, host, spec = self.definition, self._host, self._pod.pod.spec
+        if host.programs.knows(name):  # started by an agent that was killed before it could write that down
+            await host.programs.end(name, 0)
+            await host.programs.forget(name)
+        try:
+            processes = await host.programs.share_processes(self._pod.record.uid) if spec.share_process_namespace else 0
+            program = self._beside_target(await self._program(fresh=True, processes=processes))
+            self._event("Normal", "Pulled", f'Container image "{container.image}" {_PRESENT}')
+            self._event("Normal", "Created", "Container created")
+            await host.streams.start(name, container, program)
+        except ProgramNotStarted as refused:
+            if self._player is Player.IMAGE and host.images.cannot(refused):
+                self._pod.forget_image(self._name)
+                self._not_run(str(refused))
+                raise CannotStart("CreateContainerError", str(refused)) from refused
+            raise
+        except (KernelRefused, ValueError) as refused:
+            raise CannotStart("CreateContainerError", str(refused)) from refused
+
+    def _choose(self) -> None:
+        """A container that only its image may play is looked for there each time; others were decided about when the Pod began."""
+        container, pod = self.definition, self._pod
+        if self._player is not Player.STAND_IN:
+            return
+        there = self._host.images.find(container.image) is not None
+        if there and self._host.images.refused:
+            self._not_run(self._host.images.refused)
+        if container.name not in admission.must_have_image(pod.pod):
+            return
+        if there and not self._host.images.refused:
+            pod.take_image(container.name)
+            return
+        words = f'Container image "{container.image}" is not present with pull policy of Never'
+        self._event("Warning", "ErrImageNeverPull", words)
+        raise CannotStart("ErrImageNeverPull", words)
+
+    def _not_run(self, why: str) -> None:
+        image = self.definition.image
+        self._event("Warning", "ImageNotRun", f'Image "{image}" is there, but cannot be run: {why}; a stand-in plays the container')
+
+    async def _program(self, *, fresh: bool = False, processes: int = 0) -> Program:
+        pod, container = self._pod, self.definition
+        if self._player is Player.IMAGE:
+            number = runs.next_number(self.run)
+            return await self._host.images.program(pod.pod, container, pod.record, pod.namespace, pod.volumes, number, processes)
+        return await self._host.machine.program(pod.pod, container, pod.record, pod.namespace, pod.volumes, fresh=fresh)
 
     def _beside_target(self, program: Program) -> Program:
         """An ephemeral container with a target sees the processes of that one, where it is a program that runs."""
@@ -311,7 +348,8 @@ class ContainerLife:
             return None
 
         async def execute(command: Sequence[str]) -> tuple[int, bytes]:
-            program = await self._program()
+            joins = self._player is Player.IMAGE
+            program = self._host.streams.further(name, command) if joins else await self._program()
             return await self._host.programs.output(name, program, command)
 
         return execute

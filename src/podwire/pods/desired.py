@@ -53,11 +53,16 @@ class Player(enum.Enum):
     """Who plays a container. The image decides alone."""
 
     MACHINE = "machine"
+    IMAGE = "image"
     STAND_IN = "stand-in"
 
 
-def player(container: Container) -> Player:
-    """The image ``podwire.dev/machine``, with any tag or digest, is a program of the machine; every other one is stood in for."""
+def player(container: Container, images: Collection[str] = ()) -> Player:
+    """The image ``podwire.dev/machine``, with any tag or digest, is a program of the machine; the containers named by ``images`` are run
+    from theirs, which is in the store; every other one is stood in for.
+    """
+    if container.name in images:
+        return Player.IMAGE
     rest = container.image.removeprefix(MACHINE_IMAGE)
     is_machine = container.image.startswith(MACHINE_IMAGE) and (not rest or rest[0] in ":@")
     return Player.MACHINE if is_machine else Player.STAND_IN
@@ -80,7 +85,7 @@ def resolve_port(port: int | str, container: Container) -> int | None:
     return port if 0 < port < 65536 else None
 
 
-def standin_ports(pod: Pod, services: Iterable[Service], down: Collection[str] = ()) -> tuple[Port, ...]:
+def standin_ports(pod: Pod, services: Iterable[Service], down: Collection[str] = (), images: Collection[str] = ()) -> tuple[Port, ...]:
     """Where the Pod's stand-ins listen: declared ports, the ports of their probes, their personalities' own, and the target ports of
     Services that select it. Containers that are ``down`` listen nowhere.
 
@@ -88,7 +93,7 @@ def standin_ports(pod: Pod, services: Iterable[Service], down: Collection[str] =
     it may be that program's; and unless no container of it listens elsewhere than its personality says.
     """
     running = [container for container in pod.spec.init_containers if is_sidecar(container)] + list(pod.spec.containers)
-    standins = [container for container in running if player(container) is Player.STAND_IN]
+    standins = [container for container in running if player(container, images) is Player.STAND_IN]
     up = [container for container in standins if container.name not in down]
     if not up:
         return ()
@@ -194,14 +199,20 @@ def character(container: Container, run: int) -> Character | None:
 
 
 def role(
-    pod: Pod, facts: NodeFacts, ip: str, told: Mapping[str, str] | None = None, runs: Mapping[str, int] | None = None, logs: str = ""
+    pod: Pod,
+    facts: NodeFacts,
+    ip: str,
+    told: Mapping[str, str] | None = None,
+    runs: Mapping[str, int] | None = None,
+    logs: str = "",
+    images: Collection[str] = (),
 ) -> Role:
     """Whom the stand-ins say they are, and how they behave.
 
     ``told``: what annotations tell; ``runs``: restarts by container; ``logs``: the folder of the node's Pods.
     """
     containers = [*(one for one in pod.spec.init_containers if is_sidecar(one)), *pod.spec.containers]
-    found = [character(container, (runs or {}).get(container.name, 0)) for container in containers]
+    found = [character(container, (runs or {}).get(container.name, 0)) for container in containers if container.name not in images]
     characters = tuple(one for one in found if one is not None)
     calls = any(one.kind in personalities.CALLING for one in characters)
     return Role(

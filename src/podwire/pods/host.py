@@ -33,6 +33,7 @@ from podwire.pods.desired import NodeFacts
 from podwire.pods.machine import Machine
 from podwire.pods.network import NetworkFull, PodNetwork
 from podwire.pods.node_addresses import NodeAddresses
+from podwire.pods.oci.player import ImagePlayer
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -68,6 +69,7 @@ class Host:
     records: Records
     services: Callable[[str], Iterable[Service]]
     volumes: VolumePlace
+    images: ImagePlayer
 
     async def _wired(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.wiring, functools.partial(call, *arguments, **named))
@@ -131,6 +133,7 @@ class Host:
         """Take everything away that a Pod has on this node, its record and its files excepted."""
         await self.standins.stop(record.uid)
         await self.programs.end_all(record.uid)
+        await self.images.remove(record)
         await self._wired(self._unmake, record)
         await self.programs.release(record.uid)
 

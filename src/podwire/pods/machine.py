@@ -9,7 +9,7 @@ Source: https://kubernetes.io/docs/reference/node/; https://kubernetes.io/docs/c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from podwire.linux.process import Program
@@ -23,7 +23,7 @@ from podwire.pods.runs import Record
 from podwire.pods.volumes.pod_volumes import PodVolumes
 
 NSSWITCH = "passwd: files\ngroup: files\nhosts: files dns\n"
-_FILES = {"resolv.conf", "hosts", "hostname", "nsswitch.conf"}
+_FILES = ("hostname", "hosts", "resolv.conf")
 
 
 class Machine:
@@ -51,15 +51,34 @@ class Machine:
         """The program of a container. ``fresh``: for a new run, whose termination message is empty. Raises CannotStart."""
         admission.check_user(pod, container)
         await volumes.known()
-        variables = self._variables(pod, container, record, volumes)
+        variables = self.variables(pod, container, record, volumes)
         # Of its own the image has a shell, for whom it is spoken to; a shell that nobody speaks to would end at once.
         argv = environment.command(container, variables) or ["sh"] * container.stdin
         if not argv:
             raise CannotStart(
                 "CreateContainerError", "no command specified: without stdin the image podwire.dev/machine has none of its own"
             )
+        files, folders, hostname = self.shown(pod, container, record, volumes, variables, fresh=fresh)
+        program = Program(
+            argv=tuple(argv),
+            env={"HOSTNAME": hostname, "HOME": "/root", **variables},
+            cwd=container.working_dir or "/",
+            namespace=namespace,
+            files=self._seen | {"/etc/nsswitch.conf": self._records.path(pod.metadata.uid, "nsswitch.conf")} | files,
+            folders=folders,
+            hidden=self._hidden,
+            own_processes=True,
+            hostname=hostname,
+        )
+        if pod.spec.share_process_namespace:
+            program = replace(program, own_processes=False, join=processes_name(pod.metadata.uid), joins=("pid",))
+        return program.contained()
+
+    def shown(
+        self, pod: Pod, container: Container, record: Record, volumes: PodVolumes, variables: Mapping[str, str], *, fresh: bool
+    ) -> tuple[dict[str, str], dict[str, str], str]:
+        """What every container finds of its Pod, whatever its root is: files, folders that it may write to, and its host name."""
         uid = pod.metadata.uid
-        files = self._seen | {f"/etc/{name}": self._records.path(uid, name) for name in sorted(_FILES)}
         mounts = volumes.mounts(container, variables)
         folders: dict[str, str] = {}
         if container.termination_message_path:
@@ -68,20 +87,8 @@ class Machine:
             folders[container.termination_message_path] = self._records.termination(uid, container.name)
         hostname = kernel_hostname(pod, self._facts)
         self._write_files(pod, self._ips(pod, record), hostname)
-        program = Program(
-            argv=tuple(argv),
-            env={"HOSTNAME": hostname, "HOME": "/root", **variables},
-            cwd=container.working_dir or "/",
-            namespace=namespace,
-            files=files | mounts.files,
-            folders=folders | mounts.folders,
-            hidden=self._hidden,
-            own_processes=True,
-            hostname=hostname,
-        )
-        if pod.spec.share_process_namespace:
-            program = replace(program, own_processes=False, join=processes_name(uid), joins=("pid",))
-        return program.contained()
+        files = {f"/etc/{name}": self._records.path(uid, name) for name in _FILES}
+        return files | mounts.files, folders | mounts.folders, hostname
 
     def _write_files(self, pod: Pod, ips: Sequence[str], hostname: str) -> None:
         """What names are resolved by; here, since a Pod of stand-ins alone has nobody who would read it."""
@@ -93,7 +100,8 @@ class Machine:
     def _ips(self, pod: Pod, record: Record) -> Sequence[str]:
         return record.addresses or (self._facts.ips if pod.spec.host_network else ())
 
-    def _variables(self, pod: Pod, container: Container, record: Record, volumes: PodVolumes) -> dict[str, str]:
+    def variables(self, pod: Pod, container: Container, record: Record, volumes: PodVolumes) -> dict[str, str]:
+        """The container's variables. Raises CannotStart."""
         ips = self._ips(pod, record)
         fields = {
             "status.podIP": ips[0] if ips else "",

@@ -84,14 +84,17 @@ class Programs:
         os.close(started.descriptor)
         self._future(name)
 
-    async def share_processes(self, uid: str) -> None:
-        """Make sure that there is the PID namespace which a Pod's containers share. Raises ProgramNotStarted, KernelRefused."""
+    async def share_processes(self, uid: str) -> int:
+        """Make sure that there is the PID namespace which a Pod's containers share; gives the pid of its first process, as the node's
+        processes see it. Raises ProgramNotStarted, KernelRefused.
+        """
         name = processes_name(uid)
         async with self._sharing:  # the containers of a Pod start at the same time
             if self.knows(name) and self._future(name).done():
                 await self.forget(name)
             if not self.knows(name):
                 await self.start(name, _FIRST)
+        return (await self.client.programs(name))[name].pid
 
     async def wait(self, name: str) -> int:
         """Wait for a program's end; gives its status, or minus the number of the signal."""

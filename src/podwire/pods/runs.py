@@ -66,7 +66,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
     ``host_ports``: ports of the node lead to it. ``sandbox`` counts its network namespaces: a second one means a node that was started
     anew. ``initialized``: its init containers have done their work in this sandbox. ``reason`` and ``message``: why the Pod as a whole
-    has failed. ``finished``: nothing of it runs nor will.
+    has failed. ``finished``: nothing of it runs nor will. ``images``: of the containers that are run from their image, its id.
     """
 
     uid: str
@@ -78,6 +78,7 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     start_time: float = 0.0
     runs: dict[str, Run] = {}
     initialized: bool = False
+    images: dict[str, str] = {}
     reason: str = ""
     message: str = ""
     finished: bool = False

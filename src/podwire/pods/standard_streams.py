@@ -11,12 +11,12 @@ import asyncio
 import contextlib
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from podwire.linux.errors import KernelRefused
-from podwire.linux.process import Program
+from podwire.linux.process import CONTAINER_CAPABILITIES, Program
 from podwire.objects.core import Container
 from podwire.pods.logs.file import path_of
 from podwire.pods.logs.link import LogWriter
@@ -96,6 +96,19 @@ class StandardStreams:
         """The container reads the end of its stdin, once nobody else has it open."""
         with contextlib.suppress(KernelRefused):
             await self._programs.client.release(_stdin_name(name))
+
+    def further(self, program: str, command: Sequence[str], variables: Mapping[str, str] | None = None) -> Program:
+        """A command that joins a container's program: with its view, environment, folder and rights, and these variables."""
+        uid, container, _ = run_of(program).split("/")
+        started = self.started_with(uid, container)
+        return Program(
+            tuple(command),
+            env={**(variables or {}), **started.env},
+            cwd=started.cwd,
+            join=program,
+            capabilities=CONTAINER_CAPABILITIES,
+            no_new_privileges=True,
+        )
 
     def started_with(self, uid: str, container: str) -> StartedWith:
         """What a container was started with."""

@@ -42,16 +42,16 @@ def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mappi
         "startTime": timestamp(record.start_time),
         "qosClass": qos_class(pod),
         "conditions": _with_times(_conditions(pod, record, initialized, phase), pod, former, now),
-        "containerStatuses": [_container(c, record.runs.get(c.name, first_run(pod))) for c in pod.spec.containers],
+        "containerStatuses": [_container(c, record.runs.get(c.name, first_run(pod)), record) for c in pod.spec.containers],
     }
     ips = facts.ips if pod.spec.host_network else record.addresses
     if ips:
         tree |= {"podIP": ips[0], "podIPs": [{"ip": ip} for ip in ips]}
     if pod.spec.init_containers:
         runs = ((container, record.runs.get(container.name, _NOT_YET)) for container in pod.spec.init_containers)
-        tree["initContainerStatuses"] = [_container(container, run, init=True) for container, run in runs]
+        tree["initContainerStatuses"] = [_container(container, run, record, init=True) for container, run in runs]
     if pod.spec.ephemeral_containers:
-        tree["ephemeralContainerStatuses"] = [_container(c, record.runs.get(c.name, _NEW)) for c in pod.spec.ephemeral_containers]
+        tree["ephemeralContainerStatuses"] = [_container(c, record.runs.get(c.name, _NEW), record) for c in pod.spec.ephemeral_containers]
     return tree
 
 
@@ -170,13 +170,13 @@ def _with_times(conditions: list[Tree], pod: Pod, former: Mapping[str, Any] | No
 # Containers ------------------------------------------------------------------------------------------------------------
 
 
-def _container(container: Container, run: Run, *, init: bool = False) -> Tree:
+def _container(container: Container, run: Run, record: Record, *, init: bool = False) -> Tree:
     # An init container that has done its work is ready; a sidecar is as other containers are.
     done = init and not is_sidecar(container) and run.ending is not None and run.ending.exit_code == 0
     tree: Tree = {
         "name": container.name,
         "image": container.image,
-        "imageID": "",
+        "imageID": record.images.get(container.name, ""),
         "ready": run.ready or done,
         "restartCount": run.restarts,
         "started": run.started,

@@ -43,6 +43,8 @@ class PodWorker:
         # A Pod that ended on this node before anything was written down of it here is not begun again.
         over = pod.status.phase in {"Succeeded", "Failed"}
         fresh = Record(uid=pod.metadata.uid, namespace=pod.namespace, name=pod.name, start_time=host.now(), finished=over)
+        if record is None and not over:
+            fresh = msgspec.structs.replace(fresh, images=host.images.choose(pod))
         self.record = record or fresh
         self.namespace = namespace
         self.ending = asyncio.Event()
@@ -56,7 +58,7 @@ class PodWorker:
         self._ports_may_differ = asyncio.Event()
         self._status = StatusWriter(host, self)
         self._news = asyncio.Event()
-        self.volumes = PodVolumes(host.volumes, pod, self.event)
+        self.volumes = PodVolumes(host.volumes, pod, self.event, {*self.record.images, *admission.must_have_image(pod)})
         self._told = asyncio.Event()
         self._lives_in: asyncio.TaskGroup | None = None
         self._ephemeral: dict[str, asyncio.Task[None]] = {}
@@ -209,7 +211,8 @@ class PodWorker:
         """Run an init container to its end, again if it may be. A stand-in succeeds at once."""
         if self.record.initialized or init_done(container, self.record):
             return True
-        if player(container) is Player.STAND_IN and desired.ending(self.pod, container, self.directions) == (0, 0.0):
+        standing_in = player(container, self.record.images) is Player.STAND_IN and container.name not in admission.must_have_image(self.pod)
+        if standing_in and desired.ending(self.pod, container, self.directions) == (0, 0.0):
             now = self._host.now()
             number = self._run(container).restarts
             identity = f"podwire://{self.record.uid}/{container.name}/{number}"
@@ -276,10 +279,11 @@ class PodWorker:
         """What the stand-ins' process is to know of the Pod now. A container that has ended and does not run again listens nowhere."""
         runs = self.record.runs
         down = {name for name, run in runs.items() if run.state is not State.RUNNING and (run.ending or run.last) is not None}
-        ports = desired.standin_ports(self.pod, self._host.services(self.pod.namespace), down)
+        down |= admission.must_have_image(self.pod)
+        ports = desired.standin_ports(self.pod, self._host.services(self.pod.namespace), down, self.record.images)
         restarts = {name: run.restarts for name, run in runs.items()}
         logs = self._host.records.path("").rstrip("/")
-        return desired.role(self.pod, self._host.facts, self.ip, self.directions.told, restarts, logs), ports
+        return desired.role(self.pod, self._host.facts, self.ip, self.directions.told, restarts, logs, self.record.images), ports
 
     async def _play(self) -> None:
         """Let the stand-ins listen where they should now, and behave as they should."""
@@ -333,6 +337,16 @@ class PodWorker:
     def event(self, kind: str, reason: str, message: str, field_path: str = "") -> None:
         """Report something that has happened to the Pod."""
         self._host.events.event(self.pod, kind, reason, message, field_path)
+
+    def take_image(self, container: str) -> None:
+        """Run a container from its image from now on."""
+        chosen = self._host.images.choose(self.pod)
+        self._write(images={**self.record.images, **{name: image for name, image in chosen.items() if name == container}})
+
+    def forget_image(self, container: str) -> None:
+        """Let a stand-in play a container from now on."""
+        self._write(images={name: image for name, image in self.record.images.items() if name != container})
+        self._ports_may_differ.set()
 
     def _run(self, container: Container) -> Run:
         return self.record.runs.get(container.name, first_run(self.pod))

@@ -63,6 +63,7 @@ class Node:
                     "init_socket": f"{folder}/init.sock",
                     "standins_socket": f"{folder}/standins.sock",
                     "state_dir": f"{folder}/state",
+                    "images_dir": f"{folder}/images",
                 }
             )
         )

@@ -24,7 +24,7 @@ from typing import Any, Final
 import msgspec
 
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
-from podwire.linux.process import CONTAINER_CAPABILITIES, Program
+from podwire.linux.process import Program
 from podwire.pods import runs
 from podwire.pods.admission import CannotStart
 from podwire.pods.host import Host
@@ -61,15 +61,7 @@ class Executions:
             if argv[0] in AGNHOST:
                 argv = (sys.executable, "-m", "podwire.pods.standins.agnhost_command", *argv[1:])
             return dataclasses.replace(base, argv=argv, env={**terminal, **base.env})
-        started = self._host.streams.started_with(place.uid, place.container.name)
-        return Program(
-            tuple(command),
-            env={**terminal, **started.env},
-            cwd=started.cwd,
-            join=run.program,
-            capabilities=CONTAINER_CAPABILITIES,
-            no_new_privileges=True,
-        )
+        return self._host.streams.further(run.program, command, terminal)
 
     async def _stand_in(self, place: Place, number: int) -> Program:
         key = (place.uid, place.container.name, number)

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -69,14 +69,17 @@ class Mounts:
 
 
 class PodVolumes:
-    """``event`` reports something that has happened to the Pod: type, reason, message. ``used``: a program is there to see them."""
+    """``event`` reports something that has happened to the Pod: type, reason, message. ``images``: containers that are run from their
+    image.
+    ``used``: a program is there to see them.
+    """
 
-    def __init__(self, place: VolumePlace, pod: Pod, event: Callable[[str, str, str], None]) -> None:
+    def __init__(self, place: VolumePlace, pod: Pod, event: Callable[[str, str, str], None], images: Collection[str] = ()) -> None:
         self._place, self._pod, self._event = place, pod, event
         self._interest = Interest(place.followed, pod.namespace)
         self._tokens = tokens.PodTokens(place.client, place.now)
         self._elsewhere: dict[str, Place] = {}  # volumes that are not the Pod's own
-        programs = [one for one in (*pod.spec.init_containers, *pod.spec.containers) if player(one) is Player.MACHINE]
+        programs = [one for one in (*pod.spec.init_containers, *pod.spec.containers) if player(one, images) is not Player.STAND_IN]
         self.used = bool(programs)
         self._volumes = pod.spec.volumes if programs else ()
         if not programs:

@@ -1,0 +1,83 @@
+"""The configuration that an OCI runtime reads of one container. Pure.
+
+The container is in its Pod's network namespace because the runtime is; it has PID, mount, UTS and IPC namespaces of its own. There is
+no user namespace below the cluster's, and there are no cgroups: an ordinary user may set none.
+
+Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from podwire.objects.core import ContainerSecurityContext
+from podwire.pods.oci import profile
+from podwire.pods.oci.execution import Words
+
+Tree = dict[str, Any]
+
+VERSION: Final = "1.0.2"
+_TIGHT: Final = ["nosuid", "noexec", "nodev"]
+_MOUNTS: Final[list[Tree]] = [
+    {"destination": "/proc", "type": "proc", "source": "proc", "options": _TIGHT},
+    {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755", "size=64k"]},
+    {
+        "destination": "/dev/pts",
+        "type": "devpts",
+        "source": "devpts",
+        "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
+    },
+    {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": [*_TIGHT, "mode=1777", "size=64m"]},  # noqa: S108
+    {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": _TIGHT},
+    {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*_TIGHT, "ro"]},
+]
+
+
+def configuration(
+    words: Words,
+    *,
+    files: Mapping[str, str],
+    folders: Mapping[str, str],
+    hostname: str,
+    context: ContainerSecurityContext,
+    processes: str = "",
+    confined: bool = True,
+) -> Tree:
+    """The configuration. ``files`` and ``folders``: path in the container to what is shown there, read-only and writable.
+
+    ``processes``: the path of a PID namespace that is not the container's own. ``confined``: system calls are filtered.
+    """
+    held = profile.capabilities(context)
+    names = [f"CAP_{name}" for name in held]
+    own = [{"type": kind} for kind in ("mount", "uts", "ipc")]
+    privileged = bool(context.privileged)
+    linux: Tree = {"namespaces": [*own, {"type": "pid", **({"path": processes} if processes else {})}]}
+    if not privileged:
+        linux |= {"maskedPaths": list(profile.MASKED), "readonlyPaths": list(profile.READ_ONLY)}
+    if confined and not privileged:
+        linux["seccomp"] = profile.seccomp(held)
+    return {
+        "ociVersion": VERSION,
+        "process": {
+            "terminal": False,
+            "user": {"uid": 0, "gid": 0, "umask": 0o022},
+            "args": list(words.argv),
+            "env": [f"{name}={value}" for name, value in words.env.items()],
+            "cwd": words.cwd,
+            "capabilities": dict.fromkeys(("bounding", "effective", "permitted"), names),
+            "noNewPrivileges": context.allow_privilege_escalation is False,
+        },
+        "root": {"path": "root", "readonly": bool(context.read_only_root_filesystem)},
+        "hostname": hostname,
+        "mounts": [*_MOUNTS, *_shown(files, folders)],
+        "linux": linux,
+    }
+
+
+def _shown(files: Mapping[str, str], folders: Mapping[str, str]) -> list[Tree]:
+    """What lies below another comes after it."""
+    shown = [(path, source, ["ro"]) for path, source in files.items()] + [(path, source, ["rw"]) for path, source in folders.items()]
+    shown.sort(key=lambda one: one[0].rstrip("/").count("/"))
+    flags = ["rbind", "rprivate", "nosuid", "nodev"]
+    return [{"destination": path, "type": "bind", "source": source, "options": [*flags, *mode]} for path, source, mode in shown]

@@ -1,0 +1,79 @@
+"""What a container may do: capabilities, system calls, and what it sees of /proc and /sys. Pure.
+
+The sets are containerd's defaults as Kubernetes uses them. Of system calls are refused those that Docker's documentation names as
+refused by the default profile; a container whose ``seccompProfile`` is Unconfined, or which is privileged, may call all.
+
+Sources: https://kubernetes.io/docs/tasks/configure-pod-container/security-context/, https://docs.docker.com/engine/security/seccomp/
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Iterable
+from typing import Any, Final
+
+from podwire.objects.core import ContainerSecurityContext
+
+Tree = dict[str, Any]
+
+DEFAULT_CAPABILITIES: Final = (
+    "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "NET_RAW", "SYS_CHROOT",
+    "MKNOD", "AUDIT_WRITE", "SETFCAP",
+)  # fmt: skip
+ALL_CAPABILITIES: Final = (
+    *DEFAULT_CAPABILITIES, "DAC_READ_SEARCH", "LINUX_IMMUTABLE", "NET_BROADCAST", "NET_ADMIN", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE",
+    "SYS_RAWIO", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "LEASE",
+    "AUDIT_CONTROL", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHECKPOINT_RESTORE",
+)  # fmt: skip
+_REFUSED_CALLS: Final = (
+    "_sysctl", "acct", "add_key", "bpf", "clock_adjtime", "clock_settime", "create_module", "delete_module", "finit_module",
+    "get_kernel_syms", "init_module", "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mount",
+    "nfsservctl", "open_by_handle_at", "perf_event_open", "pivot_root", "query_module", "quotactl", "reboot", "request_key", "setns",
+    "settimeofday", "swapoff", "swapon", "sysfs", "umount", "umount2", "unshare", "uselib", "userfaultfd", "ustat", "vm86", "vm86old",
+)  # fmt: skip
+_CALLS_OF: Final = {
+    "SYS_ADMIN": {"bpf", "lookup_dcookie", "mount", "perf_event_open", "quotactl", "setns", "umount", "umount2", "unshare"},
+    "SYS_BOOT": {"reboot"},
+    "SYS_MODULE": {"delete_module", "finit_module", "init_module"},
+    "SYS_PACCT": {"acct"},
+    "SYS_PTRACE": {"kcmp"},
+    "SYS_RAWIO": {"ioperm", "iopl"},
+    "SYS_TIME": {"clock_adjtime", "clock_settime", "settimeofday"},
+    "BPF": {"bpf"},
+    "PERFMON": {"perf_event_open"},
+    "DAC_READ_SEARCH": {"open_by_handle_at"},
+}
+"""Calls that come with a capability."""
+MASKED: Final = (
+    "/proc/acpi", "/proc/asound", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list", "/proc/timer_stats",
+    "/proc/sched_debug", "/proc/scsi", "/sys/firmware",
+)  # fmt: skip
+READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+
+
+def capabilities(context: ContainerSecurityContext) -> tuple[str, ...]:
+    """The names of a container's capabilities, in the order of the kernel's table as far as they are the default ones."""
+    if context.privileged:
+        return ALL_CAPABILITIES
+    wanted = list(DEFAULT_CAPABILITIES)
+    if context.capabilities is not None:
+        drop, add = set(_plain(context.capabilities.drop)), list(_plain(context.capabilities.add))
+        wanted = [] if "ALL" in drop else [one for one in wanted if one not in drop]
+        added = ALL_CAPABILITIES if "ALL" in add else [one for one in add if one in ALL_CAPABILITIES]
+        wanted += [one for one in added if one not in wanted and one not in drop]
+    return tuple(wanted)
+
+
+def _plain(names: Iterable[str]) -> Iterable[str]:
+    return (name.upper().removeprefix("CAP_") for name in names)
+
+
+def seccomp(held: Iterable[str]) -> Tree:
+    """The filter of system calls of a container with these capabilities, as the runtime reads it."""
+    granted = {call for name in held for call in _CALLS_OF.get(name, ())}
+    names = [call for call in _REFUSED_CALLS if call not in granted]
+    return {
+        "defaultAction": "SCMP_ACT_ALLOW",
+        "syscalls": [{"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno.EPERM}],
+    }
