@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from podwire.apiserver import authentication, bodies, discovery, health, openapi, requests, status, streaming, verbs
+from podwire.apiserver import authentication, bodies, discovery, health, openapi, requests, resource_metrics, status, streaming, verbs
 from podwire.apiserver.answers import Answer, Stream, TooDeep, answer
 from podwire.apiserver.api import Api
 from podwire.apiserver.auth import impersonation
@@ -66,6 +66,7 @@ class Application:
     ) -> None:
         self._api = api
         self._upstream = upstream or Upstream()
+        self._resource_metrics = resource_metrics.ResourceMetrics(api, self._upstream)
         self._url = url
         self._audit = audit
         self._version = _version(version)
@@ -103,6 +104,10 @@ class Application:
                         await self._turns.seat(visit)
                     take_over = scope.get("extensions", {}).get(EXTENSION, {}).get("take_over")
                     found = await streaming.answer(self._api, self._upstream, request, scope, receive, take_over)
+                elif resource_metrics.takes(target):
+                    if visit is not None:
+                        await self._turns.seat(visit)
+                    found = await self._resource_metrics.answer(request, verb)
                 else:
                     found = await self._here(request, verb, visit, scope, receive)
         except status.Failure as failure:

@@ -21,6 +21,7 @@ from podwire.apiserver.kinds import (
     events,
     ingress_v1beta1,
     limits,
+    metrics,
     networking,
     rbac,
     reviews,
@@ -114,5 +115,6 @@ REGISTRY = Registry(
         *custom.KINDS,
         *reviews.KINDS,
         *compute.KINDS,
+        *metrics.KINDS,
     )
 )

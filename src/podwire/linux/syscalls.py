@@ -66,6 +66,9 @@ IN_CREATE: Final = 0x100
 IN_IGNORED: Final = 0x8000
 
 _MOUNT_SETATTR, _OPEN_TREE, _MOVE_MOUNT, _CLOSE_RANGE = 442, 428, 429, 436
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432
+_FSCONFIG_CMD_CREATE: Final = 6
+_CLOEXEC: Final = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
 _CLOSE_RANGE_CLOEXEC: Final = 4
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
 _MSG_WAITFORONE: Final = 0x10000
@@ -124,6 +127,16 @@ def move_mount(fd: int, target: str) -> None:
     source = ctypes.c_char_p(b"")
     result = _libc.syscall(_MOVE_MOUNT, fd, source, AT_FDCWD, ctypes.c_char_p(os.fsencode(target)), MOVE_MOUNT_F_EMPTY_PATH)
     _check(result, f"move_mount to {target}")
+
+
+def detached_mount(kind: str) -> int:
+    """Make a file system that is mounted nowhere: a descriptor of its root. A ``proc`` shows the PID namespace of the caller."""
+    context = _check(_libc.syscall(_FSOPEN, ctypes.c_char_p(kind.encode()), _CLOEXEC), f"fsopen {kind}")
+    try:
+        _check(_libc.syscall(_FSCONFIG, context, _FSCONFIG_CMD_CREATE, None, None, 0), f"fsconfig {kind}")
+        return _check(_libc.syscall(_FSMOUNT, context, _CLOEXEC, 0), f"fsmount {kind}")
+    finally:
+        os.close(context)
 
 
 def pivot_root(new: str, old: str) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from podwire.objects import apps, batch, compute, core, discovery, policy, storage
+from podwire.objects import apps, autoscaling, batch, compute, core, discovery, policy, storage
 from podwire.objects.meta import Object
 
 T = TypeVar("T", bound=Object)
@@ -56,6 +56,9 @@ STATEFUL_SETS = Resource("apps", "v1", "statefulsets", "StatefulSet", True, apps
 CONTROLLER_REVISIONS = Resource("apps", "v1", "controllerrevisions", "ControllerRevision", True, apps.ControllerRevision)
 JOBS = Resource("batch", "v1", "jobs", "Job", True, batch.Job)
 CRON_JOBS = Resource("batch", "v1", "cronjobs", "CronJob", True, batch.CronJob)
+HORIZONTAL_POD_AUTOSCALERS = Resource(
+    "autoscaling", "v2", "horizontalpodautoscalers", "HorizontalPodAutoscaler", True, autoscaling.HorizontalPodAutoscaler
+)
 POD_DISRUPTION_BUDGETS = Resource("policy", "v1", "poddisruptionbudgets", "PodDisruptionBudget", True, policy.PodDisruptionBudget)
 PRIORITY_CLASSES = Resource("scheduling.k8s.io", "v1", "priorityclasses", "PriorityClass", False, policy.PriorityClass)
 PERSISTENT_VOLUMES = Resource("", "v1", "persistentvolumes", "PersistentVolume", False, storage.PersistentVolume)

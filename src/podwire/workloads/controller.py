@@ -9,6 +9,7 @@ import asyncio
 
 from podwire.daemon.context import Context
 from podwire.workloads.accounts.controller import Accounts
+from podwire.workloads.autoscaling.controller import Autoscalers
 from podwire.workloads.cronjobs.controller import CronJobs
 from podwire.workloads.daemonsets.controller import DaemonSets
 from podwire.workloads.deployments.controller import Deployments
@@ -38,6 +39,7 @@ CONTROLLERS = (
     EndpointControllers,
     Mirroring,
     DisruptionBudgets,
+    Autoscalers,
     Nodes,
     Namespaces,
     Garbage,

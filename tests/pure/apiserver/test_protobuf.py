@@ -201,7 +201,7 @@ def names_in(name: str) -> set[str]:
 
 
 def test_every_field_of_every_kind_has_a_number() -> None:
-    kinds = [kind.definition for kind in REGISTRY if kind.definition.startswith("io.k8s.")]
+    kinds = [kind.definition for kind in REGISTRY if kind.custom is None and kind.definition.startswith("io.k8s.")]
     seen: dict[str, Tree] = {}
     missing = {
         (name, one)

@@ -115,6 +115,7 @@ CHANGE | core | persistentvolumeclaims persistentvolumeclaims/status persistentv
 create patch update | core | nodes nodes/status namespaces namespaces/status namespaces/finalize
 ANY | apps batch autoscaling policy coordination.k8s.io discovery.k8s.io events.k8s.io networking.k8s.io extensions storage.k8s.io | *
 ANY | compute.podwire.dev | *
+get update patch | * | */scale
 create | authentication.k8s.io | tokenreviews
 create | authorization.k8s.io | subjectaccessreviews
 """
@@ -195,6 +196,7 @@ _ROLES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         (),
         "",
     ),
+    ("system:aggregated-metrics-reader", "READ | metrics.k8s.io | pods nodes", ("admin", "edit", "view"), ""),
     ("system:heapster", "READ | core | events namespaces nodes pods\nREAD | extensions | deployments", (), ""),
     ("system:podwire:controllers", _OWN_CONTROLLERS, (), ""),
     ("system:podwire:node", _OWN_NODES, (), ""),

@@ -1,7 +1,8 @@
 """A kubelet's paths, as an ASGI application.
 
     /containerLogs/NAMESPACE/POD/CONTAINER   /exec, /attach/NAMESPACE/POD[/UID]/CONTAINER   /portForward/NAMESPACE/POD[/UID]
-    /run/NAMESPACE/POD[/UID]/CONTAINER       /pods  /runningpods/  /healthz  /stats/summary  /metrics  /metrics/cadvisor  /configz
+    /run/NAMESPACE/POD[/UID]/CONTAINER       /pods  /runningpods/  /healthz  /stats/summary  /stats/usage  /configz
+    /metrics  /metrics/cadvisor  /metrics/resource
 
 Who may is asked first. What goes wrong is answered in plain text, as by a kubelet; the API server makes a Status of it.
 
@@ -25,12 +26,13 @@ from podwire.linux.errors import KernelRefused
 from podwire.linux.inotify import FolderWatches
 from podwire.pods.admission import CannotStart
 from podwire.pods.host import Host
-from podwire.pods.kubelet import attachment, channels, containers, forwarding, output, pages
+from podwire.pods.kubelet import attachment, channels, containers, forwarding, output, pages, resources
 from podwire.pods.kubelet.access import Access
 from podwire.pods.kubelet.channels import Wanted
 from podwire.pods.kubelet.containers import Workers
 from podwire.pods.kubelet.execution import Executions
 from podwire.pods.kubelet.upgrade import Refused
+from podwire.pods.kubelet.usage import NODE, Measured, Meter, OwnNamespace
 
 Scope = dict[str, Any]
 Receive = Callable[[], Awaitable[dict[str, Any]]]
@@ -49,6 +51,8 @@ class Kubelet:
         self._executions = Executions(host)
         self.watches = FolderWatches()
         self._began = time.time()
+        self._processes = OwnNamespace()
+        self._meter = Meter(self._processes.read)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -114,12 +118,20 @@ class Kubelet:
             case ["runningpods"]:
                 await _send(send, 200, msgspec.json.encode(self._running()), _JSON)
             case ["stats", "summary"]:
-                await _send(send, 200, msgspec.json.encode(pages.summary(node, self._workers(), self._began)), _JSON)
+                measured = await self._measured()
+                await _send(send, 200, msgspec.json.encode(pages.summary(node, self._workers(), self._began, measured)), _JSON)
+            case ["stats", "usage"]:
+                measured = await self._measured()
+                if NODE not in measured.usage:
+                    raise Refused(503, "what is used is not known here")
+                await _send(send, 200, msgspec.json.encode(resources.usage(measured)), _JSON)
             case ["metrics"]:
                 await _send(send, 200, pages.metrics(node, list(self._workers()), self._began).encode(), _TEXT)
             case ["metrics", "cadvisor"]:
                 await _send(send, 200, pages.interface_metrics(self._workers()).encode(), _TEXT)
-            case ["metrics", "resource" | "probes"]:
+            case ["metrics", "resource"]:
+                await _send(send, 200, resources.metrics(await self._measured(), self._workers()).encode(), _TEXT)
+            case ["metrics", "probes"]:
                 await _send(send, 200, b"", _TEXT)
             case ["configz"]:
                 await _send(
@@ -130,6 +142,14 @@ class Kubelet:
                 )
             case _:
                 raise Refused(404, "404 page not found")
+
+    async def _measured(self) -> Measured:
+        """Measure; where the node's processes are not to be seen, nothing is told of them."""
+        try:
+            return await resources.measure(self._host, self._meter, list(self._workers()))
+        except OSError as error:
+            _LOG.warning("what is used is not known: %s", error)
+            return Measured(0.0)
 
     def _running(self) -> dict[str, Any]:
         items = []

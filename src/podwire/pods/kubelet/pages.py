@@ -1,7 +1,7 @@
 """The node's own pages: its Pods, what can truly be told of their use, metrics.
 
-There are no control groups here to count for each container, so a summary has what the kernel counts without them: the node's
-own processes, the network interfaces of the node and of each Pod.
+There are no control groups here to count for each container: what containers and the node use is read of their processes
+(``usage.py``), and the kernel counts the network interfaces of the node and of each Pod.
 
 Source: https://kubernetes.io/docs/reference/instrumentation/node-metrics/
 """
@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from podwire.linux import namespaces
+from podwire.pods.kubelet import resources
+from podwire.pods.kubelet.usage import NODE, Measured
 from podwire.pods.runs import State
 from podwire.pods.worker import PodWorker
 
@@ -53,14 +55,16 @@ def _network(found: list[Tree]) -> Tree:
     return {"time": _stamp(), **first, "interfaces": found}
 
 
-def summary(node: str, workers: Iterable[PodWorker], began: float) -> Tree:
+def summary(node: str, workers: Iterable[PodWorker], began: float, measured: Measured) -> Tree:
     """/stats/summary."""
     times = os.times()
     pods = []
     for worker in workers:
         pod, runs = worker.pod, worker.record.runs
         containers = [
-            {"name": name, "startTime": _stamp(run.started_at)} for name, run in sorted(runs.items()) if run.state is State.RUNNING
+            {"name": name, "startTime": _stamp(run.started_at), **_use(measured, f"{worker.record.uid}/{name}")}
+            for name, run in sorted(runs.items())
+            if run.state is State.RUNNING
         ]
         stats: Tree = {
             "podRef": {"name": pod.name, "namespace": pod.namespace, "uid": worker.record.uid},
@@ -73,9 +77,19 @@ def summary(node: str, workers: Iterable[PodWorker], began: float) -> Tree:
     own = {"time": _stamp(), "usageCoreNanoSeconds": int((times.user + times.system) * 1e9)}
     system = [{"name": "kubelet", "startTime": _stamp(began), "cpu": own}]
     return {
-        "node": {"nodeName": node, "startTime": _stamp(began), "systemContainers": system, "network": _network(_counted(None))},
+        "node": {
+            "nodeName": node,
+            "startTime": _stamp(began),
+            "systemContainers": system,
+            "network": _network(_counted(None)),
+            **_use(measured, NODE),
+        },
         "pods": pods,
     }
+
+
+def _use(measured: Measured, name: str) -> Tree:
+    return resources.stats(measured.usage[name]) if name in measured.usage else {}
 
 
 def metrics(node: str, workers: Iterable[PodWorker], began: float) -> str:

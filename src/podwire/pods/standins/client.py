@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import socket
+import struct
 from collections.abc import Callable, Iterable, Sequence
 
 from podwire.linux import unix
@@ -41,6 +42,11 @@ class Standins:
             raise StandinsGone(f"the stand-ins are not there: {error.strerror}") from error
         connection.setblocking(False)
         return cls(connection, ended)
+
+    @property
+    def pid(self) -> int:
+        """The process, as it is called in the PID namespace of the caller; 0: it is not to be seen from there."""
+        return int(struct.unpack("3i", self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))[0])
 
     async def play(self, role: Role, ports: Iterable[Port], namespace: int) -> dict[str, str]:
         """Listen on exactly these ports in the namespace of that descriptor. Gives the ports that could not be had, and why.

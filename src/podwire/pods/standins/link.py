@@ -33,6 +33,11 @@ class StandinsLink:
         self._parts: dict[str, _Part] = {}
         self._connected: asyncio.Future[Standins] = asyncio.get_running_loop().create_future()
 
+    @property
+    def pid(self) -> int:
+        """The process of the stand-ins; 0: it is not there."""
+        return self._connected.result().pid if self._connected.done() and not self._connected.cancelled() else 0
+
     async def run(self) -> None:
         """Connect, take up what plays, and again whenever the process has gone; until cancelled."""
         wait_s = _RETRY_S

@@ -1,0 +1,1 @@
+"""HorizontalPodAutoscalers: as many Pods as what they use asks for."""
