@@ -18,7 +18,6 @@ from dataclasses import dataclass, field
 from typing import Any
 from uuid import uuid4
 
-import aiohttp
 import orjson
 
 from podwire.apiserver import status
@@ -27,6 +26,7 @@ from podwire.apiserver.admission.matching import EXEMPT, Conditions, LabelsOf, r
 from podwire.apiserver.answers import decode
 from podwire.apiserver.cel.values import Fault
 from podwire.apiserver.patch import PatchError, json_patch
+from podwire.client.http import aiohttp
 from podwire.store import Store
 
 Tree = dict[str, Any]
