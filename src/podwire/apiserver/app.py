@@ -14,8 +14,11 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from email.utils import formatdate
 from typing import Any
+from urllib.parse import parse_qsl
 
 import orjson
 
@@ -43,6 +46,7 @@ EXCHANGE = "podwire.exchange"  # in a scope: ``is_whole`` says whether all of th
 
 _LOG = logging.getLogger("podwire.apiserver")
 _COMMON = ((b"cache-control", b"no-cache, private"),)
+_YEAR_S = 365 * 86_400.0
 
 
 class _Gone(Exception):
@@ -176,7 +180,7 @@ class Application:
     async def _other(self, method: str, path: str, query: bytes, headers: Mapping[bytes, bytes], user: User) -> Answer:
         """Answer to a path that is not a resource's. Raises Failure (403, 404, 405)."""
         self._api.authorizer.demand(user, Attributes("get" if method == "HEAD" else method.lower(), path=path), {})
-        found = self._health(path, query) or await self._page(path.rstrip("/") or "/", headers)
+        found = self._health(path, query) or await self._page(path.rstrip("/") or "/", query, headers)
         if found is None:
             raise status.no_such_path()
         if method not in ("GET", "HEAD"):
@@ -188,7 +192,7 @@ class Application:
         found = health.page(path, query.decode("latin-1"), well)
         return None if found is None else Answer(found[0], found[1].encode(), content_type=b"text/plain; charset=utf-8")
 
-    async def _page(self, path: str, headers: Mapping[bytes, bytes]) -> Answer | None:
+    async def _page(self, path: str, query: bytes, headers: Mapping[bytes, bytes]) -> Answer | None:
         if path == "/version":
             return answer(self._version)
         if path == "/metrics":
@@ -208,10 +212,11 @@ class Application:
             body, content_type = openapi.version_2(headers.get(b"accept", b"").decode("latin-1"))
             return Answer(200, body, content_type=content_type.encode())
         if path.startswith("/openapi/v3/"):
-            return await self._document(path.removeprefix("/openapi/v3/"))
+            return await self._document(path.removeprefix("/openapi/v3/"), query, headers)
         return discovery.respond(self._api.registry, path, headers.get(b"accept", b""))
 
-    async def _document(self, place: str) -> Answer | None:
+    async def _document(self, place: str, query: bytes, headers: Mapping[bytes, bytes]) -> Answer | None:
+        """A document of OpenAPI. Who asks for the one that it is now may keep it for good; who has it is not sent it again."""
         match place.split("/"):
             case ["api", version]:
                 group = ""
@@ -220,9 +225,18 @@ class Application:
             case _:
                 return None
         try:
-            return Answer(200, await asyncio.to_thread(openapi.openapi, self._api.registry, group, version))
+            mark = await asyncio.to_thread(openapi.mark, self._api.registry, group, version)
         except KeyError:
             return None
+        wanted = dict(parse_qsl(query.decode("latin-1"))).get("hash", "")
+        if wanted not in ("", mark):
+            return Answer(301, b"", ((b"location", openapi.location(group, version, mark).encode()),))
+        etag = f'"{mark}"'.encode()
+        own = [(b"etag", etag), (b"vary", b"Accept"), (b"date", formatdate(usegmt=True).encode())]
+        if wanted:
+            own += [(b"cache-control", b"public, immutable"), (b"expires", formatdate(time.time() + _YEAR_S, usegmt=True).encode())]
+        known = etag in headers.get(b"if-none-match", b"")
+        return Answer(304 if known else 200, openapi.openapi(self._api.registry, group, version), tuple(own))
 
     def _metrics(self) -> bytes:
         store, lines = self._api.store, []
@@ -293,9 +307,10 @@ def _headers(content_type: bytes) -> bytes:
 
 async def _send_whole(send: Send, found: Answer, warnings: Iterable[str], *, head: bool) -> None:
     length = str(len(found.body)).encode()
-    headers = [(b"content-type", found.content_type), (b"content-length", length), *_COMMON, *found.headers, *_warned(warnings)]
+    common = () if any(name == b"cache-control" for name, _ in found.headers) else _COMMON
+    headers = [(b"content-type", found.content_type), (b"content-length", length), *common, *found.headers, *_warned(warnings)]
     await send({"type": "http.response.start", "status": found.code, "headers": headers})
-    await send({"type": "http.response.body", "body": b"" if head else found.body})
+    await send({"type": "http.response.body", "body": b"" if head or found.code == 304 else found.body})
 
 
 def _warned(warnings: Iterable[str]) -> list[tuple[bytes, bytes]]:

@@ -26,6 +26,7 @@ from podwire.apiserver.api import Api, latest_tree, put, remove
 from podwire.apiserver.auth import guards
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.requests import Request
+from podwire.apiserver.validation import UNSUPPORTED, FieldError
 from podwire.apiserver.writing import is_finished
 from podwire.store import Transaction
 
@@ -66,11 +67,11 @@ def read_options(request: Request, tree: Tree) -> Options:
     orphan = tree.get("orphanDependents")
     if not propagation and orphan is not None:
         propagation = "Orphan" if orphan else "Background"
+    if not isinstance(propagation, str):
+        raise status.bad_request("DeleteOptions: propagationPolicy is not a string")
     if propagation and propagation not in _POLICIES:
-        raise status.bad_request(
-            f'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "{propagation}": supported values: '
-            '"Foreground", "Background", "Orphan", "nil"'
-        )
+        known = 'supported values: "Foreground", "Background", "Orphan", "nil"'
+        raise status.invalid_options("DeleteOptions", FieldError(UNSUPPORTED, "propagationPolicy", propagation, known))
     dry_run = request.dry_run or tree.get("dryRun") == ["All"]
     return Options(
         None if grace is None else max(grace, 0) if grace >= 0 else 1,

@@ -54,9 +54,20 @@ def _index(registry: Registry) -> bytes:
     found = {}
     for group, versions in registry.groups().items():
         for version in versions:
-            mark = hashlib.sha256(openapi(registry, group, version)).hexdigest().upper()[:32]
-            found[place(group, version)] = {"serverRelativeURL": f"/openapi/v3/{place(group, version)}?hash={mark}"}
+            url = location(group, version, mark(registry, group, version))
+            found[place(group, version)] = {"serverRelativeURL": url}
     return orjson.dumps({"paths": found})
+
+
+def location(group: str, version: str, marked: str) -> str:
+    """Give the path under which a document of that mark may be kept for good."""
+    return f"/openapi/v3/{place(group, version)}?hash={marked}"
+
+
+def mark(registry: Registry, group: str, version: str) -> str:
+    """Give the mark of a document: another one when the document changes. Raises KeyError when nothing is served there."""
+    document = openapi(registry, group, version)
+    return registry.once(("openapi mark", group, version), lambda: hashlib.sha256(document).hexdigest().upper()[:32])
 
 
 OPENAPI_V2_PROTOBUF = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"

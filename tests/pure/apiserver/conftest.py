@@ -66,7 +66,7 @@ def call(server: ApiServer) -> Iterator[Call]:
         connections[name].request(method, path, sent, all_headers)
         response = connections[name].getresponse()
         text = response.read()
-        tree = json.loads(text) if (response.getheader("content-type") or "").startswith("application/json") else text
+        tree = json.loads(text) if text and (response.getheader("content-type") or "").startswith("application/json") else text
         return Got(response.status, tree, response.headers)
 
     yield request

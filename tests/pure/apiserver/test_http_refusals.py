@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import http.client
+from datetime import timedelta
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import pytest
@@ -195,6 +197,31 @@ def test_discovery(call: Any) -> None:
     patch = document["paths"]["/apis/apps/v1/namespaces/{namespace}/deployments/{name}"]["patch"]
     assert "fieldValidation" in {parameter["name"] for parameter in patch["parameters"]}
     assert call("GET", "/openapi/v3/apis/none/v1").status == 404
+
+
+def test_documents_of_openapi_are_kept_by_clients(call: Any) -> None:
+    place = call("GET", "/openapi/v3").tree["paths"]["apis/apps/v1"]["serverRelativeURL"]
+    whole = call("GET", place)
+    assert (whole.status, whole.headers["cache-control"], whole.headers["vary"]) == (200, "public, immutable", "Accept")
+    assert parsedate_to_datetime(whole.headers["expires"]) - parsedate_to_datetime(whole.headers["date"]) >= timedelta(days=364)
+    etag = whole.headers["etag"]
+    assert etag == f'"{place.partition("=")[2]}"'
+    again = call("GET", place, headers={"if-none-match": etag})
+    assert (again.status, again.tree, again.headers["etag"]) == (304, b"", etag)
+    assert call("GET", place, headers={"if-none-match": '"another"'}).status == 200
+    plain = call("GET", "/openapi/v3/apis/apps/v1")
+    assert (plain.status, plain.headers["cache-control"], plain.headers["etag"]) == (200, "no-cache, private", etag)
+    moved = call("GET", "/openapi/v3/apis/apps/v1?hash=ABC")
+    assert (moved.status, moved.headers["location"]) == (301, place)
+
+
+def test_a_policy_of_deletion_that_there_is_not(call: Any) -> None:
+    got = call("DELETE", CM + "/none?propagationPolicy=Sideways")
+    assert (got.status, got.tree["reason"]) == (422, "Invalid")
+    assert got.tree["message"] == (
+        'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Sideways": '
+        'supported values: "Foreground", "Background", "Orphan", "nil"'
+    )
     assert b"apiserver_storage_revision" in call("GET", "/metrics").tree
 
 

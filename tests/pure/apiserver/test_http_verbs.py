@@ -203,7 +203,7 @@ def test_propagation_is_recorded(call: Any, namespace: str, policy: str, finaliz
     assert got.tree["metadata"]["finalizers"] == [finalizer]
     background = call("DELETE", path(namespace, policy.lower()), {"propagationPolicy": "Background"})
     assert background.tree["status"] == "Success"
-    assert call("DELETE", path(namespace, "x"), {"propagationPolicy": "Sideways"}).status == 400
+    assert call("DELETE", path(namespace, "x"), {"propagationPolicy": "Sideways"}).status == 422
 
 
 def test_preconditions(call: Any, namespace: str) -> None:
