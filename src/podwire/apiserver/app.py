@@ -42,7 +42,9 @@ Send = Callable[[Message], Awaitable[None]]
 
 EXTENSION = "podwire"
 BODY_S = 60.0  # how long a client may take to send a body
-EXCHANGE = "podwire.exchange"  # in a scope: ``is_whole`` says whether all of the body has come, ``answer`` sends a whole answer in one step
+EXCHANGE = (
+    "podwire.exchange"  # in a scope: ``whole_body`` gives the body if all of it has come, ``answer`` sends a whole answer in one step
+)
 
 _LOG = logging.getLogger("podwire.apiserver")
 _COMMON = ((b"cache-control", b"no-cache, private"),)
@@ -152,8 +154,11 @@ class Application:
         """Read the body, wait for a turn, and do what is asked. Raises Failure, TimeoutError."""
         headers = request.headers
         if request.method not in ("GET", "HEAD"):
-            if EXCHANGE in scope and scope[EXCHANGE].is_whole():
-                request.body = await _body(headers, receive)
+            whole: bytes | None = scope[EXCHANGE].whole_body() if EXCHANGE in scope else None
+            if whole is not None:
+                if len(whole) > LIMIT:
+                    raise status.too_large(LIMIT)
+                request.body = whole
             else:
                 async with asyncio.timeout(BODY_S):
                     request.body = await _body(headers, receive)
@@ -240,11 +245,16 @@ class Application:
 
     def _metrics(self) -> bytes:
         store, lines = self._api.store, []
-        lines.append(f"apiserver_storage_revision {store.revision}")
-        lines.append(f"apiserver_current_inflight_requests {self._turns.present}")
-        lines.append(f"apiserver_flowcontrol_rejected_requests_total {self._turns.rejected}")
-        lines.append(f"apiserver_longrunning_requests {len(self._api.streams)}")
-        lines += [f'apiserver_storage_objects{{resource="{name}"}} {store.count(name + "/")}' for name in sorted(store.tables())]
+        for name, kind, text, value in (
+            ("apiserver_storage_revision", "gauge", "Revision of the last write that is on disk.", store.revision),
+            ("apiserver_current_inflight_requests", "gauge", "Requests that are present.", self._turns.present),
+            ("apiserver_flowcontrol_rejected_requests_total", "counter", "Requests whose user had too many.", self._turns.rejected),
+            ("apiserver_longrunning_requests", "gauge", "Watches that are open.", len(self._api.streams)),
+        ):
+            lines += [*_metric_head(name, kind, text), f"{name} {value}"]
+        name = "apiserver_storage_objects"
+        lines += _metric_head(name, "gauge", "Stored objects, by kind.")
+        lines += [f'{name}{{resource="{table}"}} {store.count(table + "/")}' for table in sorted(store.tables())]
         return ("\n".join(lines) + "\n").encode()
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, stream: Stream, warnings: Iterable[str]) -> None:
@@ -267,6 +277,10 @@ class Application:
             stream.release()
             if listener is not None:
                 listener.cancel()
+
+
+def _metric_head(name: str, kind: str, text: str) -> list[str]:
+    return [f"# HELP {name} {text}", f"# TYPE {name} {kind}"]
 
 
 async def _until_gone(receive: Receive, stop: Callable[[], None]) -> None:

@@ -81,9 +81,9 @@ class Exchange(RequestResponseCycle):
             self.transport.close()
         self.on_response()
 
-    def is_whole(self) -> bool:
-        """Say whether all of the request has come."""
-        return not self.more_body
+    def whole_body(self) -> bytes | None:
+        """Give the body if all of it has come."""
+        return None if self.more_body else bytes(self.body)
 
     def _written_head(self, code: int, headers: Iterable[tuple[bytes, bytes]]) -> bytes:
         """Give the status line and the headers. An answer whose length is not known is chunked."""

@@ -31,6 +31,7 @@ CUSTOM_PATCHES = (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
 
 MANAGER_LIMIT = 128  # bytes of a field manager's name
 
+_SHORT_PATH = 256  # characters
 _PROXIED = ("nodes", "pods", "services")
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
 _TRUE = ("true", "1", "True", "t", "T", "TRUE")
@@ -140,6 +141,10 @@ class Request:
 
 def target(path: str) -> Target | None:
     """Read a resource's path; None when it is not one."""
+    return _remembered_target(path) if len(path) <= _SHORT_PATH else _target(path)
+
+
+def _target(path: str) -> Target | None:
     parts = path.strip("/").split("/")
     if parts[0] == "api" and len(parts) > 2:
         group, version, rest = "", parts[1], parts[2:]
@@ -156,6 +161,9 @@ def target(path: str) -> Target | None:
     if len(rest) > 3:
         return None
     return Target(group, version, rest[0], namespace, *rest[1:])
+
+
+_remembered_target = functools.lru_cache(maxsize=1024)(_target)  # who writes, or watches over one object, names the same paths again
 
 
 def _without_proxied(parts: list[str]) -> list[str]:

@@ -222,7 +222,14 @@ def test_a_policy_of_deletion_that_there_is_not(call: Any) -> None:
         'DeleteOptions.meta.k8s.io "" is invalid: propagationPolicy: Unsupported value: "Sideways": '
         'supported values: "Foreground", "Background", "Orphan", "nil"'
     )
-    assert b"apiserver_storage_revision" in call("GET", "/metrics").tree
+
+
+def test_metrics_say_what_they_are(call: Any) -> None:
+    lines = call("GET", "/metrics").tree.decode().splitlines()
+    told = {line.split()[2] for line in lines if line.startswith("# TYPE ")}
+    assert told == {line.split()[2] for line in lines if line.startswith("# HELP ")}
+    assert told == {line.partition("{")[0].split()[0] for line in lines if not line.startswith("#")}
+    assert "apiserver_storage_revision" in told
 
 
 def test_who_may_can_be_taken_for_another(call: Any) -> None:

@@ -9,8 +9,9 @@ https://spec.openapis.org/oas/v3.0.3#schema-object
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any
 
 import orjson
@@ -35,6 +36,7 @@ class _Absent:
 ABSENT = _Absent()
 BLOCKING = (REQUIRED, TOO_LONG, TOO_MANY, TYPE_INVALID)
 
+_REMEMBERED, _SHORT = 256, 128  # texts that a pattern remembers, and characters of such a text
 _NAMES = {str: "string", bool: "boolean", int: "integer", float: "number", list: "array", dict: "object", type(None): "null"}
 
 
@@ -171,9 +173,13 @@ def _is_multiple(value: float, unit: float) -> bool:
 
 def _pattern(pattern: str) -> Rule:
     search = regular_expression(pattern).search
+    fits_again = functools.lru_cache(_REMEMBERED)(lambda text: search(text) is not None)  # texts of objects that are alike come again
+
+    def fits(text: str) -> bool:
+        return fits_again(text) if len(text) <= _SHORT else search(text) is not None
 
     def rule(value: Any, where: Where, errors: Errors) -> None:
-        if type(value) is str and search(value) is None:
+        if type(value) is str and not fits(value):
             errors.append(_invalid(where, value, f"should match '{pattern}'"))
 
     return rule
@@ -328,14 +334,14 @@ def _list_check(schema: Schema) -> Check:
     def check(value: Any, old: Any, where: Where, errors: Errors) -> None:
         if type(value) is not list:
             return
-        before: dict[bytes, Any] = {}
+        before: dict[Hashable, Any] = {}
         if form == "map" and type(old) is list:
             before = {_identity(one, keys): one for one in old if type(one) is dict}
-        seen: set[bytes] = set()
+        seen: set[Hashable] = set()
         for index, one in enumerate(value):
             place = (where, index)
             if form in ("map", "set"):
-                identity = _identity(one, keys) if form == "map" else _key(one)
+                identity: Hashable = _identity(one, keys) if form == "map" else one if type(one) is str else _key(one)
                 if identity in seen:
                     shown = {key: one.get(key) for key in keys} if form == "map" and type(one) is dict else one
                     errors.append(FieldError(DUPLICATE, spelled(place), shown))
@@ -347,5 +353,7 @@ def _list_check(schema: Schema) -> Check:
     return check
 
 
-def _identity(value: Any, keys: Any) -> bytes:
+def _identity(value: Any, keys: Any) -> Hashable:
+    if len(keys) == 1 and type(value) is dict and type(name := value.get(keys[0])) is str:
+        return name  # nearly all of them
     return _key([value.get(key) for key in keys] if type(value) is dict else value)
