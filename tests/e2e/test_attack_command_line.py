@@ -51,6 +51,8 @@ def test_wrong_words_are_answered_with_the_right_ones(cluster: Cluster) -> None:
         assert cluster.exec(word, "true", status=2).stderr == (
             f"podwire: there is no place {word!r}; there are: internet, vpc, control, node/NAME, pod/NAMESPACE/NAME\n"
         )
+    few = cluster.user.run(["sh", "-c", f"ulimit -n 256; {installation()}/.venv/bin/podwire up --name few"], status=1)
+    assert few.stderr.startswith("podwire: this user may open 256 files, at least 1024 are needed")
     assert "'nan' is no number of seconds" in cluster.user.podwire("up", "--wait", "nan", status=2).stderr
     assert "cannot read /nonexistent: No such file or directory\n" in cluster.user.podwire("up", "-f", "/nonexistent", status=2).stderr
     for process in cluster.status()["processes"]:

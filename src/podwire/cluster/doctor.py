@@ -19,9 +19,9 @@ from pathlib import Path
 from typing import Literal
 
 from podwire.cluster import spec
+from podwire.cluster.spec import OPEN_FILES
 
 KERNEL = (5, 15)
-OPEN_FILES = 1024
 FILES_PER_POD = 4
 WMEM = 212_992
 CONNTRACK = 65_536

@@ -13,6 +13,7 @@ import contextlib
 import errno
 import json
 import os
+import resource
 import select
 import signal
 import socket
@@ -27,7 +28,7 @@ from podwire.cluster import identity, kubeconfig, packets, ports, state
 from podwire.cluster.changes import Changes
 from podwire.cluster.paths import Paths
 from podwire.cluster.problem import Problem
-from podwire.cluster.spec import ClusterSpec, manifest, parse
+from podwire.cluster.spec import OPEN_FILES, ClusterSpec, manifest, parse
 from podwire.cluster.state import Entry, State
 
 END_LIMIT_S = 10.0
@@ -72,6 +73,7 @@ def up(wanted: Wanted, environment: Mapping[str, str], progress: Callable[[Repor
     kubeconfig.Unusable; then nothing is left of what was begun, but for NotReady.
     """
     spec = parse(wanted.spec_text or "", file=wanted.spec_file, name=wanted.name, zones=wanted.zones, nodes_per_zone=wanted.nodes_per_zone)
+    _enough_open_files()
     place, lock = _claim(spec.name, environment)
     try:
         begun = _begin(place, spec, wanted)
@@ -89,6 +91,14 @@ def up(wanted: Wanted, environment: Mapping[str, str], progress: Callable[[Repor
         raise _worded(failure, place) from None
     finally:
         os.close(lock)
+
+
+def _enough_open_files() -> None:
+    """Refuse a limit that processes would run into one by one, each in words of its own."""
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    if 0 <= hard < OPEN_FILES:
+        advice = f"raise the hard limit (`ulimit -n {OPEN_FILES}` as root, or limits.conf)"
+        raise Failed(f"this user may open {hard} files, at least {OPEN_FILES} are needed: {advice}")
 
 
 def _worded(failure: BaseException, place: Paths) -> BaseException:

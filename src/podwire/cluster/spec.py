@@ -30,6 +30,7 @@ MAX_PODS_PER_NODE = 1023
 """As many ports as a bridge of Linux has."""
 INTERNET = IPv4Network("198.51.100.0/24")
 MAX_NODES_PER_ZONE = 100
+OPEN_FILES = 1024  # what a user must be able to have open, whatever the cluster
 DEFAULT_GRACE_S, SHORTEST_GRACE_S, LONGEST_GRACE_S = 40.0, 2.0, 3600.0
 _Network = TypeVar("_Network", IPv4Network, IPv6Network)
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
