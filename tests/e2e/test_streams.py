@@ -95,9 +95,10 @@ def test_much_goes_both_ways_unchanged(pods: Pods, protocol: dict[str, str]) -> 
 
 def test_a_terminal_has_a_size_and_is_hung_up(pods: Pods) -> None:
     cluster, here = pods
-    command = (
-        f"kubectl --context podwire-{cluster.name} exec -it {' '.join(here)} tool -- sh -c 'stty size; test -t 0 && echo terminal; exit 5'"
-    )
+    # A client that is slow to say its size is waited for only so long.
+    waiting = 'i=0; while test "$(stty size)" = "0 0" -a $i -lt 100; do i=$((i+1)); sleep 0.1; done'
+    script = f"{waiting}; stty size; test -t 0 && echo terminal; exit 5"
+    command = f"kubectl --context podwire-{cluster.name} exec -it {' '.join(here)} tool -- sh -c '{script}'"
     done = cluster.user.run(["script", "-qec", f"stty rows 33 cols 101; {command}", "/dev/null"], status=5)
     assert "33 101" in done.stdout
     assert "terminal\n" in done.stdout

@@ -30,13 +30,15 @@ from podwire.pods.admission import CannotStart
 from podwire.pods.host import Host
 from podwire.pods.kubelet import outcome, pipes
 from podwire.pods.kubelet.channels import Channels, Wanted
-from podwire.pods.kubelet.containers import Place
+from podwire.pods.kubelet.containers import Place, first
 from podwire.pods.programs import program_name
 from podwire.pods.standins import personalities
 
 Tree = dict[str, Any]
 
 AGNHOST: Final = ("agnhost", "/agnhost")
+SIZE_S: Final = 0.5
+"""How long a command with a terminal waits for its size. kubectl sends it at once, but nothing says that it will."""
 _KEPT: Final = 1000  # programs that stand-ins would be, remembered
 
 _LOG = logging.getLogger("podwire.kubelet")
@@ -131,6 +133,7 @@ class Executions:
         streams = _Terminal(wanted, channels) if wanted.tty else _Pipes(wanted, channels)
         try:
             try:
+                await streams.complete()
                 await self._host.programs.start(name, streams.given(program))
             except ProgramNotStarted as refused:
                 result = await _refused(refused, command[0], wanted, channels)
@@ -209,6 +212,9 @@ class _Pipes:
         theirs = self._theirs
         return dataclasses.replace(program, stdin=theirs.get("stdin"), stdout=theirs.get("stdout"), stderr=theirs.get("stderr"))
 
+    async def complete(self) -> None:
+        """Wait until all is there that the command finds at its start."""
+
     def close_given(self) -> None:
         for fd in self._theirs.values():
             os.close(fd)
@@ -244,7 +250,18 @@ class _Terminal:
         self._wanted, self._channels = wanted, channels
         self._master, self._slave = os.openpty()
         os.set_blocking(self._master, False)
-        channels.resized = lambda columns, rows: pipes.set_size(self._master, columns, rows)
+        self._sized = asyncio.Event()
+        channels.resized = self._resize
+
+    def _resize(self, columns: int, rows: int) -> None:
+        pipes.set_size(self._master, columns, rows)
+        self._sized.set()
+
+    async def complete(self) -> None:
+        """Wait, within reason, for the size: a command that asks for it at its start finds it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SIZE_S):
+                await first(asyncio.ensure_future(self._sized.wait()), asyncio.ensure_future(self._channels.gone.wait()))
 
     def given(self, program: Program) -> Program:
         return dataclasses.replace(program, stdin=self._slave, stdout=self._slave, stderr=self._slave, terminal=True)
