@@ -12,6 +12,7 @@ from collections.abc import Iterable
 
 from podwire.objects.core import Node, PodSpec, Taint
 from podwire.objects.placement import NodeSelector, NodeSelectorTerm, Toleration
+from podwire.objects.storage import PersistentVolume
 
 _NAME = "metadata.name"
 
@@ -37,6 +38,12 @@ def term_matches(term: NodeSelectorTerm, node: Node) -> bool:
     return all(one.matches(node.metadata.labels) for one in term.match_expressions) and all(
         one.matches(fields) for one in term.match_fields
     )
+
+
+def reaches(volume: PersistentVolume, node: Node) -> bool:
+    """Say whether a volume can be reached from a node."""
+    required = volume.spec.node_affinity.required if volume.spec.node_affinity is not None else None
+    return required is None or any(term_matches(term, node) for term in required.node_selector_terms)
 
 
 def target_node(spec: PodSpec) -> str:

@@ -217,6 +217,7 @@ def place(one: Pod, of_claim: Any = None, of_volume: Any = None, cls: StorageCla
         lambda key: of_claim if key == "shop/data" else None,
         lambda name: of_volume if name == "v" else None,
         lambda name: cls if name == "fast" else None,
+        lambda: [] if of_volume is None else [of_volume],
     )
     [decision] = scheduler.decide([one], nodes, Load(), None, known)
     return decision
@@ -246,3 +247,7 @@ def test_a_volume_holds_its_pods_where_it_can_be_reached() -> None:
 
     assert place(pod(), bound, only("n2")).node == "n2"
     assert place(pod(), bound, only("n3")).reason == "0/2 nodes are available: 2 node(s) had volume node affinity conflict."
+    nobody = storage_class("WaitForFirstConsumer", "kubernetes.io/no-provisioner")
+    assert place(pod(), claim(), only("n2"), nobody).node == "n2"
+    none_there = "0/2 nodes are available: 2 node(s) didn't find available persistent volumes to bind."
+    assert place(pod(), claim(), None, nobody).reason == place(pod(), claim("9Gi"), only("n2"), nobody).reason == none_there

@@ -8,7 +8,7 @@ Source: https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-bind
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod
@@ -21,9 +21,11 @@ from podwire.objects.storage import (
     belongs_to,
     claim_name,
 )
-from podwire.workloads.placement import term_matches
+from podwire.workloads.placement import reaches
+from podwire.workloads.storage.desired import NO_PROVISIONER, fits
 
 CONFLICT = "node(s) had volume node affinity conflict"
+NONE_THERE = "node(s) didn't find available persistent volumes to bind"
 
 
 @dataclass(frozen=True)
@@ -33,21 +35,30 @@ class Known:
     claim: Callable[[str], PersistentVolumeClaim | None] = lambda _key: None
     volume: Callable[[str], PersistentVolume | None] = lambda _name: None
     storage_class: Callable[[str], StorageClass | None] = lambda _name: None
+    volumes: Callable[[], Iterable[PersistentVolume]] = lambda: ()
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """``refusal``: why no node may run the Pod. ``waits``: its claims are being bound. ``choose``: claims that want to know the node."""
+    """``refusal``: why no node may run the Pod. ``waits``: its claims are being bound. ``choose``: claims that want to know the node.
+
+    ``volumes`` are bound; of each of ``offers`` one must be reached from the node, since nobody makes volumes of their class.
+    """
 
     refusal: str = ""
     waits: bool = False
     choose: tuple[PersistentVolumeClaim, ...] = ()
     volumes: tuple[PersistentVolume, ...] = ()
+    offers: tuple[tuple[PersistentVolume, ...], ...] = ()
+
+
+NO_CLAIMS = Verdict()
 
 
 def judge(pod: Pod, known: Known) -> Verdict:
     choose: list[PersistentVolumeClaim] = []
     volumes: list[PersistentVolume] = []
+    offers: list[tuple[PersistentVolume, ...]] = []
     waits = False
     for one in pod.spec.volumes:
         name = claim_name(pod, one)
@@ -70,7 +81,9 @@ def judge(pod: Pod, known: Known) -> Verdict:
             waits = True
         else:
             choose.append(claim)
-    return Verdict("", waits, tuple(choose), tuple(volumes))
+            if storage_class.provisioner == NO_PROVISIONER:
+                offers.append(tuple(volume for volume in known.volumes() if fits(volume, claim)))
+    return Verdict("", waits, tuple(choose), tuple(volumes), tuple(offers))
 
 
 def _refusal(pod: Pod, name: str, claim: PersistentVolumeClaim | None, *, ephemeral: bool) -> str:
@@ -87,7 +100,8 @@ def _refusal(pod: Pod, name: str, claim: PersistentVolumeClaim | None, *, epheme
     return ""
 
 
-def reaches(volume: PersistentVolume, node: Node) -> bool:
-    """Whether a volume can be reached from a node."""
-    required = volume.spec.node_affinity.required if volume.spec.node_affinity is not None else None
-    return required is None or any(term_matches(term, node) for term in required.node_selector_terms)
+def obstacle(verdict: Verdict, node: Node) -> str:
+    """Say what of the volumes keeps the Pod from a node, "" if nothing does."""
+    if not all(reaches(volume, node) for volume in verdict.volumes):
+        return CONFLICT
+    return "" if all(any(reaches(volume, node) for volume in offer) for offer in verdict.offers) else NONE_THERE

@@ -48,7 +48,7 @@ class Scheduler:
         self._claims = context.informer(PERSISTENT_VOLUME_CLAIMS)
         self._volumes = context.informer(PERSISTENT_VOLUMES)
         self._storage_classes = context.informer(STORAGE_CLASSES)
-        self._known = Known(self._claims.table.get, self._volumes.table.get, self._storage_classes.table.get)
+        self._known = Known(self._claims.table.get, self._volumes.table.get, self._storage_classes.table.get, self._volumes.table.snapshot)
         self._load = Load()
         self._assumed: dict[str, tuple[Pod, str]] = {}  # by uid: bound, not seen yet
         self._not_before: dict[str, float] = {}

@@ -17,7 +17,7 @@ from podwire.objects.core import Node, Pod
 from podwire.objects.storage import PersistentVolumeClaim
 from podwire.workloads.nodes.desired import ZONE
 from podwire.workloads.scheduler import claims, resources, scores
-from podwire.workloads.scheduler.claims import Known, Verdict
+from podwire.workloads.scheduler.claims import NO_CLAIMS, Known
 from podwire.workloads.scheduler.filters import feasible, question
 from podwire.workloads.scheduler.load import Load, group_of
 from podwire.workloads.scheduler.terms import Namespaces
@@ -71,12 +71,12 @@ def decide(
 
 
 def _place(pod: Pod, nodes: Sequence[Node], load: Load, namespaces: Namespaces, known: Known) -> Decision:
-    verdict = claims.judge(pod, known) if pod.spec.volumes else _NO_CLAIMS
+    verdict = claims.judge(pod, known) if pod.spec.volumes else NO_CLAIMS
     if verdict.refusal:
         return Decision(pod, "", f"0/{len(nodes)} nodes are available: {verdict.refusal}.")
     if verdict.waits:
         return Decision(pod, "")
-    asked = question(pod, nodes, load, namespaces, verdict.volumes)
+    asked = question(pod, nodes, load, namespaces, verdict)
     fitting, refused = feasible(asked, nodes)
     if not fitting:
         return Decision(pod, "", explanation(len(nodes), refused))
@@ -97,9 +97,6 @@ def _place(pod: Pod, nodes: Sequence[Node], load: Load, namespaces: Namespaces, 
     chosen = min(fitting, key=cost)
     load.add(pod, chosen.name)
     return Decision(pod, chosen.name, choose=verdict.choose)
-
-
-_NO_CLAIMS = Verdict()
 
 
 def _zone(node: Node) -> str:

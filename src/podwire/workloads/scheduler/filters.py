@@ -12,9 +12,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod, Taint
-from podwire.objects.storage import PersistentVolume
 from podwire.workloads.placement import selects, tolerates, untolerated
-from podwire.workloads.scheduler import claims, resources
+from podwire.workloads.scheduler import resources
+from podwire.workloads.scheduler.claims import NO_CLAIMS, Verdict, obstacle
 from podwire.workloads.scheduler.company import Company
 from podwire.workloads.scheduler.load import Load, host_ports
 from podwire.workloads.scheduler.spread import Spread
@@ -34,12 +34,12 @@ class Question:
     spread: Spread
     requested: resources.Amounts
     ports: Sequence[tuple[str, int]]
-    volumes: Sequence[PersistentVolume] = ()
+    claims: Verdict = NO_CLAIMS
 
 
-def question(pod: Pod, nodes: Sequence[Node], load: Load, known: Namespaces, volumes: Sequence[PersistentVolume] = ()) -> Question:
+def question(pod: Pod, nodes: Sequence[Node], load: Load, known: Namespaces, claims: Verdict = NO_CLAIMS) -> Question:
     company, spread = Company(pod, nodes, load, known), Spread(pod, nodes, load, known)
-    return Question(pod, load, company, spread, resources.requested(pod), host_ports(pod), volumes)
+    return Question(pod, load, company, spread, resources.requested(pod), host_ports(pod), claims)
 
 
 Judge = Callable[[Question, Node], Sequence[str]]
@@ -80,7 +80,8 @@ def _room(asked: Question, node: Node) -> Sequence[str]:
 
 
 def _volumes(asked: Question, node: Node) -> Sequence[str]:
-    return () if all(claims.reaches(volume, node) for volume in asked.volumes) else [claims.CONFLICT]
+    reason = obstacle(asked.claims, node)
+    return [reason] if reason else ()
 
 
 def _spread(asked: Question, node: Node) -> Sequence[str]:

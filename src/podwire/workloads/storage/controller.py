@@ -13,17 +13,19 @@ from podwire.client.errors import ApiError
 from podwire.daemon.context import Context
 from podwire.objects.core import Pod
 from podwire.objects.meta import Object
-from podwire.objects.resources import PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES, Resource
+from podwire.objects.resources import NODES, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STORAGE_CLASSES, Resource
 from podwire.objects.storage import (
     DIRECTORY_PROVISIONER,
     PV_PROTECTION,
     PVC_PROTECTION,
+    SELECTED_NODE,
     PersistentVolume,
     PersistentVolumeClaim,
     StorageClass,
     claims_of,
 )
 from podwire.workloads import work
+from podwire.workloads.placement import reaches
 from podwire.workloads.storage import desired, directories
 from podwire.workloads.storage.desired import ClaimPlan, Notice, Tree, VolumePlan
 
@@ -40,6 +42,7 @@ class Storage:
         self._claims = context.informer(PERSISTENT_VOLUME_CLAIMS, indexes={"open": _open})
         self._volumes = context.informer(PERSISTENT_VOLUMES, indexes={"claim": lambda one: [_claim_key(one)]})
         self._classes = context.informer(STORAGE_CLASSES)
+        self._nodes = context.informer(NODES)
         self._pods = context.informer(PODS, indexes={"claims": claims_of})
         self._said: dict[str, tuple[Notice, ...]] = {}
         self._work = work.reconciler(context, "storage", self._operate, round_s=0.002)
@@ -49,7 +52,7 @@ class Storage:
         self._pods.subscribe(self._pod_changed)
 
     async def start(self) -> None:
-        await work.start(self._context, self._work, "storage", [self._claims, self._volumes, self._classes, self._pods])
+        await work.start(self._context, self._work, "storage", [self._claims, self._volumes, self._classes, self._nodes, self._pods])
 
     # Who must be looked at -------------------------------------------------------------------------------------------------------
 
@@ -111,7 +114,9 @@ class Storage:
 
     async def _claim(self, key: str, claim: PersistentVolumeClaim) -> None:
         named = self._volumes.table.get(claim.spec.volume_name) if claim.spec.volume_name else None
-        free = [volume for index in (_FREE, claim.key) for volume in self._volumes.table.by("claim", index)]
+        node = self._nodes.table.get(claim.metadata.annotations.get(SELECTED_NODE, ""))
+        known = [volume for index in (_FREE, claim.key) for volume in self._volumes.table.by("claim", index)]
+        free = [volume for volume in known if node is None or reaches(volume, node)]
         classes = {one.name: one for one in self._classes.table.snapshot()}
         pods = self._pods.table.by("claims", claim.key)
         plan = desired.decide_claim(claim, named, free, classes, pods)

@@ -169,19 +169,23 @@ def match(claim: PersistentVolumeClaim, volumes: Iterable[PersistentVolume], *, 
     best: tuple[int, str] | None = None
     chosen: PersistentVolume | None = None
     for volume in volumes:
-        if volume.metadata.deletion_timestamp is not None or volume.spec.volume_mode != claim.spec.volume_mode:
+        if not fits(volume, claim):
             continue
-        if (size := storage(volume.spec.capacity)) < storage(claim.spec.resources.requests):
-            continue
-        reference = volume.spec.claim_ref
-        if reference is not None:
-            if is_promised(volume, claim):
-                return volume
-            continue
-        if only_promised or not _suits(volume, claim) or (best is not None and best <= (size, volume.name)):
-            continue
-        best, chosen = (size, volume.name), volume
+        if volume.spec.claim_ref is not None:
+            return volume
+        order = storage(volume.spec.capacity), volume.name
+        if not only_promised and (best is None or order < best):
+            best, chosen = order, volume
     return chosen
+
+
+def fits(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
+    """Whether a claim may take a volume: it is promised to it, or free and suits, and is large enough."""
+    if volume.metadata.deletion_timestamp is not None or volume.spec.volume_mode != claim.spec.volume_mode:
+        return False
+    if storage(volume.spec.capacity) < storage(claim.spec.resources.requests):
+        return False
+    return _suits(volume, claim) if volume.spec.claim_ref is None else is_promised(volume, claim)
 
 
 def is_promised(volume: PersistentVolume, claim: PersistentVolumeClaim) -> bool:
