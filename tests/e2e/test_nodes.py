@@ -122,6 +122,9 @@ def test_nodes_are_as_gke_makes_them(lab: Cluster) -> None:
         lease = lab.get("lease", name, "-n", "kube-node-lease")
         assert lease["spec"]["holderIdentity"] == name
         assert lease["metadata"]["ownerReferences"][0]["uid"] == node["metadata"]["uid"]
+        told = lab.kubectl("describe", "node", name).stdout.rpartition("Events:")[2]
+        for words in ("Starting kubelet.", f"{name} status is now: NodeReady", f"Registered Node {name} in Controller"):
+            assert words in told
 
 
 def test_a_node_without_power_is_lost_and_comes_back(lab: Cluster) -> None:

@@ -183,7 +183,8 @@ class OwnNode:
                 context.log.warning("node %s: %s", context.node, error or "no answer in time")
 
     async def _register(self) -> None:
-        context = self._context
+        context, ready = self._context, None
+        events = context.recorder("kubelet")
         tree = node(context.node, context.config, platform.machine())
         self._since = self._since or f"{context.now():%Y-%m-%dT%H:%M:%SZ}"
         try:
@@ -195,11 +196,14 @@ class OwnNode:
             found = await context.client.patch(NODES, context.node, "", patch)
             before, now = found.status.node_info.boot_id, self._facts["info"]["bootID"]
             if before not in {"", now}:
-                context.recorder("kubelet").event(found, "Warning", "Rebooted", f"Node {context.node} has been rebooted, boot id: {now}")
+                events.event(found, "Warning", "Rebooted", f"Node {context.node} has been rebooted, boot id: {now}")
             ready = next((c for c in found.status.conditions if c.type == "Ready" and c.status == "True"), None)
             self._since = (ready.last_transition_time if ready else None) or self._since
         self._uid = found.metadata.uid
         await self._write_status()
+        events.event(found, "Normal", "Starting", "Starting kubelet.")
+        if ready is None:
+            events.event(found, "Normal", "NodeReady", f"Node {context.node} status is now: NodeReady")
 
     def _status(self) -> Tree:
         context = self._context

@@ -83,6 +83,12 @@ async def test_a_daemon_set_is_on_every_node_and_follows_it(server: running_apis
         assert sorted(one.revision for one in await client.list(CONTROLLER_REVISIONS, where)) == [2, 3]
         await client.delete(NODES, "n4")
         await until(lambda: is_on({"n1", "n2", "n3"}, "nginx"))
+
+        async def is_told() -> bool:
+            told = {one.reason for one in await client.list(EVENTS, "default") if one.involved_object.name == "n4"}
+            return {"RegisteredNode", "RemovingNode"} <= told
+
+        await until(is_told)
         assert {"SuccessfulCreate", "SuccessfulDelete"} <= await reasons(client, where)
 
 

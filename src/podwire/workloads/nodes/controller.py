@@ -44,12 +44,17 @@ class Nodes:
             return
         if old is None:
             self._heard.setdefault(value.name, self._context.clock())
+            self._say(value, "RegisteredNode", f"Registered Node {value.name} in Controller")
         elif new is not None and desired.heartbeat(new) not in (None, desired.heartbeat(old)):
             self._heard[new.name] = self._context.clock()  # a node's own word on its status is a sign of life too
         if new is None:
             self._heard.pop(value.name, None)
             self._collector.mark(_PODS)
+            self._say(value, "RemovingNode", f"Removing Node {value.name} from Controller")
         self._work.mark(value.name)
+
+    def _say(self, node: Node, reason: str, what: str) -> None:
+        self._events.event(node, "Normal", reason, f"Node {node.name} event: {what}")
 
     def _lease_changed(self, old: Lease | None, new: Lease | None) -> None:
         if new is not None and (old is None or old.spec.renew_time != new.spec.renew_time):
