@@ -13,6 +13,7 @@ BENCHMARKS = {
     "api-exec": "bench.api_exec",
     "cluster-up": "bench.cluster_up",
     "cni-add": "bench.cni_add",
+    "images": "bench.images",
     "pod-network": "bench.pod_network",
     "pods-ready": "bench.pods_ready",
     "rolling": "bench.rolling",

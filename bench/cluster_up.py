@@ -70,7 +70,8 @@ class Machine:
 
 def podwire(home: Path, *words: str) -> str:
     environment = {"PATH": os.environ["PATH"], "HOME": str(home), "LANG": "C.UTF-8"}
-    command = [sys.executable, "-m", "podwire", words[0], "--name", NAME, *words[1:]]
+    cluster = [] if words[0] == "image" else ["--name", NAME]  # images belong to no cluster
+    command = [sys.executable, "-m", "podwire", words[0], *cluster, *words[1:]]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
     if done.returncode:
         raise SystemExit(f"podwire {' '.join(words)} ended with {done.returncode}:\n{done.stdout}{done.stderr}")

@@ -17,7 +17,7 @@ from podwire.pods.standins.directions import PREFIX
 from podwire.probes.prober import ProbeKind, Prober, begin, observe
 from podwire.probes.result import ProbeResult, join_host_port
 
-_MOMENT_S, _AGAIN_S = 2.0, 0.05
+_MOMENT_S, _AGAIN_S, _AGAIN_FIRST_S = 2.0, 0.05, 0.005
 
 Execute = Callable[[Sequence[str]], Awaitable[tuple[int, bytes]]]
 
@@ -95,12 +95,13 @@ class Checks:
         """The first probe of a container. A program that has just begun needs a moment to listen, and a period is a long time to wait for
         it: a readiness probe that nobody has heard is sent again for as long as it makes no difference to anybody.
         """
-        until = self.now() + min(prober.period, _MOMENT_S)
+        until, again = self.now() + min(prober.period, _MOMENT_S), _AGAIN_FIRST_S
         while True:
             result = await self._once(probe)
             if not result.nobody_listens or kind is not ProbeKind.READINESS or self.ready or self.now() + _AGAIN_S > until:
                 return result
-            await asyncio.sleep(_AGAIN_S)
+            await asyncio.sleep(again)
+            again = min(2 * again, _AGAIN_S)
 
     async def _once(self, probe: Probe) -> ProbeResult:
         timeout = float(max(1, probe.timeout_seconds))

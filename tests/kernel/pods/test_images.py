@@ -44,7 +44,7 @@ def states(pod: Tree) -> dict[str, Tree]:
 def left(node: Node) -> list[str]:
     """What runs of images have left on the node."""
     found = [str(path) for path in (node.folder / "state/nodes" / NODE / "pods").glob("*/*.image")]
-    return found + [str(path) for path in (node.folder / "run-images").glob("*/*")]
+    return found + [str(path) for path in (node.folder / "run-images").glob("*-*-*/*")]
 
 
 def test_a_container_finds_its_image_and_its_pod() -> None:

@@ -4,8 +4,9 @@ A container's root is an overlay: the image's layers below, which all containers
 disk, new for each run. The overlay is mounted where the runtime starts, in a mount namespace of its own, so nothing is mounted on the
 node. What the runtime reads and keeps lies on the cluster's tmpfs.
 
-    DISK/UID/CONTAINER.image/N/{upper,work}      what the container writes
+    DISK/UID/CONTAINER.image/{upper,work}      what the container writes
     MEMORY/UID/CONTAINER/N/{config.json,root,state,pid,log}
+    MEMORY/places                                places of mounts (/proc, /etc/hosts ...), below all layers, one for all
 
 Source: https://github.com/opencontainers/runc/blob/main/man/runc-run.8.md
 """
@@ -36,7 +37,9 @@ from podwire.pods.volumes.pod_volumes import PodVolumes
 
 RUNTIME: Final = "runc"
 MISSING: Final = "runc is not installed (Debian: apt-get install runc)"
-_PLACES: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_FOLDERS: Final = ("dev", "etc", "proc", "sys", "var/run/secrets/kubernetes.io/serviceaccount")
+_FILES: Final = ("etc/hostname", "etc/hosts", "etc/resolv.conf")
+_PROGRAMS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ImagePlayer:
@@ -44,7 +47,7 @@ class ImagePlayer:
 
     def __init__(self, store: Store, machine: Machine, records: Records, memory: Path, client: AsyncInitClient) -> None:
         self._store, self._machine, self._records, self._memory, self._client = store, machine, records, memory, client
-        self._runtime = shutil.which(RUNTIME, path=_PLACES)
+        self._runtime = shutil.which(RUNTIME, path=_PROGRAMS)
         self.refused = "" if self._runtime else MISSING
 
     def choose(self, pod: Pod) -> dict[str, str]:
@@ -102,7 +105,7 @@ class ImagePlayer:
             confined=profile is None or profile.type != "Unconfined",
         )
         made = self._make(record.uid, container.name, number, orjson.dumps(tree))
-        upper = self._disk(record.uid, container.name, number)
+        upper = self._disk(record.uid, container.name)
         runtime = [
             self._runtime or RUNTIME,
             "--root",
@@ -122,7 +125,7 @@ class ImagePlayer:
             overlay={
                 "target": f"{made}/root",
                 "base": self._store.folder + "/layers",
-                "lower": ":".join(os.path.basename(self._store.layer(one)) for one in reversed(image.layers)),
+                "lower": ":".join(os.path.basename(self._store.layer(one)) for one in reversed(image.layers)) + f":{self._places()}",
                 "upper": f"{upper}/upper",
                 "work": f"{upper}/work",
             },
@@ -144,16 +147,26 @@ class ImagePlayer:
             await self.ended(record.uid, container)
         shutil.rmtree(self._memory / record.uid, ignore_errors=True)
 
-    def _disk(self, uid: str, container: str, number: int | None = None) -> str:
-        folder = self._records.path(uid, f"{container}.image")
-        return folder if number is None else f"{folder}/{number}"
+    def _disk(self, uid: str, container: str) -> str:
+        return self._records.path(uid, f"{container}.image")
+
+    def _places(self) -> str:
+        """The lowest layer of all containers: places to mount on that an image need not have, so that none has to make them for itself."""
+        places = self._memory / "places"
+        if not (self._memory / "places-made").exists():
+            for folder in _FOLDERS:
+                (places / folder).mkdir(parents=True, exist_ok=True)
+            for file in _FILES:
+                (places / file).touch()
+            (self._memory / "places-made").touch()
+        return str(places)
 
     def _make(self, uid: str, container: str, number: int, configuration: bytes) -> str:
         """New folders for a run; gives the one that the runtime reads."""
         made = str(self._memory / uid / container)
         for left in (made, self._disk(uid, container)):
             shutil.rmtree(left, ignore_errors=True)
-        upper = self._disk(uid, container, number)
+        upper = self._disk(uid, container)
         for folder in (f"{made}/{number}/root", f"{upper}/work"):
             os.makedirs(folder, mode=0o700)
         os.mkdir(f"{upper}/upper", 0o755)
