@@ -54,7 +54,8 @@ def test_apply_get_describe_label_scale_delete(cluster: Cluster, namespace: str)
     wide = cluster.kubectl("get", "pods", *here, "-o", "wide").stdout.splitlines()[0].split()
     assert wide[5:8] == ["IP", "NODE", "NOMINATED"]
     described = cluster.kubectl("describe", "pod", *here, "-l", "app=web").stdout
-    for text in ("Service Account:  default", "Image:          example/web:1", "Ready             True", "Scheduled", "Started"):
+    mount = "/var/run/secrets/kubernetes.io/serviceaccount from kube-api-access-"
+    for text in ("Service Account:  default", "Image:          example/web:1", mount, "Ready             True", "Scheduled", "Started"):
         assert text in described
     assert "web-" in cluster.kubectl("describe", "deployment", "web", *here).stdout
     assert "TargetPort:" in cluster.kubectl("describe", "service", "web", *here).stdout

@@ -5,7 +5,7 @@ storage, HTTP, the clock. Adding a kind to the API is writing one more ``Kind``;
 
 A write goes through, in this order (the words of the API's own pipeline):
 
-    create: schema.prune_and_check -> kind.for_create(tree) -> allocation -> kind.check(tree, None)
+    create: schema.prune_and_check -> kind.fill(tree) -> owners -> admission -> kind.prepare(tree) -> allocation -> kind.check(tree, None)
     update: schema.prune_and_check -> kind.for_update(tree, old, subresource) -> allocation -> kind.check(tree, old, subresource)
 
 ``tree`` is a plain JSON tree and is changed in place; ``old`` is the stored tree and is never changed.

@@ -4,7 +4,8 @@ Each verb ends in a stretch without an ``await``: read the latest state, make th
 nothing else meanwhile, so two writers never work from the same state, and no lock is held. Then the answer waits until the write is on
 disk.
 
-    read body ─> shape (schema) ─> who changes it ─> kind.for_create / for_update ─> owners ─> addresses ─> kind.check ─> who refuses it
+    create: body ─> shape (schema) ─> kind.fill ─> owners ─> who changes it ─> kind.prepare ─> addresses ─> kind.check ─> who refuses it
+    update: body ─> shape (schema) ─> who changes it ─> kind.for_update ─> owners ─> addresses ─> kind.check ─> who refuses it
     ─> commit ─> on disk ─> answer
 
 Webhooks are the only ones who are waited for; then what is stored is looked at again (``admission/gate.py``).
