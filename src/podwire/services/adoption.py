@@ -29,14 +29,16 @@ def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram])
     numbers.raise_to(max(ceiling, highest + 1, _kept(sets) + 1))
     external = {_int(key): _number(element) for key, element in sets.get("short-circuit", {}).items()}
     kept = {_int(key) for key in sets.get("keep-source", {})}
+    taken: set[int] = set()
     owners: dict[int, str] = {}  # by what the ids of a port have in common
 
     def give(target: str, view: str, number: int) -> None:
         base = number - VIEWS[view]
-        if not number or owners.get(base, target) != target or numbers.known(target, view):
+        if not number or owners.get(base, target) != target or number in taken:
             return
         if numbers.fits(target, view, number):
             owners[base] = target
+            taken.add(number)
             numbers.adopt(target, view, number, slots.get(number, {}), handles.get(number, {}))
 
     for target, place, key in _addresses(services):

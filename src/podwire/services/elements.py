@@ -13,6 +13,8 @@ import struct
 from collections.abc import Callable, Iterable, Mapping, Set
 from typing import Final, TypeAlias
 
+import msgspec
+
 from podwire.nft.model import Element, Verdict
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.layout import Family, affinity_chain
@@ -160,9 +162,24 @@ def elements(service: ServiceProgram, node: str, family: Family, numbers: Number
     own = building.cluster_ips = [address_bytes(address) for address in service.cluster_ips]
     comment = service.key[:COMMENT]
     building.lists["cluster_ips"] = [Element(address, None, b"", comment) for address in own]
-    for port in service.ports:
+    for port, twice in zip(service.ports, _claimed_twice(service), strict=True):
+        building.lost = lost | twice if twice else lost
         _port(building, service, port)
     return {name: _unique(rows) if name in _REPEATED else rows for name, rows in building.lists.items()}
+
+
+def _claimed_twice(service: ServiceProgram) -> list[Set[bytes]]:
+    """Give for each port of a Service what an earlier one claims, too, and therefore has."""
+    nothing: Set[bytes] = frozenset()
+    if len(service.ports) == 1:
+        return [nothing]
+    found: list[Set[bytes]] = []
+    before: set[bytes] = set()
+    for port in service.ports:
+        keys = {key for key, _ in addresses(msgspec.structs.replace(service, ports=(port,)))}
+        found.append(before & keys)
+        before |= keys
+    return found
 
 
 def plain(service: ServiceProgram, node: str, numbers: Numbers) -> dict[str, list[Element]] | None:
@@ -176,6 +193,8 @@ def plain(service: ServiceProgram, node: str, numbers: Numbers) -> dict[str, lis
     for port in ports:
         if not port.cluster or port.node_port or port.internal is not None or port.external is not None or port.protocol not in PROTOCOLS:
             return None
+    if len(ports) > 1 and len({(port.protocol, port.port) for port in ports}) < len(ports):
+        return None
     key, pack = service.key, _MARK.pack
     name = key[:COMMENT]
     own = [Element(address_bytes(address), None, b"", name) for address in service.cluster_ips]
@@ -195,7 +214,7 @@ def plain(service: ServiceProgram, node: str, numbers: Numbers) -> dict[str, lis
         for slot, endpoint in zip(_SLOTS if len(slots) <= len(_SLOTS) else map(pack, range(len(slots))), slots, strict=False):
             pod = seated[endpoint]
             backends.append(Element(packed + slot, endpoint, b"", f"{target} {pod}"[:COMMENT] if pod else label))
-    found = {"backends": backends, "cluster_ips": own, "sizes": sizes, "frontends": frontends if len(ports) == 1 else _unique(frontends)}
+    found = {"backends": backends, "cluster_ips": own, "sizes": sizes, "frontends": frontends}
     if here:
         found["own_endpoints"] = _unique(here)
     return found

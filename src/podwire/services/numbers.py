@@ -30,21 +30,16 @@ class Numbers:
     def __init__(self) -> None:
         self._next = FIRST
         self.ceiling = FIRST
-        self._ids: dict[tuple[str, str], int] = {}
         self._slots: dict[int, list[bytes]] = {}
         self._bases: dict[str, int] = {}
         self._handles: dict[str, dict[bytes, int]] = {}
 
     def id(self, target: str, view: str) -> int:
-        """Give the id of a Service port (as ``shop/users:http:TCP``) in a view: the one that it has, or a new one."""
-        key = (target, view)
-        found = self._ids.get(key)
-        if found is None:
-            base = self._bases.get(target)
-            if base is None:
-                base = self._bases[target] = self._draw(STEP)
-            found = self._ids[key] = base | VIEWS[view]
-        return found
+        """Give the id of a Service port (as ``shop/users:http/TCP``) in a view: the one that it has, or a new one."""
+        base = self._bases.get(target)
+        if base is None:
+            base = self._bases[target] = self._draw(STEP)
+        return base | VIEWS[view]
 
     def slots(self, number: int, wanted: Mapping[bytes, object]) -> list[bytes]:
         """Seat the endpoints of an id. Returns them by slot.
@@ -84,12 +79,12 @@ class Numbers:
         self._slots[number] = result
         return result
 
-    def exchange(self, target: str, view: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
-        """Seat an endpoint in the place of another of the ``count`` that a port has, as ``slots`` would. Gives its id and slot.
+    def exchange(self, target: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
+        """Seat an endpoint in the place of another of the ``count`` that a port has in the cluster view, as ``slots`` would.
 
-        None, with nothing done, if not exactly one is to be replaced.
+        Gives the id and the slot; None, with nothing done, if not exactly one is to be replaced.
         """
-        number = self._ids.get((target, view), 0)
+        number = self._bases.get(target, 0)
         seated = self._slots.get(number, [])
         if len(seated) != count or came in seated or seated.count(gone) != 1:
             return None
@@ -104,17 +99,16 @@ class Numbers:
         self._handles[target] = result
         return result
 
-    def drop(self, target: str, view: str) -> None:
-        """Forget a Service port that is gone, which is to be said of every view. Its ids are not given again."""
-        number = self._ids.pop((target, view), None)
-        if number is not None:
-            self._slots.pop(number, None)
-        self._bases.pop(target, None)
+    def drop(self, target: str) -> None:
+        """Forget a Service port that is gone. Its ids are not given again."""
+        base = self._bases.pop(target, None)
         self._handles.pop(target, None)
+        if base is not None:
+            for view in VIEWS.values():
+                self._slots.pop(base | view, None)
 
     def adopt(self, target: str, view: str, number: int, slots: Mapping[int, bytes], handles: Mapping[bytes, int]) -> None:
         """Take over what a kernel holds for a Service port. Slots beyond a gap are left out: they will be seated anew."""
-        self._ids[(target, view)] = number
         self._bases[target] = base = number - VIEWS[view]
         seated: list[bytes] = []
         for slot in range(len(slots)):
@@ -136,9 +130,6 @@ class Numbers:
         """Say whether an id may be a port's in a view, beside those that it has."""
         base = number - VIEWS[view]
         return not base % STEP and self._bases.get(target, base) == base
-
-    def known(self, target: str, view: str) -> bool:
-        return (target, view) in self._ids
 
     def _draw(self, count: int = 1) -> int:
         """Draw so many numbers, and give the first, a multiple of their count."""

@@ -149,7 +149,7 @@ class Program:
         if gone.node in (self.node, "") or came.node in (self.node, ""):
             return False
         target, endpoint = target_name(key, port), endpoint_bytes(came)
-        seat = self.numbers.exchange(target, "cluster", endpoint_bytes(gone), endpoint, len(port.cluster))
+        seat = self.numbers.exchange(target, endpoint_bytes(gone), endpoint, len(port.cluster))
         if seat is None:
             return False
         wanted = backend_element(*seat, endpoint, target, came.pod)
@@ -326,8 +326,7 @@ class Program:
         if new is not None:
             gone -= {target_name(new.key, port) for port in new.ports}
         for target in gone:
-            for view in ("cluster", "internal", "external"):
-                self.numbers.drop(target, view)
+            self.numbers.drop(target)
 
     # Giving out ----------------------------------------------------------------------------------------------------------
 

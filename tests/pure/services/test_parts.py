@@ -96,7 +96,7 @@ def test_an_id_is_never_given_twice() -> None:
     numbers = Numbers()
     first = numbers.id("shop/s:80/TCP", "cluster")
     assert numbers.id("shop/s:80/TCP", "cluster") == first
-    numbers.drop("shop/s:80/TCP", "cluster")
+    numbers.drop("shop/s:80/TCP")
     assert numbers.id("shop/s:80/TCP", "cluster") > first
     later = Numbers()
     later.raise_to(numbers.ceiling)
