@@ -37,6 +37,7 @@ from podwire.apiserver.kind import Kind
 from podwire.apiserver.protocol import Protocol
 from podwire.apiserver.registry import REGISTRY, Registry
 from podwire.apiserver.streaming.upstream import Upstream
+from podwire.daemon import memory
 from podwire.daemon.notify import Notifier
 from podwire.daemon.watchdog import Watchdog
 from podwire.store import Change, LayoutMismatch, Store, StoreInUse
@@ -179,6 +180,7 @@ def main(arguments: list[str]) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
     gc.set_threshold(20_000, 20, 50)
+    memory.keep_freed()
     try:
         config = read(parsed.config)
         sockets = [socket.socket(fileno=descriptor) for descriptor in parsed.fd]

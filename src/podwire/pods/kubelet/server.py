@@ -16,6 +16,7 @@ from collections.abc import AsyncIterator
 import uvicorn
 from uvicorn.server import ServerState
 
+from podwire.daemon import memory
 from podwire.daemon.config import AgentConfig, ConfigError
 from podwire.daemon.http_server import CertifiedProtocol
 from podwire.pods.kubelet.app import Kubelet
@@ -42,6 +43,7 @@ async def serving(kubelet: Kubelet, config: AgentConfig) -> AsyncIterator[None]:
     if not config.kubelet_certificate:
         yield
         return
+    memory.keep_freed()
     settings = uvicorn.Config(kubelet, http=CertifiedProtocol, ws="none", lifespan="off", access_log=False, log_config=None)
     settings.load()
     state = ServerState()
