@@ -40,6 +40,17 @@ def load(archive: str, name: str) -> None:
         click.echo(f"loaded {loaded}")
 
 
+@image.command("pull")
+@click.argument("name", metavar="NAME")
+@click.option("--plain-http", is_flag=True, help="the registry speaks HTTP, or HTTPS that proves nothing  [default: only on loopback]")
+def pull(name: str, plain_http: bool) -> None:
+    """Take in an image from the registry that its name says, by skopeo."""
+    from podwire.images.pull import pull
+
+    for pulled in _asked(lambda store: pull(store, name, plain_http=plain_http)):
+        click.echo(f"pulled {pulled}")
+
+
 @image.command("ls")
 @click.option("-o", "--output", type=click.Choice(["json"]), help="for a program")
 def list_(output: str | None) -> None:

@@ -62,10 +62,12 @@ class Catalogue(msgspec.Struct, frozen=True):
 
     def find(self, wanted: Reference) -> Image | None:
         """The image that a name stands for; a digest decides alone where there is one."""
+        if str(wanted) in self.names:
+            return self.images[self.names[str(wanted)]]
         if wanted.digest:
             found = (one for one in self.images.values() if wanted.digest in (one.id, *one.digests))
             return next((one for one in found if wanted.repository in {_repository(name) for name in self.names_of(one.id)}), None)
-        return self.images.get(self.names.get(str(wanted), ""))
+        return None
 
     def names_of(self, image: str) -> list[str]:
         return sorted(name for name, wanted in self.names.items() if wanted == image)
