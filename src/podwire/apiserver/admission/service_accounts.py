@@ -75,8 +75,8 @@ def _mount(spec: Tree) -> None:
 
 
 def _fresh_name(spec: Tree, names: list[str]) -> str:
-    """Give a name that follows from the spec: Pods of one template stay alike."""
-    number = zlib.crc32(orjson.dumps(spec))
+    """Give a name that follows from what the spec says: Pods of one template stay alike."""
+    number = zlib.crc32(orjson.dumps(spec, option=orjson.OPT_SORT_KEYS))
     while True:
         rest, letters = number, ""
         for _ in range(5):
