@@ -5,9 +5,9 @@ into its namespaces, gives it its view of the file system, its descriptors, its 
 it. What goes wrong there comes back through a pipe that closes by itself when the program runs: ``Starting.outcome``. Nothing
 blocks the parent, so the first process of a PID namespace can use it from its loop.
 
-Order in the child, each step where it still can be done: session, network, new namespaces, view, terminal, descriptors,
-folder, limits, rights, exec. A start time beside each pid (field 22 of /proc/PID/stat) tells a process from a later one
-with the same number.
+Its PID namespace is chosen by the parent, for this one fork. Order in the child, each step where it still can be done: session,
+network, new namespaces, view, terminal, descriptors, folder, limits, rights, exec. A start time beside each pid (field 22 of
+/proc/PID/stat) tells a process from a later one with the same number.
 
 Sources: execve(2), capabilities(7), proc(5); containerd's default capabilities (oci.WithDefaultUnixCaps).
 """
