@@ -46,7 +46,12 @@ def pods(cluster: Cluster) -> Iterator[tuple[Cluster, tuple[str, str]]]:
     server = container("server", "example.com/server", ports=[{"containerPort": 8080, "name": "http"}])
     items = [
         pod("tool", container("main", "podwire.dev/machine", "sh", "-c", COUNTING)),
-        pod("web", server, container("beside", "example.com/beside")),
+        pod(
+            "web",
+            server,
+            container("beside", "example.com/beside", workingDir="/srv/none", securityContext={"runAsUser": 1001, "privileged": False}),
+            securityContext={"runAsUser": 1000, "runAsGroup": 1000, "runAsNonRoot": True, "fsGroup": 1000},
+        ),
         pod("talk", container("main", "podwire.dev/machine", "cat", stdin=True)),
         {
             "apiVersion": "v1",

@@ -25,6 +25,7 @@ import msgspec
 
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.process import Program
+from podwire.objects.core import Container
 from podwire.pods import runs
 from podwire.pods.admission import CannotStart
 from podwire.pods.host import Host
@@ -68,9 +69,10 @@ class Executions:
     async def _stand_in(self, place: Place, number: int) -> Program:
         key = (place.uid, place.container.name, number)
         if key not in self._stood:
-            container = msgspec.structs.replace(place.container, command=("true",), args=(), termination_message_path="")
-            worker = place.worker
-            base = await self._host.machine.program(worker.pod, container, worker.record, worker.namespace, worker.volumes)
+            worker, container = place.worker, _bare(place.container)
+            # The users and the folder are those of an image, which is not there.
+            pod = msgspec.structs.replace(worker.pod, spec=msgspec.structs.replace(worker.pod.spec, security_context=None))
+            base = await self._host.machine.program(pod, container, worker.record, worker.namespace, worker.volumes)
             tmp = self._host.records.path(place.uid, f"{container.name}/tmp")  # noqa: S108  (in the node's own folder)
             os.makedirs(tmp, mode=0o700, exist_ok=True)
             while len(self._stood) >= _KEPT:
@@ -178,6 +180,14 @@ class Executions:
         task = asyncio.create_task(forget())
         self._left.add(task)
         task.add_done_callback(self._left.discard)
+
+
+def _bare(container: Container) -> Container:
+    """A container that a stand-in plays, as a program of the machine is made for it: without what only its image could have."""
+    folder = container.working_dir if os.path.isdir(container.working_dir) else ""
+    return msgspec.structs.replace(
+        container, command=("true",), args=(), termination_message_path="", security_context=None, working_dir=folder
+    )
 
 
 async def _refused(refused: ProgramNotStarted, name: str, wanted: Wanted, channels: Channels) -> Tree:
