@@ -75,7 +75,7 @@ class Host:
         return await asyncio.get_running_loop().run_in_executor(self.wiring, functools.partial(call, *arguments, **named))
 
     async def make_sandbox(self, pod: Pod, record: Record) -> tuple[Record, int]:
-        """Give the Pod a network namespace with an address, or the node's own.
+        """Give the Pod a network namespace with an address, or the node's own; and the files that resolve names.
 
         The record is written before anything exists that it speaks of. The descriptor is the caller's. Raises SandboxFailed.
         """
@@ -87,7 +87,7 @@ class Host:
         uid, again = record.uid, record.sandbox > 0
         record = msgspec.structs.replace(record, addresses=(), sandbox=record.sandbox + 1)
         if pod.spec.host_network:
-            self._write(pod, record)
+            self._write(pod, record, self.facts.ips)
             return record, namespaces.own_network()
         settings = admission.sysctls(pod)
         if alien := [name for name in settings if not name.startswith("net.")]:
@@ -98,7 +98,7 @@ class Host:
             addresses = self.addresses.allocate(uid)
             publication = host_ports.publication(pod, addresses)
             record = msgspec.structs.replace(record, addresses=tuple(map(str, addresses)), host_ports=publication is not None)
-            self._write(pod, record)
+            self._write(pod, record, record.addresses)
             namespace = self.network.add_new(uid, addresses)
             self._configure(uid, addresses, namespace, settings, publication)
         except (desired.NameTooLong, HostPortTaken, RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
@@ -145,9 +145,12 @@ class Host:
         for address in addresses:
             self.addresses.release(address)
 
-    def _write(self, pod: Pod, record: Record) -> None:
+    def _write(self, pod: Pod, record: Record, ips: Iterable[str]) -> None:
         self.records.write(record)
         desired.kernel_hostname(pod, self.facts)  # one that the kernel would cut is refused before anything is made
+        # Read by each program of the machine in the Pod, those of `podwire exec` too, which asks nobody.
+        self.records.write_files(record.uid, {"hosts": desired.hosts(pod, self.facts, ips)})
+        self.records.share(record.uid, "resolv.conf", desired.resolv_conf(pod, self.facts))
 
 
 def _words(error: Exception) -> str:

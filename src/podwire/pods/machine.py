@@ -16,7 +16,7 @@ from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod, Service
 from podwire.pods import admission, environment
 from podwire.pods.admission import CannotStart
-from podwire.pods.desired import NodeFacts, hosts, kernel_hostname, resolv_conf
+from podwire.pods.desired import NodeFacts, kernel_hostname
 from podwire.pods.programs import processes_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -58,7 +58,7 @@ class Machine:
             raise CannotStart(
                 "CreateContainerError", "no command specified: without stdin the image podwire.dev/machine has none of its own"
             )
-        files, folders, hostname = self.shown(pod, container, record, volumes, variables, fresh=fresh)
+        files, folders, hostname = self.shown(pod, container, volumes, variables, fresh=fresh)
         program = Program(
             argv=tuple(argv),
             env={"HOSTNAME": hostname, "HOME": "/root", **variables},
@@ -75,7 +75,7 @@ class Machine:
         return program.contained()
 
     def shown(
-        self, pod: Pod, container: Container, record: Record, volumes: PodVolumes, variables: Mapping[str, str], *, fresh: bool
+        self, pod: Pod, container: Container, volumes: PodVolumes, variables: Mapping[str, str], *, fresh: bool
     ) -> tuple[dict[str, str], dict[str, str], str]:
         """What every container finds of its Pod, whatever its root is: files, folders that it may write to, and its host name."""
         uid = pod.metadata.uid
@@ -86,16 +86,10 @@ class Machine:
                 self._records.write_files(uid, {container.name: b""}, "termination")
             folders[container.termination_message_path] = self._records.termination(uid, container.name)
         hostname = kernel_hostname(pod, self._facts)
-        self._write_files(pod, self._ips(pod, record), hostname)
+        for name, text in (("nsswitch.conf", NSSWITCH), ("hostname", hostname + "\n")):
+            self._records.share(uid, name, text)
         files = {f"/etc/{name}": self._records.path(uid, name) for name in _FILES}
         return files | mounts.files, folders | mounts.folders, hostname
-
-    def _write_files(self, pod: Pod, ips: Sequence[str], hostname: str) -> None:
-        """What names are resolved by; here, since a Pod of stand-ins alone has nobody who would read it."""
-        uid = pod.metadata.uid
-        self._records.write_files(uid, {"hosts": hosts(pod, self._facts, ips)})
-        for name, text in (("resolv.conf", resolv_conf(pod, self._facts)), ("nsswitch.conf", NSSWITCH), ("hostname", hostname + "\n")):
-            self._records.share(uid, name, text)
 
     def _ips(self, pod: Pod, record: Record) -> Sequence[str]:
         return record.addresses or (self._facts.ips if pod.spec.host_network else ())

@@ -151,8 +151,7 @@ def test_what_is_left_when_the_node_is_killed_again_and_again() -> None:
             node.gone(f"tool-{number}")
         web, tool = (node.get(name)["metadata"]["uid"] for name in ("web-3", "tool-3"))
         state = node.folder / "state/nodes" / NODE
-        # A Pod of stand-ins alone has a record and no files.
-        eventually(lambda: {file.name for file in (state / "pods").iterdir()} == {f"{web}.json", f"{tool}.json", tool})
+        eventually(lambda: {file.name for file in (state / "pods").iterdir()} == {f"{web}.json", f"{tool}.json", web, tool})
         eventually(lambda: len(list((node.folder / "volumes").iterdir())) == 1)
         for name in ("web-3", "tool-3"):
             node.delete(name)

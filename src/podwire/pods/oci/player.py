@@ -89,7 +89,7 @@ class ImagePlayer:
         execution.check_user(pod, container, image.execution, lambda path: self._read(image, path))
         await self._hold(record.uid, container.name, image)
         variables = self._machine.variables(pod, container, record, volumes)
-        files, folders, hostname = self._machine.shown(pod, container, record, volumes, variables, fresh=True)
+        files, folders, hostname = self._machine.shown(pod, container, volumes, variables, fresh=True)
         usual = {"PATH": DEFAULT_PATH, "HOME": "/root", "HOSTNAME": hostname}
         words = execution.merged(container, image.execution, variables, usual)
         context = container.security_context or ContainerSecurityContext()
