@@ -46,10 +46,10 @@ def pods(cluster: Cluster) -> Iterator[tuple[Cluster, tuple[str, str]]]:
     server = container("server", "example.com/server", ports=[{"containerPort": 8080, "name": "http"}])
     items = [
         pod("tool", container("main", "podwire.dev/machine", "sh", "-c", COUNTING)),
+        pod("web", server, container("beside", "example.com/beside")),
         pod(
-            "web",
-            server,
-            container("beside", "example.com/beside", workingDir="/srv/none", securityContext={"runAsUser": 1001, "privileged": False}),
+            "strict",
+            container("main", "example.com/strict", workingDir="/srv/none", securityContext={"runAsUser": 1001, "privileged": False}),
             securityContext={"runAsUser": 1000, "runAsGroup": 1000, "runAsNonRoot": True, "fsGroup": 1000},
         ),
         pod("talk", container("main", "podwire.dev/machine", "cat", stdin=True)),
@@ -70,7 +70,7 @@ Pods = tuple[Cluster, tuple[str, str]]
 
 
 @PROTOCOLS
-@pytest.mark.parametrize("where", [("tool",), ("web", "-c", "server"), ("web", "-c", "beside")], ids="-".join)
+@pytest.mark.parametrize("where", [("tool",), ("web", "-c", "server"), ("web", "-c", "beside"), ("strict",)], ids="-".join)
 def test_exec_runs_a_command_in_every_kind_of_container(pods: Pods, where: tuple[str, ...], protocol: dict[str, str]) -> None:
     cluster, here = pods
     script = "echo $COLOUR; hostname; cat; echo wrong >&2; touch /etc/x; echo kept > /tmp/kept; exit 3"
