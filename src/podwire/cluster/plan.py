@@ -396,6 +396,7 @@ def _files(
         control_socket=paths.control_socket,
         state_dir=paths.root,
         images_dir=paths.images,
+        registries=spec.registries,
         node_grace_s=spec.node_grace_s,
         host_paths=spec.host_paths,
     )

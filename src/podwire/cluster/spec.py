@@ -34,6 +34,7 @@ OPEN_FILES = 1024  # what a user must be able to have open, whatever the cluster
 DEFAULT_GRACE_S, SHORTEST_GRACE_S, LONGEST_GRACE_S = 40.0, 2.0, 3600.0
 _Network = TypeVar("_Network", IPv4Network, IPv6Network)
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+_REGISTRY = re.compile(r"([a-zA-Z0-9][-.a-zA-Z0-9]*|\[[0-9a-fA-F:]+\])(:[0-9]+)?(/[-._/a-z0-9]*)?")
 _ZONE_LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -76,6 +77,8 @@ class ClusterSpec:
     """How long a node may not be heard of before it counts as lost."""
     host_paths: tuple[str, ...] = ()
     """Folders of the machine below which Pods may have hostPath volumes."""
+    registries: tuple[str, ...] = ()
+    """Whose images nodes may pull."""
 
     @property
     def pod_prefix(self) -> int:
@@ -136,6 +139,7 @@ class _Spec(_Form, frozen=True):
     audit: _Audit | None = None
     node_monitor_grace_period_seconds: float = DEFAULT_GRACE_S
     host_paths: tuple[str, ...] = ()
+    registries: tuple[str, ...] = ()
 
 
 class _Cluster(_Form, frozen=True):
@@ -190,8 +194,8 @@ def parse(
         words = f"expected a number of seconds from {SHORTEST_GRACE_S:g} to {LONGEST_GRACE_S:g}, got {grace_s:g}"
         raise fault("spec.nodeMonitorGracePeriodSeconds", words)
     audit = spec.audit.level if spec.audit is not None else ""
-    hosts = _host_paths(spec.host_paths, fault)
-    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node, grace_s, hosts)
+    hosts, registries = _host_paths(spec.host_paths, fault), _registries(spec.registries, fault)
+    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node, grace_s, hosts, registries)
     _has_room(cluster, fault)
     return cluster
 
@@ -229,6 +233,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
             "maxPodsPerNode": spec.max_pods_per_node,
             **({"nodeMonitorGracePeriodSeconds": spec.node_grace_s} if spec.node_grace_s != DEFAULT_GRACE_S else {}),
             **({"hostPaths": list(spec.host_paths)} if spec.host_paths else {}),
+            **({"registries": list(spec.registries)} if spec.registries else {}),
             "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),
@@ -326,6 +331,13 @@ def _host_paths(folders: tuple[str, ...], fault: _Fault) -> tuple[str, ...]:
         if not folder.strip("/"):
             raise fault(f"spec.hostPaths[{index}]", "the whole machine is given to no container: name a folder")
     return tuple(folder.rstrip("/") for folder in folders)
+
+
+def _registries(names: tuple[str, ...], fault: _Fault) -> tuple[str, ...]:
+    for index, name in enumerate(names):
+        if not _REGISTRY.fullmatch(name):
+            raise fault(f"spec.registries[{index}]", f"expected HOST[:PORT][/PATH] of a registry, without https://, got {name!r}")
+    return tuple(name.rstrip("/") for name in names)
 
 
 def _ranges(form: _Ranges, fault: _Fault, *, dual_stack: bool) -> Ranges:

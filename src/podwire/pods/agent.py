@@ -118,7 +118,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
             allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
             places=Places(context.client, config.state_dir, config.host_paths),
         ),
-        images=ImagePlayer(store, machine, records, Path(config.init_socket).parent / "run-images", client),
+        images=ImagePlayer(store, machine, records, Path(config.init_socket).parent / "run-images", client, config.registries),
     )
 
 

@@ -18,10 +18,11 @@ from typing import Any, Protocol
 
 import msgspec
 
+from podwire.images.errors import ImageRefused
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod
-from podwire.pods import admission, desired, hooks, runs, termination
+from podwire.pods import desired, hooks, runs, termination
 from podwire.pods.admission import CannotStart
 from podwire.pods.checks import Checks, Execute
 from podwire.pods.desired import Player, player
@@ -202,11 +203,12 @@ class ContainerLife:
     async def _start_program(self) -> None:
         container, host = self.definition, self._host
         self._stopping = None
+        redefined = self._redefined.is_set()
         self._redefined.clear()
-        self._choose()
+        pulled = await self._choose(redefined)
         name = "" if self._player is Player.STAND_IN else program_name(self._pod.record.uid, self._name, runs.next_number(self.run))
         if name:
-            await self._start_named(name)
+            await self._start_named(name, pulled=pulled)
         else:
             kind = personalities.kind_of(container.image)
             player_words = f"a stand-in that behaves as {kind} plays" if kind else "a stand-in plays"
@@ -219,7 +221,7 @@ class ContainerLife:
         ready = self._probed and not self._told_to_fail("readiness")
         self._pod.put(self._name, msgspec.structs.replace(began, started=started, ready=ready))
 
-    async def _start_named(self, name: str) -> None:
+    async def _start_named(self, name: str, *, pulled: bool) -> None:
         """Start the container's program. Raises CannotStart, ProgramNotStarted."""
         container, host, spec = self.definition, self._host, self._pod.pod.spec
         if host.programs.knows(name):  # started by an agent that was killed before it could write that down
@@ -228,7 +230,8 @@ class ContainerLife:
         try:
             processes = await host.programs.share_processes(self._pod.record.uid) if spec.share_process_namespace else 0
             program = self._beside_target(await self._program(fresh=True, processes=processes))
-            self._event("Normal", "Pulled", f'Container image "{container.image}" {_PRESENT}')
+            if not pulled:
+                self._event("Normal", "Pulled", f'Container image "{container.image}" {_PRESENT}')
             self._event("Normal", "Created", "Container created")
             await host.streams.start(name, container, program)
         except ProgramNotStarted as refused:
@@ -240,22 +243,45 @@ class ContainerLife:
         except (KernelRefused, ValueError) as refused:
             raise CannotStart("CreateContainerError", str(refused)) from refused
 
-    def _choose(self) -> None:
-        """A container that only its image may play is looked for there each time; others were decided about when the Pod began."""
-        container, pod = self.definition, self._pod
-        if self._player is not Player.STAND_IN:
-            return
-        there = self._host.images.find(container.image) is not None
-        if there and self._host.images.refused:
-            self._not_run(self._host.images.refused)
-        if container.name not in admission.must_have_image(pod.pod):
-            return
-        if there and not self._host.images.refused:
+    async def _choose(self, redefined: bool) -> bool:
+        """Decide who plays where that is not decided yet, and pull the image if it is to be pulled; True: it was. Raises CannotStart.
+
+        A container that only its image may play is looked for there each time; others were decided about when the Pod began.
+        """
+        container, pod, images = self.definition, self._pod, self._host.images
+        found = images.find(container.image)
+        there = found is not None
+        known = pod.record.images.get(container.name, "")
+        if found is not None and not images.refused and found.id != known and (known or (redefined and pod.volumes.used)):
             pod.take_image(container.name)
-            return
+        elif not there and redefined and known:
+            pod.forget_image(container.name)
+        if images.pulls(container) and not images.refused and (not there or container.image_pull_policy == "Always"):
+            await self._pull()
+            pod.take_image(container.name)
+            return True
+        if self._player is not Player.STAND_IN:
+            return False
+        if images.refused and (there or images.pulls(container)):
+            self._not_run(images.refused)
+        if container.name not in images.only(pod.pod):
+            return False
+        if there and not images.refused:
+            pod.take_image(container.name)
+            return False
         words = f'Container image "{container.image}" is not present with pull policy of Never'
         self._event("Warning", "ErrImageNeverPull", words)
         raise CannotStart("ErrImageNeverPull", words)
+
+    async def _pull(self) -> None:
+        image, began = self.definition.image, self._host.now()
+        self._event("Normal", "Pulling", f'Pulling image "{image}"')
+        try:
+            await self._host.images.pull(image)
+        except ImageRefused as refused:
+            self._event("Warning", "Failed", f'Failed to pull image "{image}": {refused}')
+            raise CannotStart("ErrImagePull", str(refused)) from refused
+        self._event("Normal", "Pulled", f'Successfully pulled image "{image}" in {self._host.now() - began:.3g}s')
 
     def _not_run(self, why: str) -> None:
         image = self.definition.image

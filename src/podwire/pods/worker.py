@@ -58,7 +58,7 @@ class PodWorker:
         self._ports_may_differ = asyncio.Event()
         self._status = StatusWriter(host, self)
         self._news = asyncio.Event()
-        self.volumes = PodVolumes(host.volumes, pod, self.event, {*self.record.images, *admission.must_have_image(pod)})
+        self.volumes = PodVolumes(host.volumes, pod, self.event, {*self.record.images, *host.images.only(pod)})
         self._told = asyncio.Event()
         self._lives_in: asyncio.TaskGroup | None = None
         self._ephemeral: dict[str, asyncio.Task[None]] = {}
@@ -211,7 +211,7 @@ class PodWorker:
         """Run an init container to its end, again if it may be. A stand-in succeeds at once."""
         if self.record.initialized or init_done(container, self.record):
             return True
-        standing_in = player(container, self.record.images) is Player.STAND_IN and container.name not in admission.must_have_image(self.pod)
+        standing_in = player(container, self.record.images) is Player.STAND_IN and container.name not in self._host.images.only(self.pod)
         if standing_in and desired.ending(self.pod, container, self.directions) == (0, 0.0):
             now = self._host.now()
             number = self._run(container).restarts
@@ -279,7 +279,7 @@ class PodWorker:
         """What the stand-ins' process is to know of the Pod now. A container that has ended and does not run again listens nowhere."""
         runs = self.record.runs
         down = {name for name, run in runs.items() if run.state is not State.RUNNING and (run.ending or run.last) is not None}
-        down |= admission.must_have_image(self.pod)
+        down |= self._host.images.only(self.pod)
         ports = desired.standin_ports(self.pod, self._host.services(self.pod.namespace), down, self.record.images)
         restarts = {name: run.restarts for name, run in runs.items()}
         logs = self._host.records.path("").rstrip("/")

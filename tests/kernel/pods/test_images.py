@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import shutil
 
 import pytest
 
-from image_archives import ARCHITECTURE, BUSYBOX, busybox, docker_archive, entry
+from image_archives import ARCHITECTURE, BUSYBOX, busybox, docker_archive, entry, layout
+from image_registry import a_registry
 from kernel.pods.running import NODE, Node, Tree, ask, eventually, running_node
 from podwire.images.documents import Platform
 from podwire.images.errors import ImageRefused
@@ -171,6 +173,41 @@ def test_endings_and_refusals() -> None:
         node.delete("ends")
         node.gone("ends")
         assert left(node) == []
+
+
+def test_images_are_pulled_from_registries_that_are_named() -> None:
+    with running_node() as node, a_registry({"shop/tool:1": layout(busybox(), "")}) as (address, asked):
+        node.service_account()
+        config = node.folder / "config.json.agent"
+        config.write_text(json.dumps({**json.loads(config.read_text()), "registries": [f"{address}/shop"]}))
+        node.kill("agent")
+        node.start_agent()
+        server = {"command": ["httpd", "-f", "-p", "8080", "-h", "/www"], "image": f"{address}/shop/tool:1"}
+        node.pod("web", image() | server)
+        node.pod("absent", image() | {"image": f"{address}/shop/absent:1", "ports": [{"containerPort": 8080}]})
+        node.pod("never", image() | server | {"imagePullPolicy": "Never", "image": f"{address}/shop/tool:2"})
+        node.pod("other", image() | {"image": "example.com/shop/tool:1", "ports": [{"containerPort": 8080}]})
+        found = node.ready("web")
+        assert fetched(found["status"]["podIP"]) == b"from the image\n"
+        assert ask(node.ready("other")["status"]["podIP"], 8080)["container"] == "main"
+        for words in (f'Pulling: Pulling image "{address}/shop/tool:1"', f'Pulled: Successfully pulled image "{address}/shop/tool:1" in '):
+            eventually(lambda words=words: any(one.startswith(words) for one in node.events("web")), lambda: node.events("web"))
+        node.wait("absent", lambda status: reason(status) == "ErrImagePull")
+        node.wait("never", lambda status: reason(status) == "ErrImageNeverPull")
+        eventually(lambda: any("manifest unknown" in one for one in node.events("absent")), lambda: node.events("absent"))
+        asked.clear()
+        always = image(command=("sleep", "1000")) | {"image": f"{address}/shop/tool:1"}
+        node.pod("again", always)
+        node.ready("again")
+        assert asked == []  # IfNotPresent
+        node.pod("always", always | {"imagePullPolicy": "Always"})
+        node.ready("always")
+        assert "/v2/shop/tool/manifests/1" in asked
+
+
+def reason(status: Tree) -> str:
+    states = [one["state"] for one in status.get("containerStatuses", ())]
+    return str(states[0].get("waiting", {}).get("reason")) if states else ""
 
 
 def test_stand_ins_play_where_the_image_may_not_be_run() -> None:

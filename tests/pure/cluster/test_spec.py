@@ -79,6 +79,10 @@ def test_the_command_line_overrides_the_file() -> None:
             "spec: {maxPodsPerNode: 1024}",
             "c.yaml:3: spec.maxPodsPerNode: expected a number from 1 to 1023 (a bridge of Linux has no more ports), got 1024",
         ),
+        (
+            "spec: {registries: [gcr.io, 'https://a.b']}",
+            "c.yaml:3: spec.registries[1]: expected HOST[:PORT][/PATH] of a registry, without https://, got 'https://a.b'",
+        ),
         ("spec: {hostPaths: [data]}", "c.yaml:3: spec.hostPaths[0]: expected the absolute path of a folder of the machine, got 'data'"),
         ("spec: {hostPaths: [/a, /]}", "c.yaml:3: spec.hostPaths[1]: the whole machine is given to no container: name a folder"),
         ("spec: {proxyMode: ipvs}", "c.yaml:3: spec.proxyMode: expected iptables or nftables, got 'ipvs'"),
