@@ -133,7 +133,20 @@ def wait_for_address() -> None:
 
 
 def main() -> None:
-    """Run the demo."""
+    """Run the demo; with DOWN=1 nothing is left, whatever became of it."""
+    down = os.environ.get("DOWN") == "1"
+    try:
+        client = run()
+    finally:
+        if down:
+            say()
+            show("down")
+    if not down:
+        explain(client)
+
+
+def run() -> dict[str, Any]:
+    """Make the cluster and show what it does; give the client's Pod."""
     running = subprocess.run([*PODWIRE, "status", "--name", NAME], check=False, capture_output=True).returncode == 0
     if running:
         say(f"cluster {NAME!r} is running already")
@@ -150,11 +163,12 @@ def main() -> None:
     between_pods(client, users)
     through_service(users)
     from_internet([pod for pod in found if component(pod) == "frontend"])
+    return client
+
+
+def explain(client: dict[str, Any]) -> None:
+    """Say how to look around, and how to end it."""
     name = "" if NAME == "podwire" else f" --name {NAME}"
-    if os.environ.get("DOWN") == "1":
-        say()
-        show("down")
-        return
     context = f" --context podwire-{NAME}"
     say(bold("\nLook around") + " (put .venv/bin on your PATH: export PATH=$PWD/.venv/bin:$PATH)")
     say(f"  kubectl{context} get pods -A -o wide")

@@ -55,7 +55,7 @@ def installation() -> Path:
         return REPOSITORY
     copy = Path(tempfile.mkdtemp(prefix="podwire-e2e-installation-"))
     copy.chmod(0o755)
-    for part in ("src", "examples", ".venv"):
+    for part in ("src", "examples", "tools", ".venv"):
         shutil.copytree(REPOSITORY / part, copy / part, symlinks=True)
     for path in (copy / ".venv").glob("lib/*/site-packages/podwire.pth"):
         path.write_text(f"{copy}/src\n")

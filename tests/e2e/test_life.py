@@ -152,3 +152,14 @@ def test_interrupted_at_any_moment_nothing_is_half_made(user: User, word: str, h
         else:
             user.podwire("down", "--name", "cut")
         assert processes_of(user) == []
+
+
+def test_the_demo_proves_itself_and_leaves_nothing_even_when_it_fails(user: User) -> None:
+    shown = user.run([user.python, "tools/demo.py"], environment={"DOWN": "1"}).stdout
+    assert (shown.count("✔"), shown.count("✘")) == (7, 0)
+    assert processes_of(user) == []
+    user.podwire("up", "--zones", "1")
+    other = '{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "client"}, "spec": {"containers": [{"name": "other", "image": "x"}]}}'
+    user.podwire("apply", "-f", "-", stdin=other)
+    assert "is deleted" in user.run([user.python, "tools/demo.py"], environment={"DOWN": "1"}, status=1).stdout
+    assert processes_of(user) == []
