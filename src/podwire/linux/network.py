@@ -29,6 +29,7 @@ from podwire.wire.rtnetlink import route as route_messages
 _FLIGHT_MESSAGES: Final = 128
 _FLIGHT_BYTES: Final = 32_768
 _RECEIVE_BYTES: Final = 65_536
+_LINK_GROUP: Final = 1  # RTMGRP_LINK
 _CACHE_LIMIT: Final = 8_192
 _MISSING: Final = frozenset({errno.ENODEV, errno.ENOENT, errno.ESRCH, errno.EADDRNOTAVAIL, errno.ENXIO})
 _DUMP_ATTEMPTS: Final = 10
@@ -260,3 +261,36 @@ class Network:
                 if refused.errno != errno.EINTR or attempt == _DUMP_ATTEMPTS - 1:
                     raise
         raise AssertionError("unreachable")
+
+
+class LinkChanges:
+    """A socket that becomes readable when a link of the namespace comes, goes or changes. Close it when done.
+
+    What changed is not told: whoever is woken looks. Source: rtnetlink(7), RTNLGRP_LINK.
+    """
+
+    def __init__(self, namespace: int | None = None) -> None:
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        if namespace is None:
+            self._socket = socket.socket(socket.AF_NETLINK, kind, netlink.NETLINK_ROUTE)
+        else:
+            self._socket = namespaces.socket_inside(namespace, socket.AF_NETLINK, kind, netlink.NETLINK_ROUTE)
+        self._socket.bind((0, _LINK_GROUP))
+
+    def fileno(self) -> int:
+        """Give the descriptor to wait on."""
+        return self._socket.fileno()
+
+    def drain(self) -> None:
+        """Take what has been told. More than the socket could hold is one more reason to look, and no error."""
+        while True:
+            try:
+                self._socket.recv(_RECEIVE_BYTES)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno != errno.ENOBUFS:
+                    raise
+
+    def close(self) -> None:
+        self._socket.close()

@@ -2,7 +2,8 @@
 
 On each change it computes the whole program (ruleset.py), compares with what the kernel acknowledged last, and sends the
 difference. At the start it compares with what the kernel holds: a restart finds everything there and changes nothing. The generation
-of the ruleset tells whether somebody else changed a table meanwhile; then what is there is read again and repaired.
+of the ruleset tells whether somebody else changed a table meanwhile, the kernel tells when a link came or went; then what is there is
+read again and repaired.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from podwire import nft
 from podwire.daemon.context import Context
 from podwire.lib.pace import Pace
 from podwire.lib.reconcile import Reconciler
-from podwire.linux.network import Network
+from podwire.linux.network import LinkChanges, Network
 from podwire.linux.nftables import Nftables
 from podwire.nft.difference import batches, difference
 from podwire.objects import resources
@@ -65,14 +66,25 @@ async def run(context: Context) -> None:
     def changed(_old: Object | None, _new: Object | None) -> None:
         reconciler.mark(_KEY)
 
+    links = LinkChanges()
+
+    def links_changed() -> None:
+        """A node's wire was pulled or put back: its routes went with it."""
+        links.drain()
+        kernel.distrust()
+        reconciler.mark(_KEY)
+
     for informer in informers:
         await informer.synced.wait()
     for informer in informers:
         informer.subscribe(changed)
+    asyncio.get_running_loop().add_reader(links, links_changed)
     reconciler.mark(_KEY)
     try:
         await reconciler.run()
     finally:
+        asyncio.get_running_loop().remove_reader(links)
+        links.close()
         kernel.close()
 
 
@@ -91,6 +103,11 @@ class Kernel:
         self._have: Program | None = None
         self._unfinished: Program | None = None
         self._generation = -1
+        self._distrusted = False
+
+    def distrust(self) -> None:
+        """What is there may have changed: the next ``bring_to`` reads it. May be called from any thread."""
+        self._distrusted = True
 
     def close(self) -> None:
         """Close the doors. What is programmed stays."""
@@ -104,7 +121,8 @@ class Kernel:
             KernelRefused: then nothing is assumed of what is there, and the next call reads it again.
         """
         have, self._have, self._unfinished = self._have, None, None
-        if have is None or self._nftables.generation() != self._generation:
+        distrusted, self._distrusted = self._distrusted, False
+        if have is None or distrusted or self._nftables.generation() != self._generation:
             have = self._read()
         # Routes before what sends packets to them; removals the other way round.
         self._network.apply([replace(route) for key, route in _routes(want).items() if key not in _routes(have)])

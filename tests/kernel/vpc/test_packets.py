@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import subprocess
 import sys
 from collections import Counter
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv4Network
 from pathlib import Path
 
 import pytest
 
 from podwire import nft
+from podwire.linux.network import LinkChanges, Network
 from podwire.linux.nftables import Nftables
 from podwire.vpc import ruleset
 from podwire.vpc.agent import Kernel
+from podwire.wire.rtnetlink import Link, Route, add, change
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -187,6 +190,27 @@ def test_what_somebody_else_changed_is_repaired() -> None:
             assert door.dump([ruleset.TABLE]) != wanted
             world.program(world.forwarding())
             assert door.dump([ruleset.TABLE]) == wanted
+
+
+def test_a_wire_that_was_pulled_and_put_back_is_noticed_and_its_routes_made_again() -> None:
+    with World() as world:
+        world.program(world.forwarding())
+        with Network(world.places["vpc"]) as network:
+            wanted = ruleset.ours(network.routes())
+            links = LinkChanges(world.places["vpc"])
+            assert not select.select([links], [], [], 0)[0]
+            network.apply([change(Link("vm-1", up=False)), change(Link("vm-1", up=True))])
+            network.apply([add(Route(IPv4Network(world.hosts[1].address), link="vm-1"))])
+            assert select.select([links], [], [], 10)[0], "the kernel tells"
+            links.drain()
+            assert not select.select([links], [], [], 0)[0]
+            links.close()
+            assert ruleset.ours(network.routes()) != wanted, "the routes went with the wire"
+            world.program(world.forwarding())
+            assert ruleset.ours(network.routes()) != wanted, "control: what was acknowledged is believed"
+            world.kernel.distrust()
+            world.program(world.forwarding())
+            assert ruleset.ours(network.routes()) == wanted
 
 
 def test_nft_lists_it_as_we_print_it_and_loads_its_listing() -> None:
