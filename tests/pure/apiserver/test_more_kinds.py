@@ -169,3 +169,10 @@ def test_real_network_policies_are_right() -> None:
             assert row.check(tree, None) == []
             found += 1
     assert found == 13
+
+
+def test_a_policy_that_is_not_enforced_is_said_to_be_so() -> None:
+    tree = {"metadata": {"name": "deny", "namespace": "default"}, "spec": {"podSelector": {}}}
+    assert kind("networkpolicies").warnings(tree, None) == [
+        "NetworkPolicies are stored, and not enforced by this version of podwire: every packet passes"
+    ]

@@ -254,6 +254,13 @@ INGRESS_CLASS = Kind(
     default=_default_class,
     validate=_validate_class,
 )
+
+
+def _policy_warnings(_tree: Tree, _old: Tree | None) -> list[str]:
+    """A policy that lets everything through must not look like one that does not."""
+    return ["NetworkPolicies are stored, and not enforced by this version of podwire: every packet passes"]
+
+
 NETWORK_POLICY = Kind(
     _GROUP,
     _VERSION,
@@ -266,6 +273,7 @@ NETWORK_POLICY = Kind(
     row=_policy_row,
     default=_default_policy,
     validate=_validate_policy,
+    warnings=_policy_warnings,
 )
 SERVICE_CIDR = Kind(
     _GROUP,
