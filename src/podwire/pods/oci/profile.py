@@ -3,7 +3,8 @@
 The sets are containerd's defaults as Kubernetes uses them. Of system calls are refused those that Docker's documentation names as
 refused by the default profile; a container whose ``seccompProfile`` is Unconfined, or which is privileged, may call all.
 
-Sources: https://kubernetes.io/docs/tasks/configure-pod-container/security-context/, https://docs.docker.com/engine/security/seccomp/
+Sources: https://kubernetes.io/docs/tasks/configure-pod-container/security-context/, https://docs.docker.com/engine/security/seccomp/,
+include/uapi/linux/capability.h
 """
 
 from __future__ import annotations
@@ -20,12 +21,15 @@ DEFAULT_CAPABILITIES: Final = (
     "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "NET_BIND_SERVICE", "NET_RAW", "SYS_CHROOT",
     "MKNOD", "AUDIT_WRITE", "SETFCAP",
 )  # fmt: skip
-ALL_CAPABILITIES: Final = (
-    *DEFAULT_CAPABILITIES, "DAC_READ_SEARCH", "LINUX_IMMUTABLE", "NET_BROADCAST", "NET_ADMIN", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE",
-    "SYS_RAWIO", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "LEASE",
-    "AUDIT_CONTROL", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
-    "CHECKPOINT_RESTORE",
+_NUMBERS: Final = (
+    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT",
+    "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD",
+    "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND",
+    "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE",
 )  # fmt: skip
+"""By their numbers."""
+ALL_CAPABILITIES: Final = (*DEFAULT_CAPABILITIES, *(name for name in _NUMBERS if name not in DEFAULT_CAPABILITIES))
 _REFUSED_CALLS: Final = (
     "_sysctl", "acct", "add_key", "bpf", "clock_adjtime", "clock_settime", "create_module", "delete_module", "finit_module",
     "get_kernel_syms", "init_module", "ioperm", "iopl", "kcmp", "kexec_file_load", "kexec_load", "keyctl", "lookup_dcookie", "mount",
@@ -63,6 +67,11 @@ def capabilities(context: ContainerSecurityContext) -> tuple[str, ...]:
         added = ALL_CAPABILITIES if "ALL" in add else [one for one in add if one in ALL_CAPABILITIES]
         wanted += [one for one in added if one not in wanted and one not in drop]
     return tuple(wanted)
+
+
+def numbers(context: ContainerSecurityContext) -> tuple[int, ...]:
+    """The same as the kernel numbers them: what a command that joins the container is given."""
+    return tuple(sorted(_NUMBERS.index(name) for name in capabilities(context)))
 
 
 def _plain(names: Iterable[str]) -> Iterable[str]:
