@@ -80,9 +80,9 @@ def processes(proc: str = "/proc") -> dict[int, _Process]:
                 with open(f"{proc}/{entry.name}/stat", "rb") as file:
                     # The name, in brackets, may hold anything; the numbers begin after the last bracket.
                     words = file.read().rpartition(b") ")[2].split()
-            except OSError:
-                continue  # it has ended
-            found[int(entry.name)] = _Process(int(words[1]), sum(map(int, words[11:15])) * _TICK, int(words[21]) * _PAGE)
+                found[int(entry.name)] = _Process(int(words[1]), sum(map(int, words[11:15])) * _TICK, int(words[21]) * _PAGE)
+            except (OSError, IndexError):
+                continue  # it has ended, perhaps while it was read
     return found
 
 
