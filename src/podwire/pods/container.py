@@ -436,7 +436,8 @@ class ContainerLife:
                     if not result.ok:
                         self._event("Warning", "FailedPreStopHook", "PreStopHook failed")
         if run.program:
-            await self._host.programs.end(run.program, max(LEAST_GRACE_S, deadline - loop.time()) if grace_s > 0 else 0.0)
+            asking = self._host.images.stop_signal(self._pod.record.images.get(self._name, ""))
+            await self._host.programs.end(run.program, max(LEAST_GRACE_S, deadline - loop.time()) if grace_s > 0 else 0.0, asking)
         else:
             if grace_s > 0 and (self._over or self._pod.ending.is_set()):
                 await self._host.standins.drain(self._pod.record.uid)

@@ -108,10 +108,10 @@ class Programs:
             if refused.errno not in _NO_SUCH:
                 raise
 
-    async def end(self, name: str, grace_s: float) -> int:
-        """End a program: SIGTERM, then after ``grace_s`` seconds SIGKILL. Gives its status."""
+    async def end(self, name: str, grace_s: float, asking: int = 0) -> int:
+        """End a program: the signal that asks it to (SIGTERM), then after ``grace_s`` seconds SIGKILL. Gives its status."""
         if grace_s > 0:
-            await self.signal(name, signal.SIGTERM)
+            await self.signal(name, asking or signal.SIGTERM)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(grace_s):
                     return await self.wait(name)

@@ -141,12 +141,18 @@ def fetched(address: str) -> bytes:
 def test_endings_and_refusals() -> None:
     with running_node() as node:
         node.service_account()
-        load(node, User="web")
+        load(node, User="web", StopSignal="SIGUSR1")
         root = {"runAsUser": 0}
         node.pod(
             "ends",
             script("echo last words > /dev/termination-log; exit 3", "three", securityContext=root),
             image("absent", ("/nope",), securityContext=root),
+            script(
+                "trap 'exit 9' USR1; while :; do sleep 0.1; done",
+                "asked",
+                securityContext=root,
+                livenessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1},
+            ),
             image("user", ("sh",)),
             image("group", ("sh",), securityContext={**root, "runAsGroup": 7}),
             image("nonroot", ("sh",), securityContext={**root, "runAsNonRoot": True}),
@@ -157,15 +163,22 @@ def test_endings_and_refusals() -> None:
         def told(status: Tree) -> bool:
             found = {one["name"]: one["state"] for one in status.get("containerStatuses", ())}
             waiting = {name: state["waiting"].get("reason") for name, state in found.items() if "waiting" in state}
-            return len(found) == 6 and waiting == {
-                "user": "CreateContainerConfigError",
-                "group": "CreateContainerConfigError",
-                "nonroot": "CreateContainerConfigError",
-                "never": "ErrImageNeverPull",
-            }
+            ended = "terminated" in found.get("asked", {})
+            return (
+                len(found) == 7
+                and ended
+                and waiting
+                == {
+                    "user": "CreateContainerConfigError",
+                    "group": "CreateContainerConfigError",
+                    "nonroot": "CreateContainerConfigError",
+                    "never": "ErrImageNeverPull",
+                }
+            )
 
         found = states(node.wait("ends", told))
         assert (found["three"]["terminated"]["exitCode"], found["three"]["terminated"]["message"]) == (3, "last words\n")
+        assert found["asked"]["terminated"]["exitCode"] == 9  # by the signal that the image names
         assert found["absent"]["terminated"]["reason"] == "StartError"
         assert 'exec: "/nope"' in found["absent"]["terminated"]["message"]
         assert "the image's user 'web': 1000 cannot be had" in found["user"]["waiting"]["message"]

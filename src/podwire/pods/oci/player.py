@@ -17,6 +17,7 @@ import asyncio
 import contextlib
 import os
 import shutil
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -97,6 +98,18 @@ class ImagePlayer:
         """Pull an image, one after the other as kubelets do. Raises ImageRefused."""
         async with self._pulling:
             await asyncio.to_thread(pull, self._store, name)
+
+    def stop_signal(self, image: str) -> int:
+        """The signal that asks a container of the image with this id to end; SIGTERM where the image says none."""
+        try:
+            found = self._store.catalogue().images.get(image)
+        except ImageRefused:
+            found = None
+        said = (found.execution.stop_signal if found is not None else "").upper()
+        if said.isdigit() and int(said) in signal.valid_signals():
+            return int(said)
+        known = signal.Signals.__members__.get(said if said.startswith("SIG") else f"SIG{said}")
+        return known or signal.SIGTERM
 
     def find(self, name: str) -> Image | None:
         """The image of this name that is in the store."""
