@@ -169,7 +169,8 @@ class Meter:
             wait_s = self._readings[-1].at + SHORTEST_S - self._clock()
             if len(self._readings) == 1 and wait_s > 0:
                 await asyncio.sleep(wait_s)
-            if self._clock() - self._readings[-1].at >= SHORTEST_S:
+            # A timer may be early: where there is one reading alone, there is a second one now.
+            if len(self._readings) == 1 or self._clock() - self._readings[-1].at >= SHORTEST_S:
                 self._readings = [self._readings[-1], await self._read(roots)]
             return rates(self._readings[0], self._readings[1], ages)
 
