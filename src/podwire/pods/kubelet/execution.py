@@ -18,7 +18,7 @@ import logging
 import os
 import sys
 import uuid
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -74,7 +74,7 @@ class Executions:
             pod = msgspec.structs.replace(worker.pod, spec=msgspec.structs.replace(worker.pod.spec, security_context=None))
             base = await self._host.machine.program(pod, container, worker.record, worker.namespace, worker.volumes)
             tmp = self._host.records.path(place.uid, f"{container.name}/tmp")  # noqa: S108  (in the node's own folder)
-            os.makedirs(tmp, mode=0o700, exist_ok=True)
+            _make_tmp(tmp, base.files)
             while len(self._stood) >= _KEPT:
                 del self._stood[next(iter(self._stood))]
             namespace = f"netns/pod/{place.uid}"
@@ -290,3 +290,11 @@ class _Terminal:
     def close(self) -> None:
         self._channels.resized = lambda _columns, _rows: None
         os.close(self._master)
+
+
+def _make_tmp(folder: str, files: Iterable[str]) -> None:
+    """Make a container's /tmp, with places for what is seen below it: an installation may lie below the machine's own."""
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    for target in files:
+        if target.startswith("/tmp/") and os.path.isdir(target):  # noqa: S108
+            os.makedirs(os.path.join(folder, target.removeprefix("/tmp/")), exist_ok=True)  # noqa: S108
