@@ -52,6 +52,8 @@ def told(tree: Tree) -> Tree:
     """What a writer said and the server filled in, without what differs from object to object."""
     metadata, spec = tree["metadata"], tree.get("spec", {})
     uid = metadata["uid"]
+    if tree["kind"] == "ResourceQuota":
+        tree.pop("status", None)  # what is used is counted a moment later
     for key in ("uid", "creationTimestamp", "resourceVersion", "managedFields", "name"):
         metadata.pop(key, None)
     for key in ("clusterIP", "clusterIPs"):

@@ -24,6 +24,9 @@ def test_every_kind_has_a_schema_that_compiles() -> None:
     for one in REGISTRY:
         tree: dict[str, Any] = {"metadata": {"name": "x"}}
         assert schema.prune_and_check(one, tree) == []
+        if one.custom is not None:  # a kind that carries its own schema
+            assert one.custom.openapi
+            continue
         marks = definitions.definition(one.definition)["x-kubernetes-group-version-kind"]
         assert {"group": one.group, "version": one.version, "kind": one.kind} in marks
 
