@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 import running_apiserver
 from podwire.client.api import Client
 from podwire.objects.resources import DEPLOYMENTS, EVENTS, HORIZONTAL_POD_AUTOSCALERS
 from running_controllers import cluster, namespace, until
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[running_apiserver.ApiServer]:
-    with tempfile.TemporaryDirectory(prefix="pw") as folder:
-        started = running_apiserver.start(Path(folder))
-        try:
-            yield started
-        finally:
-            started.stop()
-            started.listener.close()
 
 
 def scaler(least: int, most: int, kind: str = "Deployment") -> dict[str, Any]:

@@ -5,12 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 import running_apiserver
 from podwire.client.api import Client
@@ -30,17 +25,6 @@ from podwire.objects.resources import (
     SERVICES,
 )
 from running_controllers import cluster, namespace, until
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[running_apiserver.ApiServer]:
-    with tempfile.TemporaryDirectory(prefix="pw") as folder:
-        started = running_apiserver.start(Path(folder))
-        try:
-            yield started
-        finally:
-            started.stop()
-            started.listener.close()
 
 
 def web(replicas: int, image: str = "nginx", **spec: Any) -> dict[str, Any]:

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -29,17 +26,6 @@ from podwire.objects.resources import (
     STATEFUL_SETS,
 )
 from running_controllers import cluster, namespace, until
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[running_apiserver.ApiServer]:
-    with tempfile.TemporaryDirectory(prefix="pw") as folder:
-        started = running_apiserver.start(Path(folder))
-        try:
-            yield started
-        finally:
-            started.stop()
-            started.listener.close()
 
 
 def workload(image: str = "nginx", **spec: Any) -> dict[str, Any]:

@@ -2,30 +2,13 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import Any
-
-import pytest
 
 import running_apiserver
 from podwire.client.api import Client
 from podwire.objects.resources import CRON_JOBS, EVENTS, JOBS, PODS
 from running_controllers import cluster, namespace, stamp, until
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[running_apiserver.ApiServer]:
-    with tempfile.TemporaryDirectory(prefix="pw") as folder:
-        started = running_apiserver.start(Path(folder))
-        try:
-            yield started
-        finally:
-            started.stop()
-            started.listener.close()
-
 
 SPEC: dict[str, Any] = {"template": {"spec": {"restartPolicy": "Never", "containers": [{"name": "c", "image": "busybox"}]}}}
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +12,6 @@ from podwire.client.api import Client
 from podwire.client.errors import ApiError
 from podwire.objects.resources import EVENTS, PERSISTENT_VOLUME_CLAIMS, PERSISTENT_VOLUMES, PODS, STATEFUL_SETS, STORAGE_CLASSES
 from running_controllers import cluster, namespace, until
-
-
-@pytest.fixture(scope="module")
-def server() -> Iterator[running_apiserver.ApiServer]:
-    with tempfile.TemporaryDirectory(prefix="pw") as folder:
-        started = running_apiserver.start(Path(folder))
-        try:
-            yield started
-        finally:
-            started.stop()
-            started.listener.close()
 
 
 def claim(name: str, size: str = "1Gi", **spec: Any) -> dict[str, Any]:
