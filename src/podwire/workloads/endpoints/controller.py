@@ -7,7 +7,6 @@ read it: after a write it rests for a second.
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Iterable
 from typing import Any
 
@@ -18,9 +17,9 @@ from podwire.objects.core import Endpoints, Node, Pod, Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.objects.meta import selects
 from podwire.objects.resources import ENDPOINT_SLICES, ENDPOINTS, NODES, PODS, SERVICES
-from podwire.workloads import names, work
+from podwire.workloads import work
 from podwire.workloads.endpoints import desired, slices
-from podwire.workloads.expectations import Expectations
+from podwire.workloads.endpoints.writing import SliceWriting
 from podwire.workloads.kinds import label_entries, selector_entry
 from podwire.workloads.nodes.desired import ZONE
 
@@ -36,7 +35,7 @@ class EndpointControllers:
         self._nodes = context.informer(NODES)
         self._slices = context.informer(ENDPOINT_SLICES, indexes={"service": lambda value: [value.service_key]})
         self._endpoints = context.informer(ENDPOINTS)
-        self._expectations = Expectations()
+        self._writing = SliceWriting(context, self._slices, slices.MANAGER)
         self._slice_work = work.reconciler(context, "endpointslices", self._slice_round, round_s=0.005)
         self._legacy_work = work.reconciler(context, "endpoints", self._legacy_round, concurrency=4)
         self._services.subscribe(self._service_changed)
@@ -89,10 +88,9 @@ class EndpointControllers:
                         self._mark(service.key, leaves=leaves)
 
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
-        if new is not None and old is None:
-            self._expectations.seen(new.key)
+        self._writing.seen(old, new)
         value = new or old
-        if value is not None and value.service_key and value.metadata.labels.get(slices.MANAGED_BY) == slices.MANAGER:
+        if value is not None and value.service_key and self._writing.owns(value):
             self._mark_slices(value.service_key, leaves=False)
 
     def _endpoints_changed(self, old: Endpoints | None, new: Endpoints | None) -> None:
@@ -121,42 +119,19 @@ class EndpointControllers:
 
     async def _slice_round(self, key: str) -> float | None:
         service = self._services.table.get(key)
-        have = [one for one in self._slices.table.by("service", key) if one.metadata.labels.get(slices.MANAGED_BY) == slices.MANAGER]
         if service is None or service.spec.type == "ExternalName" or not service.spec.selector:
             # Slices that somebody else made for a Service without a selector are not ours to touch.
-            self._expectations.forget(key)
             self._rested_at.pop(key, None)
-            await self._delete(have)
+            await self._writing.clear(key)
             return None
-        waiting = self._expectations.waiting(key, self._context.clock())
+        waiting = self._writing.waiting(key)
         if waiting:
             return waiting
         pods = self._selected(service)
         self._rested_at[key] = self._context.clock() + min(LONGEST_REST_S, REST_PER_POD_S * len(pods))
-        plan = slices.decide(service, desired.members(service, pods, self._zone), have, desired.trigger(service, pods))
-        for one in plan.create:
-            name = f"{service.name[: 253 - 1 - names.SUFFIX]}-{names.suffix(secrets.randbelow)}"
-            mark = f"{service.namespace}/{name}"
-            self._expectations.expect(key, mark, self._context.clock())
-            try:
-                await self._client.create(ENDPOINT_SLICES, slices.document(one, name))
-            except BaseException:
-                self._expectations.seen(mark)
-                raise
-            if mark in self._slices.table:
-                self._expectations.seen(mark)
-        for one in plan.update:
-            await self._client.update(ENDPOINT_SLICES, slices.document(one))
-        await self._delete(plan.delete)
+        members = desired.members(service, pods, self._zone)
+        await self._writing.carry_out(key, slices.decide(service, members, self._writing.of(key), desired.trigger(service, pods)))
         return None
-
-    async def _delete(self, gone: Iterable[EndpointSlice]) -> None:
-        for one in gone:
-            try:
-                await self._client.delete(ENDPOINT_SLICES, one.name, one.namespace, uid=one.metadata.uid)
-            except ApiError as error:
-                if not error.not_found:
-                    raise
 
     # Endpoints ---------------------------------------------------------------------------------------------------------------
 
