@@ -209,8 +209,12 @@ def test_a_taint_moves_what_does_not_tolerate_it(lab: Cluster) -> None:
         lab.kubectl("taint", "node", victim, "broken-")
     lab.kubectl("cordon", victim)
     assert "node.kubernetes.io/unschedulable" in until(lambda: str(node_of(lab, victim)["spec"].get("taints", "")), "cordoned is a taint")
+    until(lambda: rows(lab)[victim]["unschedulable"], "the list of nodes tells it")
+    listed = say(lab, "node", "list").stdout
+    assert [line.split()[0] for line in listed.splitlines() if line.endswith(" Ready,SchedulingDisabled")] == [victim]
     lab.kubectl("uncordon", victim)
     until(lambda: not node_of(lab, victim)["spec"].get("taints"), "and no more")
+    until(lambda: not rows(lab)[victim]["unschedulable"], "nor in the list")
 
 
 def test_nodes_come_and_go_and_last(lab: Cluster) -> None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from podwire.cli.output import StatusLine, table
+from podwire.cli.output import StatusLine, node_state, table
 from podwire.cli.place import Seconds, known, name_option
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def list_(name: str, output: str | None) -> None:
     from podwire.cluster import control_client, state
 
     report = control_client.status(state.paths(name, os.environ))
-    ready = {one["name"]: one["ready"] for one in report["nodes"]}
+    told = {one["name"]: one for one in report["nodes"]}
     with operation(name, 0) as doing:
         now = doing.current()
     rows: list[dict[str, Any]] = [
@@ -63,7 +63,8 @@ def list_(name: str, output: str | None) -> None:
             "podRanges": [str(network) for network in one.pod_ranges],
             "power": "on" if one.name in now.running else "off",
             "network": "cut off" if one.zone in now.changes.stopped_zones else "joined",
-            "ready": bool(ready.get(one.name, False)),
+            "ready": bool(told.get(one.name, {}).get("ready", False)),
+            "unschedulable": bool(told.get(one.name, {}).get("unschedulable", False)),
         }
         for one in now.nodes
     ]
@@ -75,7 +76,7 @@ _COLUMNS = ("name", "pool", "zone", "addresses", "pods", "power", "network", "st
 
 def _cells(row: dict[str, Any]) -> tuple[str, ...]:
     where = (row["name"], row["pool"], row["zone"], ",".join(row["addresses"]), ",".join(row["podRanges"]))
-    return (*where, row["power"], row["network"], "Ready" if row["ready"] else "NotReady")
+    return (*where, row["power"], row["network"], node_state(row))
 
 
 @node.command()

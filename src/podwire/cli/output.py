@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from typing import TextIO
+from collections.abc import Mapping, Sequence
+from typing import Any, TextIO
 
 import click
 
@@ -28,6 +28,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     texts = [[str(cell) for cell in row] for row in (head, *rows)]
     widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
     return "\n".join("   ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in texts)
+
+
+def node_state(node: Mapping[str, Any]) -> str:
+    """Say how a node is, as kubectl does."""
+    return ("Ready" if node["ready"] else "NotReady") + (",SchedulingDisabled" if node.get("unschedulable") else "")
 
 
 class StatusLine:

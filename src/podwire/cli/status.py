@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from podwire.cli.output import style, table
+from podwire.cli.output import node_state, style, table
 from podwire.cli.place import name_option
 
 
@@ -38,7 +38,7 @@ def _sections(report: dict[str, Any]) -> list[str]:
         nodes = [
             (
                 node["name"],
-                "Ready" if node["ready"] else f"NotReady {node.get('reason', '')}",
+                node_state(node) if node["ready"] else f"{node_state(node)} {node.get('reason', '')}",
                 node.get("zone", ""),
                 node.get("address", ""),
             )

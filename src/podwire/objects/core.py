@@ -440,6 +440,9 @@ class PodSpec(Value, frozen=True):
     overhead: dict[str, str | int | float] = {}
     priority: int = 0
     priority_class_name: str = ""
+    preemption_policy: str = "PreemptLowerPriority"
+    resources: ResourceRequirements | None = None
+    os: LocalObjectReference | None = None
 
 
 class ContainerStateWaiting(Value, frozen=True):
@@ -494,6 +497,7 @@ class PodStatus(Value, frozen=True):
     host_ips: tuple[PodIP, ...] = ()
     start_time: str | None = None
     qos_class: str = ""
+    nominated_node_name: str = ""
     conditions: tuple[Condition, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()

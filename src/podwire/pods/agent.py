@@ -13,7 +13,7 @@ import logging
 import os
 import platform
 import sys
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from ipaddress import ip_address, ip_network
 from pathlib import Path
@@ -25,9 +25,9 @@ from podwire.daemon.context import Context
 from podwire.images.documents import ARCHITECTURES, Platform
 from podwire.images.store import Store
 from podwire.linux.init_client import AsyncInitClient
-from podwire.objects.core import Pod, Service
-from podwire.objects.resources import PODS, SERVICES
-from podwire.pods import runs, wiring
+from podwire.objects.core import Node, Pod, Service
+from podwire.objects.resources import NODES, PODS, SERVICES
+from podwire.pods import fitting, runs, wiring
 from podwire.pods.desired import NodeFacts
 from podwire.pods.host import Host
 from podwire.pods.kubelet.access import Access
@@ -133,12 +133,15 @@ class PodsAgent:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._left: dict[str, Record] = {}
         self._held: dict[str, int] = {}
+        self._pods = context.informer(PODS, fields=f"spec.nodeName={context.node}")
+        self._own: Callable[[], Node]
 
     async def run(self) -> None:
         """Set the node up, take up its Pods, and follow them until cancelled."""
         context, host = self._context, self._host
-        pods = context.informer(PODS, fields=f"spec.nodeName={context.node}")
+        pods = self._pods
         services = context.informer(SERVICES)
+        nodes = context.informer(NODES, fields=f"metadata.name={context.node}")
         node = OwnNode(context)
         host.standins.ended = self._on_standin_ended
         await asyncio.get_running_loop().run_in_executor(host.wiring, host.network.set_up)
@@ -146,7 +149,8 @@ class PodsAgent:
         await host.streams.logs.adopt()
         await self._recall()
         await node.register()
-        await asyncio.gather(pods.synced.wait(), services.synced.wait())
+        await asyncio.gather(pods.synced.wait(), services.synced.wait(), nodes.synced.wait())
+        self._own = lambda: nodes.table.get(context.node) or node.as_registered
         await self._take_up(pods)
         services.subscribe(self._on_service)
         pods.subscribe(self._on_pod)
@@ -217,8 +221,15 @@ class PodsAgent:
         if uid in self._workers:
             self._workers[uid].update(new)
         else:
-            worker = self._workers[uid] = PodWorker(self._host, new, self._left.pop(uid, None), self._held.pop(uid, None))
+            record = self._left.pop(uid, None)
+            misfit = None if record is not None or new.terminating else fitting.misfit(new, self._own(), self._taken())
+            worker = self._workers[uid] = PodWorker(self._host, new, record, self._held.pop(uid, None), misfit)
             self._tasks[uid] = asyncio.create_task(self._work(worker), name=f"pod {new.namespace}/{new.name}")
+
+    def _taken(self) -> list[Pod]:
+        """The Pods that the node has taken and that have not ended, also those that its workers are yet to take up."""
+        left = [self._pods.table.get(f"{one.namespace}/{one.name}") for one in self._left.values() if not one.finished]
+        return [pod for pod in left if pod is not None] + [worker.pod for worker in self._workers.values() if worker.takes_room]
 
     def _on_standin_ended(self, ended: Ended) -> None:
         worker = self._workers.get(ended.uid)

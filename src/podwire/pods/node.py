@@ -17,6 +17,7 @@ from podwire import __version__
 from podwire.client.errors import ApiError, Unreachable
 from podwire.daemon.config import AgentConfig
 from podwire.daemon.context import Context
+from podwire.objects.core import Node
 from podwire.objects.resources import LEASES, NODES
 
 Tree = dict[str, Any]
@@ -144,6 +145,8 @@ class OwnNode:
         self._facts = read_facts(context.node, context.config.init_socket)
         self._uid = ""
         self._since = ""
+        self.as_registered = Node()
+        """The object as the API had it when the node was registered last."""
 
     async def register(self) -> None:
         """Make the Node object, or put right the one that is there, and say that it is ready. Waits for the API server."""
@@ -199,7 +202,7 @@ class OwnNode:
                 events.event(found, "Warning", "Rebooted", f"Node {context.node} has been rebooted, boot id: {now}")
             ready = next((c for c in found.status.conditions if c.type == "Ready" and c.status == "True"), None)
             self._since = (ready.last_transition_time if ready else None) or self._since
-        self._uid = found.metadata.uid
+        self._uid, self.as_registered = found.metadata.uid, found
         await self._write_status()
         events.event(found, "Normal", "Starting", "Starting kubelet.")
         if ready is None:

@@ -19,6 +19,7 @@ import msgspec
 
 from podwire.objects.core import Container, Pod
 from podwire.pods import admission, desired
+from podwire.pods.admission import Refusal
 from podwire.pods.container import LEAST_GRACE_S, ContainerLife, cancelled
 from podwire.pods.desired import Player, is_sidecar, player
 from podwire.pods.host import Host, SandboxFailed
@@ -36,9 +37,14 @@ _DEADLINE = "Pod was active on the node longer than the specified deadline"
 
 
 class PodWorker:
-    """``record`` and ``namespace`` are what is left of the Pod from an agent before this one; the descriptor becomes the worker's."""
+    """``record`` and ``namespace`` are what is left of the Pod from an agent before this one; the descriptor becomes the worker's.
 
-    def __init__(self, host: Host, pod: Pod, record: Record | None = None, namespace: int | None = None) -> None:
+    ``misfit``: why the node does not take the Pod.
+    """
+
+    def __init__(
+        self, host: Host, pod: Pod, record: Record | None = None, namespace: int | None = None, misfit: Refusal | None = None
+    ) -> None:
         self.pod = pod
         # A Pod that ended on this node before anything was written down of it here is not begun again.
         over = pod.status.phase in {"Succeeded", "Failed"}
@@ -47,6 +53,7 @@ class PodWorker:
             fresh = msgspec.structs.replace(fresh, images=host.images.choose(pod))
         self.record = record or fresh
         self.namespace = namespace
+        self._refusal = None if over else admission.refusal(pod) or misfit
         self.ending = asyncio.Event()
         self.vanished = False
         self._deletion = asyncio.Event()
@@ -108,6 +115,12 @@ class PodWorker:
         """A Service of the Pod's namespace has changed."""
         self._ports_may_differ.set()
 
+    @property
+    def takes_room(self) -> bool:
+        """Whether the Pod counts when the node is asked for room: until it has ended, or was taken away by force."""
+        refused = self._refusal is not None and not self.record.sandbox
+        return not (refused or self.record.finished or self.vanished)
+
     # Life -----------------------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -154,7 +167,7 @@ class PodWorker:
             running = [container for container in _all(self.pod) if self._run(container).state is State.RUNNING]
             await asyncio.gather(*(self._life(container).live("Never") for container in running))
             return
-        refusal = admission.refusal(self.pod)
+        refusal = self._refusal
         if refusal is not None and not self.record.sandbox:
             self._write(reason=refusal.reason, message=f"Pod was rejected: {refusal.message}", finished=True)
             self.event("Warning", refusal.reason, refusal.message)

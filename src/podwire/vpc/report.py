@@ -50,8 +50,14 @@ def report(nodes: Iterable[Node], services: Iterable[Service], deployments: Iter
 def _node(node: Node) -> Report:
     ready = next((condition for condition in node.status.conditions if condition.type == "Ready"), None)
     why = "" if node.ready else (ready.message or ready.reason) if ready else "it has not reported yet"
-    address = next(iter(node.internal_ips), "")
-    return {"name": node.name, "zone": node.metadata.labels.get(ZONE, ""), "address": address, "ready": node.ready, "reason": why}
+    return {
+        "name": node.name,
+        "zone": node.metadata.labels.get(ZONE, ""),
+        "address": next(iter(node.internal_ips), ""),
+        "ready": node.ready,
+        "reason": why,
+        "unschedulable": node.spec.unschedulable,
+    }
 
 
 def _deployment(one: Deployment) -> Report:

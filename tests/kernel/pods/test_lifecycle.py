@@ -123,3 +123,36 @@ def test_deadlines_and_refusals() -> None:
         assert status["containerStatuses"][0]["lastState"]["terminated"]["exitCode"] == 0
         assert status["observedGeneration"] == 2
         eventually(lambda: "Killing: Container server definition changed, will be restarted" in node.events("image"))
+
+
+def test_a_node_does_not_take_what_does_not_fit() -> None:
+    with running_node() as node:
+        node.service_account()
+        cpus = int(node.call("GET", "/api/v1/nodes/node-1")["status"]["allocatable"]["cpu"])
+        most = {"resources": {"requests": {"cpu": str(cpus)}}}
+        port = {"ports": [{"containerPort": 80, "hostPort": 18080}]}
+        node.pod("first", {"name": "server", "image": "nginx", **most, **port})
+        node.ready("first")
+        node.pod("full", {"name": "server", "image": "nginx", **most})
+        node.pod("elsewhere", {"name": "server", "image": "nginx"}, nodeSelector={"disk": "ssd"})
+        node.pod("port", {"name": "server", "image": "nginx", **port})
+        words = {
+            "full": ("OutOfcpu", f"Node didn't have enough resource: cpu, requested: {cpus}000, used: {cpus}000, capacity: {cpus}000"),
+            "elsewhere": ("NodeAffinity", "Predicate NodeAffinity failed: node(s) didn't match Pod's node affinity/selector"),
+            "port": ("NodePorts", "Predicate NodePorts failed: node(s) didn't have free ports for the requested pod ports"),
+        }
+        for name, (reason, message) in words.items():
+            status = node.wait(name, lambda status: status.get("phase") == "Failed")["status"]
+            assert (status["reason"], status["message"]) == (reason, f"Pod was rejected: {message}")
+            eventually(lambda name=name, reason=reason, message=message: f"{reason}: {message}" in node.events(name))  # type: ignore[misc]
+        # Who has been taken stays, whatever the node looks like when its agent comes back, and who was rejected is not begun.
+        node.kill("agent")
+        node.start_agent()
+        node.delete("full")
+        node.gone("full")
+        assert node.get("first")["status"]["phase"] == "Running"
+        node.delete("first")
+        node.gone("first")
+        node.pod("next", {"name": "server", "image": "nginx", **most, **port})
+        node.ready("next")
+        assert node.get("elsewhere")["status"]["phase"] == "Failed"

@@ -97,9 +97,12 @@ def test_ports_of_the_node_lead_to_a_pod() -> None:
         node.start_agent()
         assert ask(NODE_IP, 8090)["pod"]["name"] == "web"
         node.pod("late", {"name": "server", "image": "example.com/server", "ports": ports[:1]})
-        eventually(lambda: any("host port 8090/tcp leads to another container" in event for event in node.events("late")))
+        assert node.wait("late", lambda status: status.get("phase") == "Failed")["status"]["reason"] == "NodePorts"
+        node.delete("late")
+        node.gone("late")
         node.delete("web")
         node.gone("web")
+        node.pod("late", {"name": "server", "image": "example.com/server", "ports": ports[:1]})
         node.ready("late")
         assert ask(NODE_IP, 8090)["pod"]["name"] == "late"
         node.delete("late")

@@ -140,7 +140,8 @@ def _follow(server: running_apiserver.ApiServer, lab: Lab) -> None:
     rules = "/apis/compute.podwire.dev/v1/forwardingrules"
     kubectl(server, "POST", "/api/v1/nodes", body={"metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z"}}})
     eventually(lambda: lab.report.get("nodes"))
-    assert lab.report["nodes"][0] | {"reason": ""} == {"name": "n1", "zone": "z", "address": "", "ready": False, "reason": ""}
+    state = {"ready": False, "unschedulable": False}
+    assert lab.report["nodes"][0] | {"reason": ""} == {"name": "n1", "zone": "z", "address": "", "reason": "", **state}
     spec = {"ipAddress": ADDRESS, "ipProtocol": "TCP", "ports": [80], "target": "web"}
     kubectl(server, "POST", rules, body={"metadata": {"name": "web"}, "spec": spec})
     port = eventually(lambda: lab.sockets.get(f"{ADDRESS}:80")).getsockname()[1]

@@ -146,7 +146,7 @@ def test_the_report() -> None:
     ready = {"type": "Ready", "status": "True"}
     late = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
     nodes = [
-        codec.convert(Node, {"metadata": {"name": "b"}, "status": {"conditions": [late]}}),
+        codec.convert(Node, {"metadata": {"name": "b"}, "spec": {"unschedulable": True}, "status": {"conditions": [late]}}),
         codec.convert(
             Node,
             {
@@ -164,11 +164,13 @@ def test_the_report() -> None:
     dns = {"metadata": {"name": "kube-dns", "namespace": "kube-system"}, "spec": {"replicas": 2}, "status": {"readyReplicas": 1}}
     other = {"metadata": {"name": "web", "namespace": "default"}}
     deployments = [codec.convert(Deployment, one) for one in (dns, other)]
+    fine, cordoned = {"ready": True, "unschedulable": False}, {"ready": False, "unschedulable": True}
+    neither = {"ready": False, "unschedulable": False}
     assert report(nodes, services, deployments, {"203.0.113.2:80": 40080, "203.0.113.9:80": 1}) == {
         "nodes": [
-            {"name": "a", "zone": "z-a", "address": "10.128.0.2", "ready": True, "reason": ""},
-            {"name": "b", "zone": "", "address": "", "ready": False, "reason": "Kubelet stopped posting node status."},
-            {"name": "c", "zone": "", "address": "", "ready": False, "reason": "it has not reported yet"},
+            {"name": "a", "zone": "z-a", "address": "10.128.0.2", "reason": "", **fine},
+            {"name": "b", "zone": "", "address": "", "reason": "Kubelet stopped posting node status.", **cordoned},
+            {"name": "c", "zone": "", "address": "", "reason": "it has not reported yet", **neither},
         ],
         "deployments": [{"namespace": "kube-system", "name": "kube-dns", "ready": 1, "wanted": 2}],
         "loadBalancers": [{"service": "default/web", "address": "203.0.113.2", "ports": [80, 81], "urls": ["http://127.0.0.1:40080"]}],

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from podwire.objects import codec
 from podwire.objects.core import Node, Pod
 from podwire.objects.quantities import Malformed, exact, thousandths
-from podwire.workloads.scheduler import desired, resources
+from podwire.views import resources
+from podwire.workloads.scheduler import desired
 from podwire.workloads.scheduler.load import Load
 
 HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"

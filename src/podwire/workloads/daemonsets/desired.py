@@ -15,10 +15,10 @@ from datetime import datetime
 
 from podwire.objects import codec
 from podwire.objects.core import Node, Pod, PodSpec
+from podwire.views.placement import selects, target_node, untolerated
 from podwire.workloads import ownership
 from podwire.workloads.availability import created, has_ended, is_available, until_available_s
 from podwire.workloads.kinds import TREE_DAEMON_SETS, DaemonSet, Tree
-from podwire.workloads.placement import selects, target_node, untolerated
 from podwire.workloads.revisions import HASH
 from podwire.workloads.shares import share_up
 

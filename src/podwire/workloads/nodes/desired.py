@@ -15,8 +15,8 @@ from datetime import datetime
 
 from podwire.objects import codec
 from podwire.objects.core import Node, Pod, Taint
+from podwire.views.placement import tolerates
 from podwire.workloads.kinds import Tree
-from podwire.workloads.placement import tolerates
 from podwire.workloads.times import seconds_left, stamp
 
 ZONE = "topology.kubernetes.io/zone"

@@ -21,7 +21,7 @@ from podwire.objects.storage import (
     belongs_to,
     claim_name,
 )
-from podwire.workloads.placement import reaches
+from podwire.views.placement import reaches
 from podwire.workloads.storage.desired import NO_PROVISIONER, fits
 
 CONFLICT = "node(s) had volume node affinity conflict"

@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod
 from podwire.objects.storage import PersistentVolumeClaim
+from podwire.views import resources
 from podwire.workloads.nodes.desired import ZONE
-from podwire.workloads.scheduler import claims, resources, scores
+from podwire.workloads.scheduler import claims, scores
 from podwire.workloads.scheduler.claims import NO_CLAIMS, Known
 from podwire.workloads.scheduler.filters import feasible, question
 from podwire.workloads.scheduler.load import Load, group_of

@@ -12,14 +12,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod, Taint
-from podwire.workloads.placement import selects, tolerates, untolerated
-from podwire.workloads.scheduler import resources
+from podwire.views import resources
+from podwire.views.placement import selects, tolerates, untolerated
+from podwire.views.resources import HostPort
 from podwire.workloads.scheduler.claims import NO_CLAIMS, Verdict, obstacle
 from podwire.workloads.scheduler.company import Company
-from podwire.workloads.scheduler.load import Load, host_ports
+from podwire.workloads.scheduler.load import Load
 from podwire.workloads.scheduler.spread import Spread
 from podwire.workloads.scheduler.terms import Namespaces
 
+NO_PORTS = "node(s) didn't have free ports for the requested pod ports"
 _CORDONED = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 _NOT_READY = Taint(key="node.kubernetes.io/not-ready", effect="NoExecute")
 
@@ -33,13 +35,13 @@ class Question:
     company: Company
     spread: Spread
     requested: resources.Amounts
-    ports: Sequence[tuple[str, int]]
+    ports: Sequence[HostPort]
     claims: Verdict = NO_CLAIMS
 
 
 def question(pod: Pod, nodes: Sequence[Node], load: Load, known: Namespaces, claims: Verdict = NO_CLAIMS) -> Question:
     company, spread = Company(pod, nodes, load, known), Spread(pod, nodes, load, known)
-    return Question(pod, load, company, spread, resources.requested(pod), host_ports(pod), claims)
+    return Question(pod, load, company, spread, resources.requested(pod), resources.host_ports(pod), claims)
 
 
 Judge = Callable[[Question, Node], Sequence[str]]
@@ -70,8 +72,8 @@ def _ready(asked: Question, node: Node) -> Sequence[str]:
 
 
 def _host_ports(asked: Question, node: Node) -> Sequence[str]:
-    taken = asked.load.host_ports(node.name)
-    return ["node(s) didn't have free ports for the requested pod ports"] if any(port in taken for port in asked.ports) else ()
+    taken = resources.taken(asked.ports, asked.load.host_ports(node.name))
+    return [NO_PORTS] if taken else ()
 
 
 def _room(asked: Question, node: Node) -> Sequence[str]:

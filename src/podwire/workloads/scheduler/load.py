@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from podwire.objects.core import Pod
+from podwire.views.resources import Amounts, HostPort, host_ports, requested
 from podwire.workloads.kinds import controller_of
 from podwire.workloads.scheduler import terms
-from podwire.workloads.scheduler.resources import Amounts, requested
 from podwire.workloads.scheduler.terms import Namespaces, Term
 
 K = TypeVar("K")
@@ -36,23 +36,13 @@ def counts(pod: Pod) -> bool:
     return bool(pod.spec.node_name) and pod.status.phase not in ("Succeeded", "Failed")
 
 
-def host_ports(pod: Pod) -> list[tuple[str, int]]:
-    """Give the ports of the node that a Pod takes, as (protocol, number)."""
-    return [
-        (port.protocol, port.host_port or port.container_port)
-        for container in pod.spec.containers
-        for port in container.ports
-        if port.host_port or pod.spec.host_network
-    ]
-
-
 @dataclass
 class _Held:
     """What one node has."""
 
     pods: dict[str, Pod] = field(default_factory=dict)
     groups: Counter[str] = field(default_factory=Counter)
-    ports: Counter[tuple[str, int]] = field(default_factory=Counter)
+    ports: Counter[HostPort] = field(default_factory=Counter)
     requests: Counter[str] = field(default_factory=Counter)
 
 
@@ -113,7 +103,7 @@ class Load:
     def of_group(self, node: str, group: str) -> int:
         return self._nodes.get(node, _NOTHING).groups[group]
 
-    def host_ports(self, node: str) -> Collection[tuple[str, int]]:
+    def host_ports(self, node: str) -> Collection[HostPort]:
         return self._nodes.get(node, _NOTHING).ports
 
     def requests(self, node: str) -> Amounts:

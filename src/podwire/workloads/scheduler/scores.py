@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from podwire.objects.core import Node, Pod
-from podwire.workloads.placement import term_matches, tolerates
+from podwire.views.placement import term_matches, tolerates
 from podwire.workloads.scheduler.filters import Question
 
 TAINTS, NODE_AFFINITY, COMPANY, SPREAD = 3, 2, 2, 2

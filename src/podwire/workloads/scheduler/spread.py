@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod
 from podwire.objects.placement import PodAffinityTerm, TopologySpreadConstraint
-from podwire.workloads.placement import selects, untolerated
+from podwire.views.placement import selects, untolerated
 from podwire.workloads.scheduler.company import by_domain
 from podwire.workloads.scheduler.load import Load
 from podwire.workloads.scheduler.terms import Namespaces, term

@@ -24,8 +24,8 @@ from podwire.objects.storage import (
     StorageClass,
     claims_of,
 )
+from podwire.views.placement import reaches
 from podwire.workloads import work
-from podwire.workloads.placement import reaches
 from podwire.workloads.storage import desired, directories
 from podwire.workloads.storage.desired import ClaimPlan, Notice, Tree, VolumePlan
 

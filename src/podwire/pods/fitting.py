@@ -1,0 +1,68 @@
+"""Whether a Pod fits the node that it was bound to: what the kubelet asks anew, whoever bound it. Pure.
+
+The scheduler asks the same and more; but a Pod may name its node itself, two schedulers may not know of each other, and a node may have
+changed meanwhile. A Pod that does not fit is rejected for good: it gets the phase Failed, and the reason of the first obstacle.
+
+Not here: whether the node is cordoned or has taints of the effect NoSchedule. Those keep schedulers away, not Pods.
+
+Source: https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/#nodename
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from podwire.objects.core import Node, Pod
+from podwire.pods.admission import Refusal
+from podwire.views import placement, resources
+from podwire.views.resources import PODS, Amounts
+
+_OS = "kubernetes.io/os"
+_LINUX = "linux"
+
+
+def misfit(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
+    """Why the node does not take the Pod beside the others that it has taken; None: it does."""
+    if pod.metadata.labels.get(_OS, _LINUX) != _LINUX:
+        return Refusal("PodOSSelectorNodeLabelDoesNotMatch", f"Failed to admit pod as the `{_OS}` label doesn't match node label")
+    if pod.spec.os is not None and pod.spec.os.name != _LINUX:
+        return Refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+    return _no_room(pod, node, others) or _unsuited(pod, node, others)
+
+
+def _no_room(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
+    have = resources.allocatable(node)
+    if PODS in have and (len(others) + 1) * 1000 > have[PODS]:
+        return _out_of(PODS, 1000, len(others) * 1000, have)
+    # Resources that the node does not know are somebody else's to give.
+    asked = {name: amount for name, amount in resources.requested(pod).items() if name in have or "/" not in name}
+    if not asked:
+        return None
+    used: dict[str, int] = {}
+    for other in others:
+        for name, amount in resources.requested(other).items():
+            used[name] = used.get(name, 0) + amount
+    short = resources.short_of(asked, have, used)
+    return _out_of(short[0], asked[short[0]], used.get(short[0], 0), have) if short else None
+
+
+def _out_of(name: str, asked: int, used: int, have: Amounts) -> Refusal:
+    """In thousandths; said in the units in which the kubelet counts: cpu in thousandths, everything else in whole ones."""
+    unit = 1 if name == "cpu" else 1000
+    amounts = f"requested: {-(-asked // unit)}, used: {-(-used // unit)}, capacity: {have.get(name, 0) // unit}"
+    return Refusal(f"OutOf{name}", f"Node didn't have enough resource: {name}, {amounts}")
+
+
+def _unsuited(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
+    if not placement.selects(pod.spec, node):
+        return _predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
+    ports = resources.host_ports(pod)
+    if ports and resources.taken(ports, [port for other in others for port in resources.host_ports(other)]):
+        return _predicate("NodePorts", "node(s) didn't have free ports for the requested pod ports")
+    if placement.untolerated(pod.spec.tolerations, node.spec.taints, ("NoExecute",)) is not None:
+        return _predicate("TaintToleration", "node(s) had taints that the pod didn't tolerate")
+    return None
+
+
+def _predicate(name: str, words: str) -> Refusal:
+    return Refusal(name, f"Predicate {name} failed: {words}")
