@@ -42,6 +42,8 @@ APPLETS = (
     "kill",
     "ps",
     "grep",
+    "stty",
+    "tty",
 )
 
 

@@ -27,15 +27,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NoReturn, cast
 
-from podwire.linux import syscalls, view
+from podwire.linux import syscalls, terminals, unix, view
 from podwire.linux.errors import ProgramNotStarted
 
 #: What containerd leaves to a container: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service,
 #: net_raw, sys_chroot, mknod, audit_write, setfcap.
 CONTAINER_CAPABILITIES: Final = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
+#: Where a runtime finds the socket that it sends a terminal to, in the folder of its ``pid_file``.
+CONSOLE_SOCKET: Final = "console.sock"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_DESCRIPTOR_FIELDS: Final = ("stdin", "stdout", "stderr", "namespace", "join")
+_DESCRIPTOR_FIELDS: Final = ("stdin", "stdout", "stderr", "namespace", "join", "console")
 _NAMESPACES: Final = {
     "ipc": syscalls.CLONE_NEWIPC,
     "mnt": syscalls.CLONE_NEWNS,
@@ -54,8 +56,10 @@ class Program:
     that program's view, with ``pid`` it ends at the latest when that program does.
     ``stdin``, ``stdout``, ``stderr``: a descriptor, a path (the outputs are appended to it), or None for /dev/null.
     ``descriptors``: become 3, 4, ... ``files``, ``folders``, ``hidden``, ``read_only``: see ``view.View``. ``session``: of its own.
-    ``terminal``: stdin is a terminal and becomes the session's. ``capabilities``: what may ever be had, by number; None takes
-    none away. ``no_new_privileges``: nothing that it executes gains rights. ``own_processes``: it is the first process of a PID
+    ``terminal``: stdin is a terminal and becomes the session's. ``console``: a unix socket; a terminal is made where the program is, with
+    ``size`` (columns, rows), so that it has a name there; it becomes stdin, stdout, stderr and the session's, and its other end is sent
+    through the socket, in a packet of its own. ``capabilities``: what may ever be had, by number; None takes none away.
+    ``no_new_privileges``: nothing that it executes gains rights. ``own_processes``: it is the first process of a PID
     namespace: when it ends, all that it started ends; signals that it does not handle are ignored, save SIGKILL.
     ``own_sys``: /sys shows the interfaces of its network namespace (a container's does anyway).
     ``hostname``: of its own when not empty. ``open_files``: the soft limit; None: what the starter had at its own start.
@@ -81,6 +85,8 @@ class Program:
     read_only: bool = False
     session: bool = True
     terminal: bool = False
+    console: int | None = None
+    size: Sequence[int] = (0, 0)
     capabilities: Sequence[int] | None = None
     no_new_privileges: bool = False
     own_processes: bool = False
@@ -280,8 +286,10 @@ class _Child:
         self.program = program
         self.limits = limits
         self.step = "prepare"
-        self.report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, 3 + len(program.descriptors))
+        lowest = 3 + len(program.descriptors)
+        self.report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, lowest)
         os.close(report)
+        self._console = None if program.console is None else fcntl.fcntl(program.console, fcntl.F_DUPFD_CLOEXEC, lowest)
 
     def run(self, before: Callable[[], None] | None, instead: Callable[[], NoReturn] | None) -> NoReturn:
         status = 126
@@ -336,10 +344,13 @@ class _Child:
         if own_view:
             self.step = "prepare the file system"
             view.apply(own_view)
+        if program.console is not None and not program.runtime:
+            self.step = "make a terminal"
+            descriptors[:3] = [self._make_terminal()] * 3
         for place, fd in enumerate(descriptors):
             os.dup2(fd, place, inheritable=True)
         syscalls.close_on_exec_from(len(descriptors))
-        if program.terminal:
+        if program.terminal or (program.console is not None and not program.runtime):
             self.step = "take the terminal"
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
         if not program.runtime:  # which does the same where its program is
@@ -363,6 +374,18 @@ class _Child:
             taken.append(fcntl.fcntl(opened, fcntl.F_DUPFD_CLOEXEC, lowest))
             os.close(opened)
         return taken + [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, lowest) for fd in program.descriptors]
+
+    def _make_terminal(self) -> int:
+        """A terminal of the file system that the program sees; gives its end, above all the numbers that are to be had."""
+        master, slave = terminals.open_pair()
+        terminals.set_size(master, *self.program.size)
+        self._hand_over(master)
+        os.close(master)
+        return fcntl.fcntl(slave, fcntl.F_DUPFD_CLOEXEC, 3 + len(self.program.descriptors))
+
+    def _hand_over(self, master: int) -> None:
+        with socket.socket(fileno=os.dup(cast("int", self._console))) as through:
+            unix.send(through, {}, [master])
 
     def _own_namespaces(self, *, mount: bool) -> None:
         program = self.program
@@ -396,6 +419,10 @@ class _Child:
         """Let the runtime make the program, whose parent this process is until it ends: nobody else can reap it before its pid is told."""
         program = self.program
         syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1, "become a subreaper")
+        listening: socket.socket | None = None
+        if program.console is not None:
+            os.chdir(os.path.dirname(program.pid_file))  # a socket's path is short
+            listening = unix.listen(CONSOLE_SOCKET, socket.SOCK_STREAM)
         pid = os.fork()
         if pid == 0:
             try:
@@ -404,12 +431,22 @@ class _Child:
                 os._exit(127)
         _, status = os.waitpid(pid, 0)
         if status == 0:
+            if listening is not None:
+                self._pass_on(listening)
             with open(program.pid_file, encoding="ascii") as file:
                 self._tell({"pid": int(file.read())})
             os._exit(0)
         number, hint, step = _refusal(program.runtime_log, status)
         self._tell({"errno": number, "hint": hint, "step": step})
         os._exit(126)
+
+    def _pass_on(self, listening: socket.socket) -> None:
+        """The runtime has made the terminal, and what it has sent waits here."""
+        self.step = "take the terminal"
+        listening.setblocking(False)
+        with listening.accept()[0] as connected:
+            _, masters, _, _ = socket.recv_fds(connected, 4096, 1)
+        self._hand_over(masters[0])
 
     def _execute(self) -> None:
         program = self.program

@@ -61,7 +61,7 @@ class Machine:
         files, folders, hostname = self.shown(pod, container, volumes, variables, fresh=fresh)
         program = Program(
             argv=tuple(argv),
-            env={"HOSTNAME": hostname, "HOME": "/root", **variables},
+            env={"HOSTNAME": hostname, "HOME": "/root", **({"TERM": "xterm"} if container.tty else {}), **variables},
             cwd=container.working_dir or "/",
             namespace=namespace,
             files=self._seen | {"/etc/nsswitch.conf": self._records.path(pod.metadata.uid, "nsswitch.conf")} | files,

@@ -1,8 +1,9 @@
 """Stdin, stdout and stderr of containers that are programs: pipes, or a terminal where the container has ``tty``.
 
-The container has one end of each. The other one is held by the node's first process, so that it outlives the agent: the reading ends
-of the outputs for the program that writes logs (``logs.writer``), the writing end of stdin (where the container has ``stdin``) for
-whoever attaches. Here, too, is kept what a container was started with, since a command in it finds the same environment.
+The container has one end of each; a terminal is made in the container, so that it has a name there. The other one is held by the node's
+first process, so that it outlives the agent: the reading ends of the outputs for the program that writes logs (``logs.writer``), the
+writing end of stdin (where the container has ``stdin``) for whoever attaches. Here, too, is kept what a container was started with, since
+a command in it finds the same environment.
 """
 
 from __future__ import annotations
@@ -11,10 +12,14 @@ import asyncio
 import contextlib
 import dataclasses
 import os
+import socket
 from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Self
 
 import msgspec
 
+from podwire.linux import unix
 from podwire.linux.errors import KernelRefused
 from podwire.linux.process import CONTAINER_CAPABILITIES, Program
 from podwire.objects.core import Container
@@ -33,6 +38,36 @@ class StartedWith(msgspec.Struct, frozen=True):
     env: dict[str, str] = {}
     cwd: str = "/"
     capabilities: tuple[int, ...] = CONTAINER_CAPABILITIES
+
+
+class Console:
+    """Where a program sends the other end of the terminal that is made for it."""
+
+    def __init__(self) -> None:
+        self._ours, self._theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._ours.setblocking(False)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close both ends, and what nobody has taken."""
+        self._ours.close()
+        self._theirs.close()
+
+    def given(self, program: Program, columns: int = 0, rows: int = 0) -> Program:
+        """The program with a terminal of this size."""
+        return dataclasses.replace(program, console=self._theirs.fileno(), size=(columns, rows))
+
+    def take(self) -> int:
+        """The other end of the terminal of a program that was started; it becomes the caller's. Raises OSError."""
+        received = unix.receive(self._ours)
+        if received is None or not received[1]:
+            raise ConnectionError("the program has sent no terminal")
+        return received[1][0]
 
 
 def run_of(program: str) -> str:
@@ -55,24 +90,38 @@ class StandardStreams:
         uid = run_of(name).partition("/")[0]
         kept = msgspec.json.encode(StartedWith(dict(program.env), program.cwd, tuple(program.capabilities or ())))
         self._records.write_files(uid, {f"{container.name}.json": kept}, "started")
-        ours, theirs, stdin = _terminal() if container.tty else _pipes(container.stdin)
+        if container.tty:
+            await self._start_with_terminal(name, program)
+        else:
+            await self._start_with_pipes(name, program, stdin=container.stdin)
+        await self.logs.take(run_of(name))
+
+    async def _start_with_terminal(self, name: str, program: Program) -> None:
+        with Console() as console:
+            await self._programs.start(name, console.given(program))
+            master = console.take()
+        try:
+            await self.logs.hold(run_of(name), {"tty": master})
+        finally:
+            os.close(master)
+
+    async def _start_with_pipes(self, name: str, program: Program, *, stdin: bool) -> None:
+        ours, theirs, feeding = _pipes(stdin)
         try:
             try:
                 await self.logs.hold(run_of(name), ours)
-                if stdin >= 0:
-                    await self._programs.client.hold(_stdin_name(name), stdin)
+                if feeding >= 0:
+                    await self._programs.client.hold(_stdin_name(name), feeding)
                 given, out, err = theirs
-                started = dataclasses.replace(program, stdin=given, stdout=out, stderr=err, terminal=container.tty)
-                await self._programs.start(name, started)
+                await self._programs.start(name, dataclasses.replace(program, stdin=given, stdout=out, stderr=err))
             finally:
-                for fd in {*ours.values(), *theirs, stdin}:
+                for fd in {*ours.values(), *theirs, feeding}:
                     if fd is not None and fd >= 0:
                         os.close(fd)
         except BaseException:
             await self.logs.let_go(run_of(name), tuple(ours))
             await self.close_stdin(name)
             raise
-        await self.logs.take(run_of(name))
 
     async def ended(self, name: str) -> None:
         """A program has ended: wait until its last words are written, and let go of its stdin."""
@@ -118,11 +167,6 @@ class StandardStreams:
                 return msgspec.json.decode(file.read(), type=StartedWith)
         except (FileNotFoundError, msgspec.DecodeError):
             return StartedWith()
-
-
-def _terminal() -> tuple[dict[str, int], Sequence[int | None], int]:
-    master, slave = os.openpty()
-    return {"tty": master}, (slave, slave, slave), -1
 
 
 def _pipes(stdin: bool) -> tuple[dict[str, int], Sequence[int | None], int]:

@@ -11,6 +11,7 @@ import contextlib
 import os
 from pathlib import Path
 
+from podwire.linux import terminals
 from podwire.linux.inotify import FolderWatches
 from podwire.pods.host import Host
 from podwire.pods.kubelet import outcome, pipes
@@ -99,14 +100,14 @@ async def _feed(host: Host, place: Place, run: Run, wanted: Wanted, channels: Ch
     os.set_blocking(given, False)
     try:
         if terminal is not None:
-            channels.resized = lambda columns, rows: pipes.set_size(given, columns, rows)
+            channels.follow_size(lambda columns, rows: terminals.set_size(given, columns, rows))
         if wanted.stdin and container.stdin:
             with contextlib.suppress(OSError):
                 await pipes.copy_in(channels.stdin.read, given)
         if terminal is not None:
             await channels.gone.wait()
     finally:
-        channels.resized = lambda _columns, _rows: None
+        channels.follow_size(None)
         os.close(given)
         if container.stdin_once and wanted.stdin and terminal is None:
             await host.streams.close_stdin(run.program)

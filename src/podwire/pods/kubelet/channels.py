@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import contextlib
 import json
 from abc import ABC, abstractmethod
 from collections import deque
@@ -86,17 +85,28 @@ class Stdin:
         return piece
 
 
-def _ignored(_columns: int, _rows: int) -> None:
-    return
-
-
 class Channels(ABC):
-    """``gone`` is set when the client is. ``resized`` is called with columns and rows; set it before ``run``."""
+    """``gone`` is set when the client is."""
 
     def __init__(self) -> None:
         self.stdin = Stdin()
         self.gone = asyncio.Event()
-        self.resized: Callable[[int, int], None] = _ignored
+        self._size: tuple[int, int] | None = None
+        self._follower: Callable[[int, int], None] | None = None
+
+    def follow_size(self, follower: Callable[[int, int], None] | None) -> None:
+        """Have the terminal's columns and rows told from now on, those that are known already at once; None: to nobody."""
+        self._follower = follower
+        if follower is not None and self._size is not None:
+            follower(*self._size)
+
+    def _resized(self, text: bytes) -> None:
+        try:
+            size = json.loads(text)
+            self._size = int(size.get("Width", 0)), int(size.get("Height", 0))
+        except (ValueError, TypeError, AttributeError):
+            return
+        self.follow_size(self._follower)
 
     @abstractmethod
     async def run(self) -> None:
@@ -131,12 +141,6 @@ def _said(outcome: Tree, protocol: str) -> bytes:
     if protocol.startswith(("v4.", "v5.")):
         return json.dumps(outcome).encode()
     return b"" if outcome["status"] == "Success" else str(outcome.get("message", "")).encode()
-
-
-def _resize(text: bytes, resized: Callable[[int, int], None]) -> None:
-    with contextlib.suppress(ValueError, TypeError, AttributeError):
-        size = json.loads(text)
-        resized(int(size.get("Width", 0)), int(size.get("Height", 0)))
 
 
 class _WebSocketChannels(Channels):
@@ -190,7 +194,7 @@ class _WebSocketChannels(Channels):
         if self._channel == _STDIN:
             await self.stdin.feed(message)
         elif self._channel == _RESIZE:
-            _resize(message, self.resized)
+            self._resized(message)
         elif self._channel == _CLOSE and message[:1] == bytes((_STDIN,)):
             self.stdin.end()
 
@@ -292,7 +296,7 @@ class _SpdyChannels(Channels):
         self._sizes = self._sizes[-_SMALL:]
         for line in lines:
             if line.strip():
-                _resize(line, self.resized)
+                self._resized(line)
 
     async def send(self, channel: str, data: bytes) -> None:
         await self._connection.drain()

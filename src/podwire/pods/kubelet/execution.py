@@ -23,6 +23,7 @@ from typing import Any, Final
 
 import msgspec
 
+from podwire.linux import terminals
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.process import Program
 from podwire.objects.core import Container
@@ -33,6 +34,7 @@ from podwire.pods.kubelet import outcome, pipes
 from podwire.pods.kubelet.channels import Channels, Wanted
 from podwire.pods.kubelet.containers import Place, first
 from podwire.pods.programs import program_name
+from podwire.pods.standard_streams import Console
 from podwire.pods.standins import personalities
 
 Tree = dict[str, Any]
@@ -137,6 +139,7 @@ class Executions:
             try:
                 await streams.complete()
                 await self._host.programs.start(name, streams.given(program))
+                streams.started()
             except ProgramNotStarted as refused:
                 result = await _refused(refused, command[0], wanted, channels)
                 if ended is not None:
@@ -225,6 +228,9 @@ class _Pipes:
     async def complete(self) -> None:
         """Wait until all is there that the command finds at its start."""
 
+    def started(self) -> None:
+        """The command runs."""
+
     def close_given(self) -> None:
         for fd in self._theirs.values():
             os.close(fd)
@@ -254,17 +260,20 @@ class _Pipes:
 
 
 class _Terminal:
-    """A terminal of the command's own. Closed, its programs are hung up on."""
+    """A terminal of the command's own, made where it runs. Closed, its programs are hung up on."""
 
     def __init__(self, wanted: Wanted, channels: Channels) -> None:
         self._wanted, self._channels = wanted, channels
-        self._master, self._slave = os.openpty()
-        os.set_blocking(self._master, False)
+        self._console = Console()
+        self._master = -1
+        self._size = (0, 0)
         self._sized = asyncio.Event()
-        channels.resized = self._resize
+        channels.follow_size(self._resize)
 
     def _resize(self, columns: int, rows: int) -> None:
-        pipes.set_size(self._master, columns, rows)
+        self._size = (columns, rows)
+        if self._master >= 0:
+            terminals.set_size(self._master, columns, rows)
         self._sized.set()
 
     async def complete(self) -> None:
@@ -274,10 +283,16 @@ class _Terminal:
                 await first(asyncio.ensure_future(self._sized.wait()), asyncio.ensure_future(self._channels.gone.wait()))
 
     def given(self, program: Program) -> Program:
-        return dataclasses.replace(program, stdin=self._slave, stdout=self._slave, stderr=self._slave, terminal=True)
+        """The program with a terminal of its own; its size is told once more when it is there, since it may have changed meanwhile."""
+        return self._console.given(program, *self._size)
+
+    def started(self) -> None:
+        self._master = self._console.take()
+        os.set_blocking(self._master, False)
+        terminals.set_size(self._master, *self._size)
 
     def close_given(self) -> None:
-        os.close(self._slave)
+        self._console.close()
 
     async def copy(self, ended: asyncio.Event) -> None:
         feeding = asyncio.create_task(pipes.copy_in(self._channels.stdin.read, self._master))
@@ -288,8 +303,10 @@ class _Terminal:
             await asyncio.gather(feeding, return_exceptions=True)
 
     def close(self) -> None:
-        self._channels.resized = lambda _columns, _rows: None
-        os.close(self._master)
+        self._channels.follow_size(None)
+        self._console.close()
+        if self._master >= 0:
+            os.close(self._master)
 
 
 def _make_tmp(folder: str, files: Iterable[str]) -> None:

@@ -7,10 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import fcntl
 import os
-import struct
-import termios
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -64,9 +61,3 @@ async def copy_in(read: Callable[[], Awaitable[bytes]], fd: int) -> None:
                 if error.errno in {errno.EPIPE, errno.EIO}:
                     return
                 raise
-
-
-def set_size(terminal: int, columns: int, rows: int) -> None:
-    """Give a terminal its size; its programs are told."""
-    if 0 < columns < 65_536 and 0 < rows < 65_536:
-        fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))

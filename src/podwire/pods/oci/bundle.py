@@ -43,10 +43,12 @@ def configuration(
     context: ContainerSecurityContext,
     processes: str = "",
     confined: bool = True,
+    terminal: bool = False,
 ) -> Tree:
     """The configuration. ``files`` and ``folders``: path in the container to what is shown there, read-only and writable.
 
-    ``processes``: the path of a PID namespace that is not the container's own. ``confined``: system calls are filtered.
+    ``processes``: the path of a PID namespace that is not the container's own. ``confined``: system calls are filtered. ``terminal``: it
+    has a terminal, which the runtime makes.
     """
     held = profile.capabilities(context)
     names = [f"CAP_{name}" for name in held]
@@ -60,7 +62,7 @@ def configuration(
     return {
         "ociVersion": VERSION,
         "process": {
-            "terminal": False,
+            "terminal": terminal,
             "user": {"uid": 0, "gid": 0, "umask": 0o022},
             "args": list(words.argv),
             "env": [f"{name}={value}" for name, value in words.env.items()],

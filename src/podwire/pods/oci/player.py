@@ -30,7 +30,7 @@ from podwire.images.reference import parse
 from podwire.images.store import Image, Store
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.init_client import AsyncInitClient
-from podwire.linux.process import DEFAULT_PATH, Program
+from podwire.linux.process import CONSOLE_SOCKET, DEFAULT_PATH, Program
 from podwire.objects.core import Container, ContainerSecurityContext, Pod
 from podwire.pods import admission
 from podwire.pods.admission import CannotStart
@@ -137,7 +137,7 @@ class ImagePlayer:
         await self._hold(record.uid, container.name, image)
         variables = self._machine.variables(pod, container, record, volumes)
         files, folders, hostname = self._machine.shown(pod, container, volumes, variables, fresh=True)
-        usual = {"PATH": DEFAULT_PATH, "HOME": "/root", "HOSTNAME": hostname}
+        usual = {"PATH": DEFAULT_PATH, "HOME": "/root", "HOSTNAME": hostname} | ({"TERM": "xterm"} if container.tty else {})
         words = execution.merged(container, image.execution, variables, usual)
         context = container.security_context or ContainerSecurityContext()
         filters = (one.seccomp_profile for one in (context, pod.spec.security_context) if one is not None)
@@ -150,6 +150,7 @@ class ImagePlayer:
             context=context,
             processes=f"/proc/{processes}/ns/pid" if processes else "",
             confined=chosen is None or chosen.type != "Unconfined",
+            terminal=container.tty,
         )
         made = self._make(record.uid, container.name, number, orjson.dumps(tree))
         upper = self._disk(record.uid, container.name)
@@ -177,7 +178,11 @@ class ImagePlayer:
                 "upper": f"{upper}/upper",
                 "work": f"{upper}/work",
             },
-            runtime=(*runtime, "run", "--detach", "--pid-file", f"{made}/pid", "--bundle", made, f"{record.uid}.{container.name}.{number}"),
+            runtime=(
+                *(*runtime, "run", "--detach", "--pid-file", f"{made}/pid", "--bundle", made),
+                *(("--console-socket", CONSOLE_SOCKET) if container.tty else ()),
+                f"{record.uid}.{container.name}.{number}",
+            ),
             pid_file=f"{made}/pid",
             runtime_log=f"{made}/log",
         )
