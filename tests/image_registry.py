@@ -5,6 +5,7 @@ Source: https://github.com/opencontainers/distribution-spec
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import http.server
 import threading
@@ -15,9 +16,13 @@ from image_archives import OCI, Layout
 
 
 @contextlib.contextmanager
-def a_registry(images: Mapping[str, Layout]) -> Iterator[tuple[str, list[str]]]:
-    """Serve images by ``name:tag``; gives its address, and the list of the paths that are asked for."""
+def a_registry(images: Mapping[str, Layout], user: str = "", *, slow: threading.Event | None = None) -> Iterator[tuple[str, list[str]]]:
+    """Serve images by ``name:tag``, to ``NAME:PASSWORD`` alone if there is one; gives its address, and the list of the paths asked for.
+
+    Who asks for something below ``slow/`` waits for that event.
+    """
     asked: list[str] = []
+    wanted = f"Basic {base64.b64encode(user.encode()).decode()}" if user else None
 
     class Handler(http.server.BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -27,6 +32,14 @@ def a_registry(images: Mapping[str, Layout]) -> Iterator[tuple[str, list[str]]]:
 
         def do_GET(self) -> None:
             asked.append(self.path)
+            if slow is not None and self.path.startswith("/v2/slow/"):
+                slow.wait()
+            if wanted is not None and self.headers["Authorization"] != wanted:
+                self.send_response(401)
+                self.send_header("WWW-Authenticate", 'Basic realm="images"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             found = _find(images, self.path)
             text, kind = found or (b'{"errors": [{"code": "MANIFEST_UNKNOWN", "message": "manifest unknown"}]}', "application/json")
             self.send_response(200 if found else 404)
@@ -38,12 +51,18 @@ def a_registry(images: Mapping[str, Layout]) -> Iterator[tuple[str, list[str]]]:
 
         do_HEAD = do_GET
 
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    class Server(http.server.ThreadingHTTPServer):
+        def handle_error(self, *_: Any) -> None:
+            """Whoever asked may be gone."""
+
+    server = Server(("127.0.0.1", 0), Handler)
     thread = threading.Thread(target=server.serve_forever, args=(0.02,))
     thread.start()
     try:
         yield f"127.0.0.1:{server.server_address[1]}", asked
     finally:
+        if slow is not None:
+            slow.set()
         server.shutdown()
         thread.join()
         server.server_close()

@@ -2,15 +2,18 @@
 
 It starts init in fresh namespaces, and then does three things:
 
-- it makes listening sockets on 127.0.0.1 on the supervisor's request and hands them in (SCM_RIGHTS);
+- on the supervisor's request it makes sockets and hands them in (SCM_RIGHTS): listening ones on 127.0.0.1, and connected ones to those
+  registries of the machine's loopback that it was started with, and to nothing else;
 - until ``up`` commits, it takes everything back when ``up`` goes away (the end of the boot channel);
 - it goes when init goes, and init goes when it goes (boot.py), so neither is ever alone; and it goes when somebody deleted the
   state directory, since nothing could find the cluster any more.
 
-What must not be here: anything heavy. It is started as ``python -m podwire.cluster.door ROOT --boot FD --lock FD --hold NAME=FD...``.
+What must not be here: anything heavy. It is started as ``python -m podwire.cluster.door ROOT --boot FD --lock FD --hold NAME=FD...
+--registry HOST:PORT...``.
 
 On the boot channel: ``{"started": {}}`` or ``{"error": text}`` from here; ``{"commit": {}}`` from ``up``, answered ``{"committed": {}}``.
-From the supervisor: ``{"id", "port", "protocol"}``, answered ``{"id", "port"}`` + a socket, or ``{"id", "error"}``.
+From the supervisor: ``{"id", "port", "protocol"}`` or ``{"id", "registry"}``, answered ``{"id", "port"}`` + a socket,
+or ``{"id", "error"}``.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from podwire.cluster import boot, packets, ports, state
 from podwire.cluster.loop import Loop
@@ -32,8 +35,9 @@ LOOK_S = 1.0
 
 
 class Door:
-    def __init__(self, paths: Paths, upper: socket.socket, lock: int) -> None:
+    def __init__(self, paths: Paths, upper: socket.socket, lock: int, registries: Collection[str]) -> None:
         self._paths = paths
+        self._registries = frozenset(registries)
         self._upper = upper
         self._lock = lock
         self._loop = Loop()
@@ -108,11 +112,18 @@ class Door:
             os.close(descriptor)
         answer: packets.Message = {"id": message.get("id")}
         try:
-            with ports.listening_or_any(int(message["port"]), str(message["protocol"])) as made:
+            with self._made(message) as made:
                 answer["port"] = made.getsockname()[1]
                 packets.send(self._inner, answer, [made.fileno()])
-        except (ports.Refused, KeyError, ValueError, OSError) as error:
+        except (ports.Refused, KeyError, TypeError, ValueError, OSError) as error:
             packets.send(self._inner, {**answer, "error": str(error)})
+
+    def _made(self, message: packets.Message) -> socket.socket:
+        if "registry" not in message:
+            return ports.listening_or_any(int(message["port"]), str(message["protocol"]))
+        if message["registry"] not in self._registries:
+            raise ports.Refused(f"the Cluster names no registry {message['registry']}")
+        return ports.connecting(message["registry"])
 
     def _end(self) -> None:
         """End the cluster: the kernel ends every process in init's PID namespace before init itself is over."""
@@ -137,16 +148,19 @@ def main(arguments: list[str]) -> None:
     root, *words = arguments
     held: dict[str, int] = {}
     numbers: dict[str, int] = {}
+    registries: list[str] = []
     for word, value in zip(words[::2], words[1::2], strict=True):
         if word == "--hold":
             name, _, number = value.partition("=")
             held[name] = int(number)
+        elif word == "--registry":
+            registries.append(value)
         else:
             numbers[word] = int(value)
     for descriptor in (*held.values(), *numbers.values()):
         os.set_inheritable(descriptor, False)
     syscalls.set_title(f"podwire door {os.path.basename(root)}")
-    Door(Paths(root), socket.socket(fileno=numbers["--boot"]), numbers["--lock"]).run(held)
+    Door(Paths(root), socket.socket(fileno=numbers["--boot"]), numbers["--lock"], registries).run(held)
 
 
 if __name__ == "__main__":

@@ -201,6 +201,8 @@ class _Birth:
         words = [sys.executable, "-m", "podwire.cluster.door", self._place.root, "--boot", str(far.fileno()), "--lock", str(self._lock)]
         for name, descriptor in held.items():
             words += ["--hold", f"{name}={descriptor}"]
+        for registry in parse(json.dumps(self._state.spec)).machine_registries:
+            words += ["--registry", registry]
         log = os.open(self._place.log("door"), os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
         try:
             self._door = subprocess.Popen(

@@ -1,4 +1,6 @@
-"""Listening sockets on the machine's loopback address: made here by the command line and door, handed into the lab.
+"""Sockets of the machine's loopback address: made here by the command line and door, handed into the lab.
+
+Those that listen are for the API and load balancers; those that are connected are to a registry of images that the Cluster names.
 
 Source: socket(7), proc_pid_net(5).
 """
@@ -42,6 +44,22 @@ def listening_or_any(port: int, protocol: str = "tcp") -> socket.socket:
         return listening(port, protocol)
     except Refused:
         return listening(0, protocol)
+
+
+def connecting(registry: str) -> socket.socket:
+    """Give a socket that is connected, or about to be, to ``HOST:PORT`` of the loopback interface. Never waits. Raises OSError."""
+    host, _, port = registry.rpartition(":")
+    refused = OSError(errno.ECONNREFUSED, f"{registry}: {os.strerror(errno.ECONNREFUSED)}")
+    for address in (LOOPBACK, "::1") if host == "localhost" else (host.strip("[]"),):
+        made = socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM)
+        made.setblocking(False)
+        number = made.connect_ex((address, int(port)))
+        if number in {0, errno.EINPROGRESS}:
+            made.setblocking(True)
+            return made
+        made.close()
+        refused = OSError(number, f"{registry}: {os.strerror(number)}")
+    raise refused
 
 
 def _reason(port: int, protocol: str, error: OSError) -> str:

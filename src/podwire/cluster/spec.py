@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 
 from podwire.cluster import paths
+from podwire.images.reference import on_loopback
 from podwire.lib import yaml_limits
 
 API_VERSION = "podwire.dev/v1alpha1"
@@ -78,7 +79,13 @@ class ClusterSpec:
     host_paths: tuple[str, ...] = ()
     """Folders of the machine below which Pods may have hostPath volumes."""
     registries: tuple[str, ...] = ()
-    """Whose images nodes may pull."""
+    """Whose images nodes may pull. Those on the loopback address are the machine's."""
+
+    @property
+    def machine_registries(self) -> tuple[str, ...]:
+        """``HOST:PORT`` of the registries on the machine's loopback."""
+        hosts = dict.fromkeys(name.partition("/")[0] for name in self.registries)
+        return tuple(host for host in hosts if on_loopback(host))
 
     @property
     def pod_prefix(self) -> int:
@@ -337,6 +344,9 @@ def _registries(names: tuple[str, ...], fault: _Fault) -> tuple[str, ...]:
     for index, name in enumerate(names):
         if not _REGISTRY.fullmatch(name):
             raise fault(f"spec.registries[{index}]", f"expected HOST[:PORT][/PATH] of a registry, without https://, got {name!r}")
+        host = name.partition("/")[0]
+        if on_loopback(host) and not host.rpartition("]")[2].rpartition(":")[2].isdigit():
+            raise fault(f"spec.registries[{index}]", f"expected the port of a registry on this machine, {host}:PORT, got {name!r}")
     return tuple(name.rstrip("/") for name in names)
 
 

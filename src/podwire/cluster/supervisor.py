@@ -178,6 +178,7 @@ class Supervisor:
             "start": self._start,
             "report": self._report,
             "listen": self._listen,
+            "connect": self._connect,
             "unlisten": self._unlisten,
             "exec": self._executions.start,
             "attach": self._executions.attach,
@@ -252,13 +253,20 @@ class Supervisor:
             with socket.socket(fileno=os.dup(self._held[name])) as made:
                 caller.tell({"port": made.getsockname()[1]}, [made.fileno()])
             return None
+        self._ask_door(caller, name, {"port": int(message["port"]), "protocol": str(message.get("protocol", "tcp")).lower()})
+        return None
+
+    def _connect(self, message: Message, _descriptors: tuple[int, ...], caller: Caller) -> None:
+        """A connection to a registry of the machine's loopback: door knows to which there may be one."""
+        self._ask_door(caller, "", {"registry": str(message["registry"])})
+
+    def _ask_door(self, caller: Caller, name: str, wanted: Message) -> None:
         number = max(self._asked, default=0) + 1
         self._asked[number] = (caller, name)
         try:
-            packets.send(self._door, {"id": number, "port": int(message["port"]), "protocol": str(message.get("protocol", "tcp")).lower()})
+            packets.send(self._door, {"id": number, **wanted})
         except packets.Closed:
             raise Refused("the process that opens ports on the machine has gone") from None
-        return None
 
     def _unlisten(self, message: Message, *_: object) -> Message:
         name = PUBLISHED + str(message["name"])
@@ -280,9 +288,12 @@ class Supervisor:
             if caller:
                 caller.tell({"error": message["error"]})
             return
-        self._first.cluster.hold(name, descriptors[0])
-        self._held[name] = descriptors[0]
         caller.tell({"port": message["port"]}, descriptors[:1])
+        if name:
+            self._first.cluster.hold(name, descriptors[0])
+            self._held[name] = descriptors[0]
+        else:
+            os.close(descriptors[0])
 
 
 def run(root: str, call: offspring.Call, warm: Iterator[str]) -> None:

@@ -8,6 +8,7 @@ Source: https://github.com/distribution/reference
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -68,3 +69,12 @@ def parse(text: str) -> Reference:
 def is_digest(text: str) -> bool:
     """Whether a text is a digest that can be checked here."""
     return _DIGEST.fullmatch(text) is not None
+
+
+def on_loopback(domain: str) -> bool:
+    """Whether a registry's ``HOST[:PORT]`` is the machine itself."""
+    host = domain if domain.endswith("]") else domain.rpartition(":")[0] or domain
+    try:
+        return host == "localhost" or ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

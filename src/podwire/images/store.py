@@ -7,6 +7,7 @@
       used/KEY            an image is used as long as somebody has this file's lock (shared); the kernel lets go of it with the last
                           descriptor
       new/                what is being unpacked; whoever has the lock and finds something here removes it
+      pulls/              a folder for each pull, locked (shared) by whoever pulls; one without a lock is left of somebody killed
 
 Readers need no lock: they read the catalogue, and hold an image that they use. Whatever kills a writer, the catalogue is the former one
 or the new one, and names only what is whole on the disk.
@@ -206,6 +207,7 @@ class Store:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             self._sweep()
+            self._sweep_pulls()
             try:
                 yield self.catalogue()
             finally:
@@ -218,6 +220,43 @@ class Store:
             remove_tree(f"{self.folder}/new/{left}")
 
     # Taking in ---------------------------------------------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def room(self) -> Iterator[tuple[str, int]]:
+        """An empty folder for what is on its way here, and the descriptor that holds it. Raises ImageRefused."""
+        while True:
+            folder = f"{self.folder}/pulls/{secrets.token_hex(8)}"
+            try:
+                os.makedirs(folder, mode=0o700)
+                os.chmod(self.folder, 0o700)
+                held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                fcntl.flock(held, fcntl.LOCK_SH)
+            except FileNotFoundError:
+                continue  # it looked like one that was left
+            except OSError as error:
+                raise ImageRefused(f"images cannot be kept in {self.folder}: {error.strerror}") from error
+            if os.path.isdir(folder):
+                break
+            os.close(held)
+        try:
+            yield folder, held
+        finally:
+            remove_tree(folder)
+            os.close(held)
+
+    def _sweep_pulls(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            for left in os.listdir(f"{self.folder}/pulls"):
+                folder = f"{self.folder}/pulls/{left}"
+                with contextlib.suppress(FileNotFoundError):
+                    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+                    try:
+                        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                        remove_tree(folder)
+                    except BlockingIOError:
+                        pass
+                    finally:
+                        os.close(held)
 
     def _files(self, source: str | IO[bytes], opened: contextlib.ExitStack) -> archive.Files:
         if isinstance(source, str) and os.path.isdir(source):

@@ -436,6 +436,7 @@ class PodSpec(Value, frozen=True):
     tolerations: tuple[Toleration, ...] = ()
     topology_spread_constraints: tuple[TopologySpreadConstraint, ...] = ()
     scheduling_gates: tuple[LocalObjectReference, ...] = ()
+    image_pull_secrets: tuple[LocalObjectReference, ...] = ()
     scheduler_name: str = "default-scheduler"
     overhead: dict[str, str | int | float] = {}
     priority: int = 0

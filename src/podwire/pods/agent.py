@@ -39,6 +39,7 @@ from podwire.pods.network import PodNetwork
 from podwire.pods.node import OwnNode, read_facts
 from podwire.pods.node_addresses import NodeAddresses
 from podwire.pods.oci.player import ImagePlayer
+from podwire.pods.oci.pulls import Pulls
 from podwire.pods.programs import Programs, namespace_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -89,6 +90,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
 
     architecture = platform.machine()
     store = Store(config.images_dir, machine=Platform(ARCHITECTURES.get(architecture, architecture), "linux"))
+    pulls = Pulls(store.folder, ARCHITECTURES.get(architecture, architecture), config.registries, config.control_socket)
     log = context.log.getChild("pods")
     records = Records(folder / "pods", log)
     programs = Programs(client)
@@ -118,7 +120,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
             allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
             places=Places(context.client, config.state_dir, config.host_paths),
         ),
-        images=ImagePlayer(store, machine, records, Path(config.init_socket).parent / "run-images", client, config.registries),
+        images=ImagePlayer(store, machine, records, Path(config.init_socket).parent / "run-images", client, pulls),
     )
 
 

@@ -18,7 +18,6 @@ from typing import Any, Protocol
 
 import msgspec
 
-from podwire.images.errors import ImageRefused
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod
@@ -28,6 +27,7 @@ from podwire.pods.checks import Checks, Execute
 from podwire.pods.desired import Player, player
 from podwire.pods.host import Host
 from podwire.pods.programs import program_name
+from podwire.pods.pulling import OF_IMAGES, Pulling
 from podwire.pods.runs import Record, Run, State
 from podwire.pods.standins import personalities
 from podwire.pods.standins.directions import PREFIX, Directions
@@ -36,7 +36,7 @@ from podwire.pods.volumes.pod_volumes import PodVolumes
 
 LEAST_GRACE_S = 2.0
 """What a container has left to end by itself, however long its preStop hook took."""
-_NOT_STARTED_S, _NOT_CONFIGURED_S = 1.0, 10.0
+_NOT_STARTED_S, _NOT_CONFIGURED_S, _NOT_PULLED_S = 1.0, 10.0, 1.0
 _UNKNOWN_STATUS = 255
 _PRESENT = "already present on machine and can be accessed by the pod"
 
@@ -72,6 +72,7 @@ class ContainerLife:
         self._redefined = asyncio.Event()
         self._redirected = asyncio.Event()
         self._probed = False  # what readiness says without what annotations say
+        self._pulling = Pulling(host, surroundings, self._event)
 
     @property
     def definition(self) -> Container:
@@ -172,8 +173,12 @@ class ContainerLife:
         except CannotStart as refused:
             waits = runs.waiting(self.run, refused.reason, str(refused))
             self._pod.put(self._name, waits)
-            self._event("Warning", "Failed", f"Error: {refused}")
-            await self._wait_at_most(_NOT_CONFIGURED_S, self._pod.volumes.changed())
+            self._event("Warning", "Failed", f"Error: {refused.reason if refused.reason in OF_IMAGES else refused}")
+            if refused.reason in OF_IMAGES:
+                wait_s = _NOT_PULLED_S if refused.reason == "ErrImagePull" else _NOT_CONFIGURED_S
+                await self._wait_at_most(min(wait_s, self._pulling.left_s() or wait_s))
+            else:
+                await self._wait_at_most(_NOT_CONFIGURED_S, self._pod.volumes.changed())
             return False
         except ProgramNotStarted as refused:
             await self._not_started(refused, policy)
@@ -249,6 +254,7 @@ class ContainerLife:
         A container that only its image may play is looked for there each time; others were decided about when the Pod began.
         """
         container, pod, images = self.definition, self._pod, self._host.images
+        self._pulling.check_name(container)
         found = images.find(container.image)
         there = found is not None
         known = pod.record.images.get(container.name, "")
@@ -257,7 +263,7 @@ class ContainerLife:
         elif not there and redefined and known:
             pod.forget_image(container.name)
         if images.pulls(container) and not images.refused and (not there or container.image_pull_policy == "Always"):
-            await self._pull()
+            await self._pulling.pull(container)
             pod.take_image(container.name)
             return True
         if self._player is not Player.STAND_IN:
@@ -272,16 +278,6 @@ class ContainerLife:
         words = f'Container image "{container.image}" is not present with pull policy of Never'
         self._event("Warning", "ErrImageNeverPull", words)
         raise CannotStart("ErrImageNeverPull", words)
-
-    async def _pull(self) -> None:
-        image, began = self.definition.image, self._host.now()
-        self._event("Normal", "Pulling", f'Pulling image "{image}"')
-        try:
-            await self._host.images.pull(image)
-        except ImageRefused as refused:
-            self._event("Warning", "Failed", f'Failed to pull image "{image}": {refused}')
-            raise CannotStart("ErrImagePull", str(refused)) from refused
-        self._event("Normal", "Pulled", f'Successfully pulled image "{image}" in {self._host.now() - began:.3g}s')
 
     def _not_run(self, why: str) -> None:
         image = self.definition.image

@@ -83,6 +83,14 @@ def test_the_command_line_overrides_the_file() -> None:
             "spec: {registries: [gcr.io, 'https://a.b']}",
             "c.yaml:3: spec.registries[1]: expected HOST[:PORT][/PATH] of a registry, without https://, got 'https://a.b'",
         ),
+        (
+            "spec: {registries: ['localhost:5000', localhost/shop]}",
+            "c.yaml:3: spec.registries[1]: expected the port of a registry on this machine, localhost:PORT, got 'localhost/shop'",
+        ),
+        (
+            "spec: {registries: ['[::1]']}",
+            "c.yaml:3: spec.registries[0]: expected the port of a registry on this machine, [::1]:PORT, got '[::1]'",
+        ),
         ("spec: {hostPaths: [data]}", "c.yaml:3: spec.hostPaths[0]: expected the absolute path of a folder of the machine, got 'data'"),
         ("spec: {hostPaths: [/a, /]}", "c.yaml:3: spec.hostPaths[1]: the whole machine is given to no container: name a folder"),
         ("spec: {proxyMode: ipvs}", "c.yaml:3: spec.proxyMode: expected iptables or nftables, got 'ipvs'"),

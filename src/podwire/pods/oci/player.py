@@ -13,19 +13,16 @@ Source: https://github.com/opencontainers/runc/blob/main/man/runc-run.8.md
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import shutil
 import signal
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 import orjson
 
 from podwire.images.errors import ImageRefused
-from podwire.images.pull import pull
 from podwire.images.reference import parse
 from podwire.images.store import Image, Store
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
@@ -37,6 +34,7 @@ from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
 from podwire.pods.machine import Machine
 from podwire.pods.oci import bundle, execution, profile
+from podwire.pods.oci.pulls import Pulls
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
 from podwire.pods.volumes.pod_volumes import PodVolumes
@@ -51,14 +49,11 @@ _PROGRAMS: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 class ImagePlayer:
     """``memory``: a folder that is gone when the node ends. ``refused``: why this node can run no image, once that is known.
 
-    ``registries``: whose images may be pulled: HOST, HOST:PORT, or one with the beginning of a path.
+    ``pull``: which images may be pulled, and how that is done.
     """
 
-    def __init__(
-        self, store: Store, machine: Machine, records: Records, memory: Path, client: AsyncInitClient, registries: Sequence[str] = ()
-    ) -> None:
-        self._registries = registries
-        self._pulling = asyncio.Lock()
+    def __init__(self, store: Store, machine: Machine, records: Records, memory: Path, client: AsyncInitClient, pull: Pulls) -> None:
+        self.pull = pull
         self._store, self._machine, self._records, self._memory, self._client = store, machine, records, memory, client
         self._runtime = shutil.which(RUNTIME, path=_PROGRAMS)
         self.refused = "" if self._runtime else MISSING
@@ -80,24 +75,13 @@ class ImagePlayer:
     def only(self, pod: Pod) -> set[str]:
         """The names of the containers that no stand-in may play: they are to have their image, from here or from a registry."""
         names = admission.must_have_image(pod)
-        if self._registries and not self.refused:
+        if not self.refused:
             names |= {one.name for one in (*pod.spec.init_containers, *pod.spec.containers) if self.pulls(one)}
         return names
 
     def pulls(self, container: Container) -> bool:
         """Whether a container's image may be pulled."""
-        if not self._registries or container.image_pull_policy == "Never" or player(container) is Player.MACHINE:
-            return False
-        try:
-            repository = parse(container.image).repository
-        except ImageRefused:
-            return False
-        return any(f"{repository}/".startswith(f"{registry}/") for registry in self._registries)
-
-    async def pull(self, name: str) -> None:
-        """Pull an image, one after the other as kubelets do. Raises ImageRefused."""
-        async with self._pulling:
-            await asyncio.to_thread(pull, self._store, name)
+        return container.image_pull_policy != "Never" and player(container) is not Player.MACHINE and self.pull.allows(container.image)
 
     def stop_signal(self, image: str) -> int:
         """The signal that asks a container of the image with this id to end; SIGTERM where the image says none."""
