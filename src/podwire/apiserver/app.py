@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from email.utils import formatdate
@@ -28,7 +29,7 @@ from podwire.apiserver.api import Api
 from podwire.apiserver.auth import impersonation
 from podwire.apiserver.auth.attributes import Attributes
 from podwire.apiserver.auth.audit import Audit
-from podwire.apiserver.authentication import ANONYMOUS, User
+from podwire.apiserver.authentication import ANONYMOUS, Certified, User
 from podwire.apiserver.bodies import LIMIT
 from podwire.apiserver.fairness import Turns, Visit, is_exempt
 from podwire.apiserver.requests import Request
@@ -58,7 +59,8 @@ class _Gone(Exception):
 class Application:
     """The API over one store. ``version`` is what ``/version`` says, as ``v1.37.0``; ``url`` is where it is reached in the cluster.
 
-    ``upstream`` connects to kubelets, Pods and Services.
+    ``upstream`` connects to kubelets, Pods and Services. ``authority_until`` is when the authority of client certificates expires (seconds
+    since 1970).
     """
 
     def __init__(
@@ -69,8 +71,10 @@ class Application:
         turns: Turns | None = None,
         audit: Audit | None = None,
         upstream: Upstream | None = None,
+        authority_until: float = math.inf,
     ) -> None:
         self._api = api
+        self._authority_until = authority_until
         self._upstream = upstream or Upstream()
         self._resource_metrics = resource_metrics.ResourceMetrics(api, self._upstream)
         self._url = url
@@ -179,8 +183,12 @@ class Application:
                 raise status.unauthorized()
             return user
         extension = scope.get("extensions", {}).get(EXTENSION)
-        certified = extension["user"] if extension is not None else None
-        return certified if certified is not None else ANONYMOUS
+        certified: Certified | None = extension["certified"] if extension is not None else None
+        if certified is None:
+            return ANONYMOUS
+        if not certified.since <= time.time() <= min(certified.until, self._authority_until):
+            raise status.unauthorized()
+        return certified.user
 
     async def _other(self, method: str, path: str, query: bytes, headers: Mapping[bytes, bytes], user: User) -> Answer:
         """Answer to a path that is not a resource's. Raises Failure (403, 404, 405)."""

@@ -19,9 +19,10 @@ from typing import Any
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from podwire.apiserver.app import EXCHANGE, EXTENSION
-from podwire.apiserver.authentication import certificate_user
+from podwire.apiserver.authentication import certified
 from podwire.daemon.http_server import UpgradableProtocol
 
+_VERSIONS = ("1.1", "1.0")
 _WITHOUT_BODY = (204, 304)
 _COPIED = 64 * 1024  # a piece of more bytes is not copied for what stands around it to share its TLS record
 
@@ -103,23 +104,26 @@ class Exchange(RequestResponseCycle):
 
 
 class Protocol(UpgradableProtocol):
-    """``scope["extensions"]["podwire"]`` holds ``user`` (a User or None), ``abort`` (ends the connection at once), ``take_over``."""
+    """``scope["extensions"]["podwire"]`` holds ``certified`` (a Certified or None), ``abort`` (ends the connection), ``take_over``."""
 
     cycle: Exchange
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         tls = transport.get_extra_info("ssl_object")
-        user = certificate_user(tls.getpeercert()) if tls is not None else None
-        self._extensions: dict[str, Any] = {EXTENSION: {"user": user, "abort": transport.abort}}
+        certificate = certified(tls.getpeercert()) if tls is not None else None
+        self._extensions: dict[str, Any] = {EXTENSION: {"certified": certificate, "abort": transport.abort}}
         self._answered = self.loop.time()
         self._look_later(self.timeout_keep_alive)
 
     def on_headers_complete(self) -> None:
         """Begin with a request as soon as its head is there; one that came too early waits for those before it."""
         scope, parser = self.scope, self.parser
+        self._fruitless = 0
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version = parser.get_http_version()
+        if version not in _VERSIONS:
+            raise ValueError(version)  # told to the parser, which gives up
         if parser.should_upgrade() and self._should_upgrade():
             return
         path, _, query = self.url.partition(b"#")[0].partition(b"?")
@@ -147,6 +151,7 @@ class Protocol(UpgradableProtocol):
             on_response=self.on_response_complete,
         )
         scope[EXCHANGE] = self.cycle  # type: ignore[literal-required]
+        self.headers = []  # what comes after the body is put there and forgotten
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:

@@ -20,9 +20,11 @@ import sys
 from collections.abc import Sequence
 from functools import partial
 from ipaddress import ip_network
+from pathlib import Path
 
 import uvicorn
 import uvloop
+from cryptography import x509
 
 from podwire.apiserver import aggregating, bootstrap, companions, expiry, keys, range_objects
 from podwire.apiserver.allocation import Allocator, Ranges
@@ -47,6 +49,7 @@ _GRACE_S = 2
 _FAREWELL_S = 0.1
 _ALLOCATED = ("ServiceCIDR", "Service", "IPAddress", "Address")  # kinds that concern the allocator; the first says what there is
 _BACKLOG = 1024
+_NO_CHECK_TIME = ssl.VerifyFlags(0x200000)  # X509_V_FLAG_NO_CHECK_TIME of OpenSSL, which has no name in ssl
 
 
 class _Server(uvicorn.Server):
@@ -83,15 +86,28 @@ class _Server(uvicorn.Server):
 
 
 def tls_context(config: ApiServerConfig) -> ssl.SSLContext:
-    """Make the server's side of TLS: its certificate; clients may have one, which is checked. Raises OSError, ssl.SSLError."""
+    """Make the server's side of TLS: its certificate; clients may have one, which is checked. Raises OSError, ssl.SSLError.
+
+    A client certificate's time is not: ``app.py`` looks at it with each request, and answers where TLS could only hang up.
+    """
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.load_cert_chain(config.certificate, config.key)
     context.load_verify_locations(config.client_ca)
     context.verify_mode = ssl.CERT_OPTIONAL
+    context.verify_flags |= _NO_CHECK_TIME
     context.set_alpn_protocols(["http/1.1"])
     context.num_tickets = 0  # no client here resumes sessions
     return context
+
+
+def authority_until(config: ApiServerConfig) -> float:
+    """Say when the authority of client certificates expires, in seconds since 1970. Raises OSError, InvalidConfig."""
+    try:
+        authorities = x509.load_pem_x509_certificates(Path(config.client_ca).read_bytes())
+    except ValueError as error:
+        raise InvalidConfig(f"{config.client_ca}: {error}") from error
+    return min(authority.not_valid_after_utc.timestamp() for authority in authorities)
 
 
 def open_api(config: ApiServerConfig) -> Api:
@@ -127,7 +143,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         audit = Audit(api.authorizer, config.audit_log, config.audit_level) if config.audit_log else None
         upstream = Upstream(config.kubelet_certificate, config.kubelet_key, config.client_ca)
         url = f"https://{config.control_address}:{config.control_port}"
-        application = Application(api, config.version, url, audit=audit, upstream=upstream)
+        application = Application(api, config.version, url, audit=audit, upstream=upstream, authority_until=authority_until(config))
         settings = uvicorn.Config(
             application,
             http=Protocol,

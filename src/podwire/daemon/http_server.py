@@ -3,6 +3,11 @@
 ``taking_over`` is what the scope of such a request says of it: ``take_over`` gives the connection as a ``Duplex``, with what has arrived
 after the request. Nothing of an answer may have been sent before, and nothing is afterwards: the application writes it itself. An answer to
 such a request without taking over is its connection's last.
+
+The head of a request has an end (``HEAD_LIMIT``), and so has what follows a body in chunks: bytes that bring neither a whole head nor a
+piece of a body are counted. What follows a body is dropped: it is no header of the request, whose application may not have looked yet.
+
+Source: RFC 9110 section 6.5.1, RFC 6585 section 5
 """
 
 from __future__ import annotations
@@ -16,6 +21,8 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from podwire.daemon.duplex import Duplex
 
 EXTENSION: Final = "podwire"
+HEAD_LIMIT: Final = 1024 * 1024  # bytes, as upstream
+_LINGER_S: Final = 0.5  # as Go's server
 _EARLY: Final = 256 * 1024  # bytes that may wait for the answer to the request before them
 
 
@@ -26,6 +33,7 @@ class UpgradableProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._upgrading = False
         self._early: list[bytes] = []
+        self._fruitless = 0  # bytes since the last head or piece of a body
 
     def taking_over(self) -> dict[str, Any]:
         """What goes into the scope's extension."""
@@ -36,6 +44,7 @@ class UpgradableProtocol(HttpToolsProtocol):
             self._wait(data)
             return
         self._unset_keepalive_if_required()
+        self._fruitless += len(data)
         try:
             self.parser.feed_data(data)
         except httptools.HttpParserUpgrade as upgrade:
@@ -43,6 +52,26 @@ class UpgradableProtocol(HttpToolsProtocol):
             self._wait(data[upgrade.args[0] :])
         except httptools.HttpParserError:
             self.send_400_response("Invalid HTTP request received.")
+        else:
+            if self._fruitless > HEAD_LIMIT:
+                self._refuse_head()
+
+    def on_headers_complete(self) -> None:
+        self._fruitless = 0
+        super().on_headers_complete()
+        self.headers = []  # what comes after the body is put there and forgotten
+
+    def on_body(self, body: bytes) -> None:
+        self._fruitless = 0
+        super().on_body(body)
+
+    def _refuse_head(self) -> None:
+        text = b"431 Request Header Fields Too Large"
+        head = b"content-type: text/plain; charset=utf-8\r\nconnection: close\r\n"
+        self.transport.write(b"HTTP/1.1 %b\r\n%bcontent-length: %d\r\n\r\n%b" % (text, head, len(text), text))
+        # Who is still sending is not reset before the answer has reached him.
+        self.transport.pause_reading()
+        self.loop.call_later(_LINGER_S, self.transport.close)
 
     def _wait(self, data: bytes) -> None:
         if data:

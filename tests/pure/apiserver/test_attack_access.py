@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import gzip
 import json
 import socket
@@ -13,10 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from running_apiserver import NODE, ApiServer
 
@@ -393,47 +388,6 @@ def test_impersonation_is_granted_piece_by_piece(call: Any) -> None:
     ):
         assert as_(**asked).status == 403, asked
     assert as_(group="team").status == 400
-
-
-# Certificates ----------------------------------------------------------------------------------------------------------------
-
-
-def certificate(folder: Path, name: str, *, days: int, of: tuple[Path, Path] | None) -> Path:
-    """A client certificate of ``of`` (certificate and key of an authority) or of its own, valid until so many days from now."""
-    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.datetime.now(datetime.UTC)
-    subject = x509.Name([x509.NameAttribute(NameOID.ORGANIZATION_NAME, "system:masters"), x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    issuer, signer = subject, key
-    if of is not None:
-        loaded = serialization.load_pem_private_key(of[1].read_bytes(), None)
-        assert isinstance(loaded, ec.EllipticCurvePrivateKey)
-        issuer, signer = x509.load_pem_x509_certificate(of[0].read_bytes()).subject, loaded
-    builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(days=9))
-    made = builder.not_valid_after(now + datetime.timedelta(days=days)).sign(signer, hashes.SHA256())
-    path = folder / f"{name}.pem"
-    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    path.write_bytes(made.public_bytes(serialization.Encoding.PEM) + private)
-    return path
-
-
-@pytest.mark.parametrize(("name", "days", "ours"), [("right", 1, True), ("expired", -1, True), ("stranger", 1, False)])
-def test_certificates_of_another_authority_or_time(server: ApiServer, tmp_path: Path, name: str, days: int, ours: bool) -> None:
-    of = (Path(f"{server.paths.pki}/ca.crt"), Path(f"{server.paths.pki}/ca.key")) if ours else None
-    context = ssl.create_default_context(cafile=f"{server.paths.pki}/ca.crt")
-    context.load_cert_chain(certificate(tmp_path, name, days=days, of=of))
-    answer = b""
-    try:
-        with (
-            socket.create_connection(("127.0.0.1", server.port), DEADLINE_S) as plain,
-            context.wrap_socket(plain, server_hostname="localhost") as connection,
-        ):
-            connection.sendall(b"GET /api/v1/secrets HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
-            while piece := connection.recv(65536):
-                answer += piece
-    except (ssl.SSLError, ConnectionError):
-        assert name != "right"
-    # TLS itself refuses who has a wrong certificate: there is no answer, not even one that says no.
-    assert answer.startswith(b"HTTP/1.1 200") if name == "right" else answer == b""
 
 
 # Requests that mislead -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from podwire.apiserver.auth.bootstrap_roles import AUTHENTICATED, AUTOUPDATE, NO
 from podwire.apiserver.auth.graph import Graph
 from podwire.apiserver.auth.rbac import Policy
 from podwire.apiserver.auth.rules import Grants
-from podwire.apiserver.authentication import User, bearer, certificate_user
+from podwire.apiserver.authentication import Certified, User, bearer, certified
 
 Tree = dict[str, Any]
 PODS = {
@@ -277,10 +277,12 @@ def test_refusals_read_as_upstream() -> None:
 
 def test_certificates() -> None:
     subject = ((("organizationName", "system:nodes"),), (("organizationName", "b"),), (("commonName", "system:node:n1"),))
-    assert certificate_user({"subject": subject}) == User("system:node:n1", ("system:nodes", "b", AUTHENTICATED))
-    assert certificate_user({"subject": ((("organizationName", "system:masters"),),)}) is None
-    assert certificate_user({}) is None
-    assert certificate_user(None) is None
+    time = {"notBefore": "Jan  1 00:00:00 1970 GMT", "notAfter": "Jan  2 00:00:00 1970 GMT"}
+    node = User("system:node:n1", ("system:nodes", "b", AUTHENTICATED))
+    assert certified({"subject": subject, **time}) == Certified(node, 0, 86_400)
+    assert certified({"subject": ((("organizationName", "system:masters"),),), **time}) is None
+    assert certified({}) is None
+    assert certified(None) is None
 
 
 def test_bearer() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import random
 import ssl
 from collections import Counter, deque
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from podwire.apiserver import app
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.api import Api
-from podwire.apiserver.authentication import User
+from podwire.apiserver.authentication import Certified, User
 from podwire.apiserver.fairness import PRESENT, Turns, Visit, is_exempt
 from podwire.apiserver.requests import Target, target
 from podwire.apiserver.status import Failure
@@ -168,7 +169,7 @@ async def test_who_does_not_send_his_body_is_not_waited_for(tmp_path: Path, monk
         "path": "/api/v1/namespaces/default/configmaps",
         "query_string": b"",
         "headers": [],
-        "extensions": {app.EXTENSION: {"user": app.User("ann", ("system:masters",))}},
+        "extensions": {app.EXTENSION: {"certified": Certified(User("ann", ("system:masters",)), 0, math.inf)}},
     }
     await application(scope, receive, send)
     assert sent[0]["status"] == 504

@@ -10,9 +10,11 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import pytest
 import uvicorn
 
 from podwire.apiserver.protocol import Exchange, Protocol
+from podwire.daemon.http_server import HEAD_LIMIT
 from running_apiserver import ApiServer
 
 LIMIT_S = 20
@@ -61,7 +63,7 @@ App = Callable[[dict[str, Any], Any, Any], Awaitable[None]]
 
 
 @contextlib.asynccontextmanager
-async def serving(app: App) -> AsyncIterator[int]:
+async def serving(app: App, idle_s: float = IDLE_S) -> AsyncIterator[int]:
     """Serve an application in the clear; gives the port."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         config = uvicorn.Config(
@@ -72,7 +74,7 @@ async def serving(app: App) -> AsyncIterator[int]:
             lifespan="off",
             interface="asgi3",
             log_config=None,
-            timeout_keep_alive=IDLE_S,  # type: ignore[arg-type]
+            timeout_keep_alive=idle_s,  # type: ignore[arg-type]
         )
         config.load()
         server = uvicorn.Server(config)
@@ -102,6 +104,23 @@ async def echo(scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
+async def slow_to_hear(_scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Answer when the whole body has come."""
+    while (await receive()).get("more_body", False):
+        pass
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"0"), (b"connection", b"close")]})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def headers_at_the_end(scope: dict[str, Any], receive: Any, send: Any) -> None:
+    """Say which headers there are when the whole body has come."""
+    while (await receive()).get("more_body", False):
+        pass
+    text = b" ".join(name for name, _ in scope["headers"])
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", str(len(text)).encode())]})
+    await send({"type": "http.response.body", "body": text})
+
+
 async def said(port: int, *requests: bytes, last: bytes = b"") -> bytes:
     """Send requests one right after the other and give all that comes until the server ends the connection or says ``last``."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -116,6 +135,27 @@ async def said(port: int, *requests: bytes, last: bytes = b"") -> bytes:
     writer.close()
     await writer.wait_closed()
     return received
+
+
+class Told(asyncio.Protocol):
+    """Hears a server to its end, also one that does not listen any more."""
+
+    def __init__(self) -> None:
+        self.received = b""
+        self.over = asyncio.Event()
+
+    def data_received(self, data: bytes) -> None:
+        self.received += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.over.set()
+
+
+async def told(port: int, request: bytes) -> bytes:
+    transport, client = await asyncio.get_running_loop().create_connection(Told, "127.0.0.1", port)
+    transport.write(request)
+    await asyncio.wait_for(client.over.wait(), LIMIT_S)
+    return client.received
 
 
 def ask(target: str, method: str = "GET", version: str = "1.1", headers: str = "") -> bytes:
@@ -144,6 +184,42 @@ async def test_an_answer_of_unknown_length_is_chunked_and_the_head_of_one_is_not
         head_only = await said(port, ask("/pieces", "HEAD", headers="connection: close\r\n"))
         assert head_only.endswith(b"\r\n\r\n")
         assert b"chunked" not in head_only
+
+
+@pytest.mark.parametrize(
+    "endless",
+    [
+        b"GET /%b" % (b"a" * HEAD_LIMIT),
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nx: %b" % (b"a" * HEAD_LIMIT),
+        b"GET / HTTP/1.1\r\nhost: localhost\r\n%b" % (b"x: y\r\n" * (HEAD_LIMIT // 6 + 1)),
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n0\r\nx: %b" % (b"a" * HEAD_LIMIT),
+        b"POST / HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n5;x=%b" % (b"a" * HEAD_LIMIT),
+    ],
+    ids=["target", "header", "headers", "trailer", "chunk extension"],
+)
+async def test_a_head_has_an_end(endless: bytes) -> None:
+    """What brings no request nearer is not gathered for ever; as much of a body is."""
+    async with serving(slow_to_hear, LIMIT_S) as port:
+        received = await told(port, endless + b"a" * 262_144)
+        assert received.startswith(b"HTTP/1.1 431 Request Header Fields Too Large\r\n")
+        assert b"connection: close\r\n" in received
+        body = b"a" * (2 * HEAD_LIMIT)
+        assert (await said(port, ask("/last", "POST", headers=f"content-length: {len(body)}\r\n"), body)).startswith(b"HTTP/1.1 200")
+
+
+async def test_what_follows_a_body_is_no_header() -> None:
+    async with serving(headers_at_the_end) as port:
+        sent = b"0\r\nauthorization: Bearer a\r\n\r\n"
+        received = await said(port, ask("/", "POST", headers="connection: close\r\ntransfer-encoding: chunked\r\n"), sent)
+        assert received.startswith(b"HTTP/1.1 200")
+        assert b"transfer-encoding" in received.partition(b"\r\n\r\n")[2]
+        assert b"authorization" not in received
+
+
+@pytest.mark.parametrize("line", [b"GET /\r\n", b"GET / HTTP/0.9\r\n", b"GET / HTTP/2.0\r\nhost: localhost\r\n"])
+async def test_other_versions_are_not_spoken(line: bytes) -> None:
+    async with serving(echo) as port:
+        assert (await said(port, line + b"\r\n")).startswith(b"HTTP/1.1 400")
 
 
 async def test_a_body_is_asked_for() -> None:
