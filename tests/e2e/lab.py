@@ -177,9 +177,9 @@ def _is_ready(pod: Mapping[str, Any]) -> bool:
 
 
 @contextlib.contextmanager
-def a_user(uid: int) -> Iterator[User]:
-    """A user with an empty home, and nothing left of them afterwards."""
-    home = Path(tempfile.mkdtemp(prefix=f"podwire-e2e-{uid}-"))
+def a_user(uid: int, below: str | None = None) -> Iterator[User]:
+    """A user with an empty home (``below`` a folder, else among temporary files), and nothing left of them afterwards."""
+    home = Path(tempfile.mkdtemp(prefix=f"podwire-e2e-{uid}-", dir=below))
     home.chmod(0o755)
     if os.geteuid() == 0:
         os.chown(home, uid, uid)

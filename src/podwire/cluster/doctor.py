@@ -44,7 +44,7 @@ def examine(environment: Mapping[str, str], ranges: Mapping[str, IPv4Network] | 
     findings = [_kernel(), _python(), _state_directory(environment)]
     findings += features()
     findings += [_open_files(), _socket_buffer(), _conntrack(), _congestion_control(), _processes()]
-    return [*findings, _address_clashes(ranges), _kubectl(environment), _images()]
+    return [*findings, _address_clashes(ranges), _kubectl(environment), _images(), _private(environment)]
 
 
 def _kernel() -> Finding:
@@ -321,6 +321,17 @@ def _kubectl(environment: Mapping[str, str]) -> Finding:
     if found is None:
         return Finding("kubectl", "warning", "not found", "install it, or the extra that brings one: pip install 'podwire[kubectl]'")
     return Finding("kubectl", "ok", found)
+
+
+def _private(environment: Mapping[str, str]) -> Finding:
+    """What containers that are programs of the machine do not see of it, of what is there and this user can read."""
+    from podwire.cluster import private, state
+
+    hidden = private.names(environment, private.homes(), state.base(environment))
+    there = [path for path in hidden if os.access(path, os.R_OK)]
+    return Finding(
+        "private files", "ok", f"containers do not see {', '.join(there)}; the rest they may read" if there else "none are there"
+    )
 
 
 def _images() -> Finding:

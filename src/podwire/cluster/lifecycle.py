@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from podwire.cluster import identity, kubeconfig, packets, ports, state
+from podwire.cluster import identity, kubeconfig, packets, ports, private, state
 from podwire.cluster.changes import Changes
 from podwire.cluster.paths import Paths
 from podwire.cluster.problem import Problem
@@ -76,7 +76,7 @@ def up(wanted: Wanted, environment: Mapping[str, str], progress: Callable[[Repor
     _enough_open_files()
     place, lock = _claim(spec.name, environment)
     try:
-        begun = _begin(place, spec, wanted)
+        begun = _begin(place, spec, wanted, private.names(environment, private.homes(), state.base(environment)))
     except BaseException as failure:
         roll_back(place)
         raise _worded(failure, place) from None
@@ -136,14 +136,14 @@ def _busy(place: Paths, name: str) -> str:
     return f'cluster "{name}" is already running'
 
 
-def _begin(place: Paths, spec: ClusterSpec, wanted: Wanted) -> State:
-    """Write down what is to be, or read what was."""
+def _begin(place: Paths, spec: ClusterSpec, wanted: Wanted, hidden: tuple[str, ...]) -> State:
+    """Write down what is to be, or read what was. ``hidden``: what containers may not see, by the environment of now."""
     fresh = manifest(spec)
     try:
         kept = state.read(place)
     except FileNotFoundError:
         state.mark(place, "making")
-        begun = State(spec.name, fresh, api_port=wanted.api_port)
+        begun = State(spec.name, fresh, api_port=wanted.api_port, private=hidden)
         state.write(place, begun)
         return begun
     changes = wanted.spec_text is not None or wanted.zones is not None or wanted.nodes_per_zone is not None
@@ -152,6 +152,8 @@ def _begin(place: Paths, spec: ClusterSpec, wanted: Wanted) -> State:
             f'cluster "{spec.name}" was kept with another specification. '
             f"Start it as it was (podwire up --name {spec.name}), or delete it first (podwire down --name {spec.name})."
         )
+    kept = replace(kept, private=hidden)
+    state.write(place, kept)
     return kept
 
 
@@ -296,7 +298,7 @@ def prepare(place: Paths, kept: State, changes: Changes | None = None) -> None:
     from podwire.cluster.plan import kubelet_names, plan
 
     changes = state.read_changes(place) if changes is None else changes
-    planned = plan(parse(json.dumps(kept.spec)), place, api_port=kept.api_port, changes=changes)
+    planned = plan(parse(json.dumps(kept.spec)), place, api_port=kept.api_port, changes=changes, private=kept.private)
     credentials.ensure(
         place,
         planned.identities,

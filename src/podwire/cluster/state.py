@@ -51,12 +51,13 @@ class Entry:
 
 @dataclass(frozen=True)
 class State:
-    """What ``state.json`` holds. ``spec`` is a Cluster manifest with every default written out."""
+    """What ``state.json`` holds. ``spec`` is a Cluster manifest with every default written out; ``private``: see private.py."""
 
     name: str
     spec: Mapping[str, Any]
     api_port: int = 0
     kubeconfig: Entry | None = None
+    private: tuple[str, ...] = ()
     layout: int = LAYOUT
 
 
@@ -218,8 +219,8 @@ def read(place: Paths) -> State:
                 f"{place.state} has layout {layout}, this podwire knows up to {LAYOUT}. "
                 f"Use the podwire that made it, or delete the folder {place.root}."
             )
-        entry = tree.pop("kubeconfig")
-        return State(**tree, kubeconfig=Entry(**entry) if entry else None)
+        entry, private = tree.pop("kubeconfig"), tuple(tree.pop("private", ()))
+        return State(**tree, kubeconfig=Entry(**entry) if entry else None, private=private)
     except (ValueError, KeyError, TypeError) as error:
         raise Unusable(f"{place.state} cannot be read ({error}). Delete the folder {place.root} if the cluster is not needed.") from None
 

@@ -57,6 +57,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     state_dir: str = ""
     host_paths: tuple[str, ...] = ()  # folders of the machine below which Pods may have hostPath volumes
     images_dir: str = ""  # the store of images that containers are run from
+    private: tuple[str, ...] = ()  # files and folders of the machine that no container is shown
     registries: tuple[str, ...] = ()  # whose images may be pulled
     kubelet_certificate: str = ""  # files; without them the agent pods serves no logs, exec, attach and port-forward
     kubelet_key: str = ""

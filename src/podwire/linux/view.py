@@ -9,9 +9,9 @@ every file that checks owners alone: device nodes, ``/proc/sys/kernel/core_patte
 mount does not protect a device node, so devices are off everywhere but for the harmless ones in the new /dev.
 
 A file can be put where the machine has no such path. The folder that lacks it is then replaced by a small one that
-holds the same entries, each bound to the machine's, and the new one. Sources are taken (``open_tree``) before anything is
-covered, so a source may lie in a folder that is hidden. The root itself as a source is the other way round: it is taken last, so that
-what is shown is the view, with all that it hides and covers.
+holds the same entries, each bound to the machine's, and the new one (``shadows``). A source is taken (``open_tree``) before anything is
+hidden if it lies in what is hidden; otherwise after that, so that no source shows what the view hides (``concealment``). The root itself as
+a source is taken last: what is shown is the view, with all that it hides and covers.
 
 Sources: mount_namespaces(7), mount_setattr(2), move_mount(2) (a mount may lie on a symbolic link: where /etc/resolv.conf leads
 does not matter); the paths that containerd masks by default (oci/spec_opts).
@@ -26,7 +26,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, ParamSpec, TypeVar
 
-from podwire.linux import syscalls
+from podwire.linux import concealment, shadows, syscalls
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,8 +41,7 @@ _LINKS: Final = {
 }
 _READ_ONLY: Final = ("bus", "fs", "irq", "sys", "sysrq-trigger")
 _MASKED: Final = ("acpi", "asound", "kcore", "keys", "latency_stats", "timer_list", "timer_stats", "sched_debug", "scsi")
-_TIGHT: Final = syscalls.MS_NOSUID | syscalls.MS_NODEV
-_TIGHTER: Final = _TIGHT | syscalls.MS_NOEXEC
+_TIGHTER: Final = shadows.TIGHT | syscalls.MS_NOEXEC
 
 
 ROOT: Final = "/"
@@ -53,7 +52,7 @@ class View:
     """``files``: path that the program sees -> path of the file or folder to show there, read-only; ``folders`` likewise, writable.
 
     The source ``ROOT`` in ``files`` is the root of the view itself.
-    ``read_only``: the container's view. ``hidden``: folders that it finds empty. ``proc``: a fresh /proc although the view is
+    ``read_only``: the container's view. ``hidden``: files and folders that it finds empty. ``proc``: a fresh /proc although the view is
     the machine's (the program is in a PID namespace of its own). ``sys``: likewise a fresh /sys, with the interfaces of its network.
     """
 
@@ -80,9 +79,7 @@ def apply(view: View) -> None:
     """
     _step("/", syscalls.mount, "none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
     own = sorted(target for target, source in view.files.items() if source == ROOT)
-    files = {target: source for target, source in view.files.items() if source != ROOT}
-    taken = [(target, _step(source, syscalls.open_tree, source, recursive=True), True) for target, source in files.items()]
-    taken += [(target, _step(source, syscalls.open_tree, source, recursive=True), False) for target, source in view.folders.items()]
+    taken = _take(view, _step("hidden folders", concealment.names, view.hidden))
     taken.sort(key=lambda one: os.path.normpath(one[0]).count("/"))  # what lies below another comes after it
     later = ("/tmp", "/run", "/dev", "/proc", "/sys") if view.read_only else ()  # noqa: S108  (they get their own below)
     for target, fd, _ in taken:
@@ -97,9 +94,6 @@ def apply(view: View) -> None:
         if view.sys:
             with contextlib.suppress(PermissionError):  # as below
                 syscalls.mount("sysfs", "/sys", "sysfs", _TIGHTER)
-    for path in view.hidden:
-        if os.path.isdir(path):
-            _step(path, syscalls.mount, "tmpfs", path, "tmpfs", _TIGHTER | syscalls.MS_RDONLY, "size=4k,mode=0555")
     for target, fd, read_only in taken:
         _step(target, _make_place, target, folder=_is_folder(fd), later=())
         _step(target, _attach, fd, target, read_only=read_only)
@@ -107,6 +101,24 @@ def apply(view: View) -> None:
     for target in own:
         _step(target, _make_place, target, folder=True, later=())
         _step(target, _show_root, target)
+
+
+def _take(view: View, hidden: Sequence[str]) -> list[tuple[str, int, bool]]:
+    """Copies of the mounts of all sources, as (target, descriptor, read-only), and what is hidden is hidden.
+
+    A source that lies in what is hidden, and every one that may be written to, is taken as it is; any other one as it is seen.
+    """
+    files = {target: source for target, source in view.files.items() if source != ROOT}
+    first = {target for target, source in files.items() if any(concealment.below(os.path.realpath(source), path) for path in hidden)}
+    taken = [(target, _opened(files[target]), True) for target in first]
+    taken += [(target, _opened(source), False) for target, source in view.folders.items()]
+    if hidden:
+        _step("hidden folders", concealment.conceal, hidden)
+    return taken + [(target, _opened(source), True) for target, source in files.items() if target not in first]
+
+
+def _opened(source: str) -> int:
+    return _step(source, syscalls.open_tree, source, recursive=True)
 
 
 def _step(path: str, action: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
@@ -150,62 +162,10 @@ def _make_place(target: str, *, folder: bool, later: Sequence[str]) -> None:
     ancestor = parent
     while not os.path.isdir(ancestor):
         ancestor = os.path.dirname(ancestor)
-    if not _writable_here(ancestor):
-        _shadow(ancestor)
+    if not shadows.made_here(ancestor):
+        shadows.shadow(ancestor)
     os.makedirs(parent, exist_ok=True)
-    if folder:
-        os.mkdir(path)
-    else:
-        os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-
-
-_shadows: set[int] = set()
-
-
-def _writable_here(folder: str) -> bool:
-    """Whether the folder is on a file system that this view made: nothing may ever be made on the machine's own."""
-    return os.stat(folder).st_dev in _shadows
-
-
-def _tmpfs(path: str, data: str, flags: int = _TIGHT) -> None:
-    syscalls.mount("tmpfs", path, "tmpfs", flags, data)
-    _shadows.add(os.stat(path).st_dev)
-
-
-def _shadow(folder: str) -> None:
-    """Replace a folder by a small one with the same entries."""
-    entries = [(entry.name, _copy(entry)) for entry in os.scandir(folder)]
-    mode = stat.S_IMODE(os.stat(folder).st_mode)
-    # Nothing can be mounted over the root: the new one is made elsewhere and then becomes the root.
-    place = "/proc" if folder == "/" else folder
-    _tmpfs(place, f"mode={mode:o}")
-    for name, copy in entries:
-        path = os.path.join(place, name)
-        if isinstance(copy, str):
-            os.symlink(copy, path)
-        elif copy is not None:
-            if _is_folder(copy):
-                os.mkdir(path)
-            else:
-                os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o644))
-            syscalls.move_mount(copy, path)
-            os.close(copy)
-    if folder == "/":
-        where = os.getcwd()
-        os.chdir(place)
-        syscalls.pivot_root(".", ".")
-        syscalls.umount(".")
-        os.chdir("/")
-        with contextlib.suppress(OSError):
-            os.chdir(where)
-
-
-def _copy(entry: os.DirEntry[str]) -> int | str | None:
-    """A symbolic link's text, or a copy of the mount with what is mounted in it; None for what vanished or cannot be reached."""
-    try:
-        return os.readlink(entry.path) if entry.is_symlink() else syscalls.open_tree(entry.path, recursive=True)
-    except OSError:
-        return None
+    shadows.make(path, folder=folder)
 
 
 # ------------------------------------------------------------------------------------------------- the container's view
@@ -215,8 +175,8 @@ def _container() -> None:
     devices = {name: syscalls.open_tree(f"/dev/{name}") for name in _DEVICES if os.path.exists(f"/dev/{name}")}
     tight = syscalls.MOUNT_ATTR_RDONLY | syscalls.MOUNT_ATTR_NOSUID | syscalls.MOUNT_ATTR_NODEV
     _step("/", syscalls.mount_setattr, "/", set_flags=tight, recursive=True)
-    _step("/tmp", _tmpfs, "/tmp", "mode=1777")  # noqa: S108
-    _step("/run", _tmpfs, "/run", "mode=0755")
+    _step("/tmp", shadows.tmpfs, "/tmp", "mode=1777")  # noqa: S108
+    _step("/run", shadows.tmpfs, "/run", "mode=0755")
     _step("/dev", _dev, devices)
     _fresh_proc()
     _tighten_proc()
@@ -224,7 +184,7 @@ def _container() -> None:
 
 
 def _dev(devices: Mapping[str, int]) -> None:
-    _tmpfs("/dev", "mode=0755,size=64k", syscalls.MS_NOSUID | syscalls.MS_NOEXEC)
+    shadows.tmpfs("/dev", "mode=0755,size=64k", syscalls.MS_NOSUID | syscalls.MS_NOEXEC)
     for name, fd in devices.items():
         path = f"/dev/{name}"
         os.close(os.open(path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC, 0o666))
@@ -233,7 +193,7 @@ def _dev(devices: Mapping[str, int]) -> None:
     for name, target in _LINKS.items():
         os.symlink(target, f"/dev/{name}")
     os.mkdir("/dev/shm")  # noqa: S108
-    _tmpfs("/dev/shm", "mode=1777", _TIGHTER)  # noqa: S108
+    shadows.tmpfs("/dev/shm", "mode=1777", _TIGHTER)  # noqa: S108
     os.mkdir("/dev/pts")
     syscalls.mount("devpts", "/dev/pts", "devpts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
 

@@ -95,7 +95,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
     records = Records(folder / "pods", log)
     programs = Programs(client)
     logs = LogWriter(client, config.init_socket, folder / "pods", log)
-    machine = Machine(records, facts, services, hidden=[config.state_dir, config.images_dir], seen=_INSTALLATION)
+    machine = Machine(records, facts, services, hidden=[config.state_dir, config.images_dir, *config.private], seen=_INSTALLATION)
     return Host(
         client=context.client,
         events=context.recorder("kubelet"),
@@ -118,7 +118,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
             memory=Path(config.init_socket).parent / "volumes",
             now=lambda: context.now().timestamp(),
             allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
-            places=Places(context.client, config.state_dir, config.host_paths),
+            places=Places(context.client, config.state_dir, config.host_paths, config.private),
         ),
         images=ImagePlayer(store, machine, records, Path(config.init_socket).parent / "run-images", client, pulls),
     )

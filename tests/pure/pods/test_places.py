@@ -74,3 +74,20 @@ async def test_without_a_list_and_around_the_state_there_is_nothing(allowed: Pat
     for path in (allowed.parent, allowed.parent / "state"):
         with pytest.raises(Unavailable, match="would show the state of the cluster"):
             await place(str(path), "", allowed.parent, state=allowed.parent / "state")
+
+
+@pytest.mark.parametrize(
+    ("name", "folder", "shown"), [("", ".", False), ("work", ".", True), (".ssh", ".", False), (".ssh/keys", ".ssh/keys", True)]
+)
+async def test_what_is_hidden_from_containers_is_no_volume_either(tmp_path: Path, name: str, folder: str, shown: bool) -> None:
+    home = tmp_path / "home"
+    for each in ("work", ".ssh/keys"):
+        (home / each).mkdir(parents=True)
+    volume = Volume(name="h", host_path=HostPathVolumeSource(path=str(home / name), type="Directory"))
+    async with Client(Configuration("https://127.0.0.1:1")) as client:
+        places = Places(client, str(tmp_path / "state"), [str(home / folder)], [str(home / ".ssh"), str(home / ".aws")])
+        if shown:
+            assert await places.of(Pod(), volume) is not None
+        else:
+            with pytest.raises(Unavailable, match="which is hidden from containers"):
+                await places.of(Pod(), volume)

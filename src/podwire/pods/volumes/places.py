@@ -45,11 +45,15 @@ class Place:
 
 @dataclass(frozen=True)
 class Places:
-    """``state``: the cluster's state directory; ``host_paths``: folders of the machine that Pods may use."""
+    """``state``: the cluster's state directory; ``host_paths``: folders of the machine that Pods may use.
+
+    ``private``: what of the machine is hidden from containers; a folder in it is shown only where ``host_paths`` names it, or one in it.
+    """
 
     client: Client
     state: str
     host_paths: Sequence[str] = ()
+    private: Sequence[str] = ()
 
     async def of(self, pod: Pod, volume: Volume) -> Place | None:
         """Find a volume's place; None: it is the Pod's own. Raises Unavailable."""
@@ -98,6 +102,11 @@ class Places:
             raise Unavailable(f"hostPath {path} lies below no folder that the cluster may use (spec.hostPaths: {allowed})")
         if _below(real, os.path.realpath(self.state)) or _below(os.path.realpath(self.state), real):
             raise Unavailable(f"hostPath {path} would show the state of the cluster")
+        for hidden in (os.path.realpath(one) for one in self.private):
+            shown = os.path.exists(hidden) and _below(hidden, real)
+            named = any(_below(os.path.realpath(folder), hidden) and _below(real, os.path.realpath(folder)) for folder in self.host_paths)
+            if shown or (_below(real, hidden) and not named):
+                raise Unavailable(f"hostPath {path} would show {hidden}, which is hidden from containers")
         try:
             if kind == "DirectoryOrCreate":
                 os.makedirs(real, mode=0o755, exist_ok=True)
