@@ -12,7 +12,6 @@ Each figure is proved: what was created is listed, every watcher saw every chang
 from __future__ import annotations
 
 import asyncio
-import base64
 import contextlib
 import gc
 import http.client
@@ -92,19 +91,14 @@ def create(server: ApiServer) -> list[float]:
 
 def token(server: ApiServer) -> str:
     """Make a ServiceAccount that may read, and give its token: wrk has no client certificate."""
-    account = {"metadata": {"name": "bench"}}
-    secret = {
-        "metadata": {"name": "bench-token", "annotations": {"kubernetes.io/service-account.name": "bench"}},
-        "type": "kubernetes.io/service-account-token",
-        "data": {"token": base64.b64encode(b"bench-token").decode()},
-    }
+    accounts = "/api/v1/namespaces/kube-system/serviceaccounts"
     subject = {"kind": "ServiceAccount", "name": "bench", "namespace": "kube-system"}
     role = {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "view"}
     binding = {"metadata": {"name": "bench"}, "roleRef": role, "subjects": [subject]}
     call(server, "POST", "/apis/rbac.authorization.k8s.io/v1/clusterrolebindings", orjson.dumps(binding), 201)
-    for plural, tree in (("serviceaccounts", account), ("secrets", secret)):
-        call(server, "POST", f"/api/v1/namespaces/kube-system/{plural}", orjson.dumps(tree), 201)
-    return "bench-token"
+    call(server, "POST", accounts, orjson.dumps({"metadata": {"name": "bench"}}), 201)
+    made = call(server, "POST", f"{accounts}/bench/token", orjson.dumps({"spec": {}}), 201)
+    return str(orjson.loads(made)["status"]["token"])
 
 
 def get(server: ApiServer) -> list[float]:

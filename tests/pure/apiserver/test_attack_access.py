@@ -219,9 +219,9 @@ def test_a_node_gets_tokens_of_its_own_pods_only(call: Any, namespace: str) -> N
         uids[name] = made.tree["metadata"]["uid"]
         call("POST", f"{core}/pods/{name}/binding", {"target": {"kind": "Node", "name": node}})
 
-    def asked(account: str, pod: str = "", uid: str = "", headers: Any = None) -> Any:
+    def asked(account: str, pod: str = "", uid: str = "", headers: Any = None, audiences: tuple[str, ...] = ()) -> Any:
         bound = {"apiVersion": "v1", "kind": "Pod", "name": pod, **({"uid": uid} if uid else {})}
-        body = {"spec": {"boundObjectRef": bound} if pod else {}}
+        body = {"spec": {"boundObjectRef": bound, "audiences": audiences} if pod else {}}
         return call("POST", f"{core}/serviceaccounts/{account}/token", body, identity=NODE if headers is None else None, headers=headers)
 
     got = asked("mine", "mine", uids["mine"])
@@ -235,6 +235,13 @@ def test_a_node_gets_tokens_of_its_own_pods_only(call: Any, namespace: str) -> N
     assert asked("mine", "mine", "forged").status == 403
     assert asked("mine", "other", uids["other"]).tree["message"].endswith("bound to a pod scheduled on a different node")
     assert asked("mine", "gone", uids["mine"]).status == 404
+    assert asked("mine", "mine", uids["mine"], audiences=("a", "b")).tree["message"].endswith("node may only request 0 or 1 audiences")
+    foreign = asked("mine", "mine", uids["mine"], audiences=("vault",))
+    why = 'audience "vault" not found in pod spec volume, system:node:node-1 is not authorized to request tokens for this audience'
+    assert (foreign.status, foreign.tree["message"]) == (403, f'serviceaccounts "mine" is forbidden: {why}')
+    allowed = {"verbs": ["request-serviceaccounts-token-audience"], "apiGroups": [""], "resources": ["vault"], "resourceNames": ["mine"]}
+    bind(call, namespace, "vault", allowed, kind="Group", name="system:nodes")
+    assert asked("mine", "mine", uids["mine"], audiences=("vault",)).status == 201
     call("DELETE", f"{core}/pods/mine?gracePeriodSeconds=0")
     assert call("GET", "/api", identity=None, headers=bearer(token)).status == 401
 

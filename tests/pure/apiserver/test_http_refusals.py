@@ -123,8 +123,13 @@ def test_tokens_of_service_accounts(call: Any) -> None:
         "type": "kubernetes.io/service-account-token",
         "data": {"token": base64.b64encode(b"a-secret-token").decode()},
     }
-    assert call("POST", "/api/v1/namespaces/kube-system/secrets", secret).status == 201
-    token = {"authorization": "Bearer a-secret-token"}
+    kept = call("POST", "/api/v1/namespaces/kube-system/secrets", secret).tree
+    # What somebody wrote into a Secret proves nothing.
+    assert call("GET", "/api/v1/services", identity=None, headers={"authorization": "Bearer a-secret-token"}).status == 401
+    bound = {"apiVersion": "v1", "kind": "Secret", "name": "reader-token", "uid": kept["metadata"]["uid"]}
+    asked = {"spec": {"boundObjectRef": bound, "expirationSeconds": 1 << 32}}
+    given = call("POST", "/api/v1/namespaces/kube-system/serviceaccounts/reader/token", asked).tree["status"]["token"]
+    token = {"authorization": f"Bearer {given}"}
     who = call("POST", "/apis/authentication.k8s.io/v1/selfsubjectreviews", {}, identity=None, headers=token)
     info = who.tree["status"]["userInfo"]
     assert (info["username"], info["uid"]) == ("system:serviceaccount:kube-system:reader", made["metadata"]["uid"])
@@ -139,6 +144,9 @@ def test_tokens_of_service_accounts(call: Any) -> None:
     call("DELETE", "/api/v1/namespaces/kube-system/serviceaccounts/reader")
     assert call("GET", "/api/v1/services", identity=None, headers=token).status == 401
     call("POST", "/api/v1/namespaces/kube-system/serviceaccounts", account)
+    assert call("GET", "/api/v1/services", identity=None, headers=token).status == 401
+    given = call("POST", "/api/v1/namespaces/kube-system/serviceaccounts/reader/token", asked).tree["status"]["token"]
+    token = {"authorization": f"Bearer {given}"}
     assert call("GET", "/api/v1/services", identity=None, headers=token).status == 200
     call("DELETE", "/api/v1/namespaces/kube-system/secrets/reader-token")
     assert call("GET", "/api/v1/services", identity=None, headers=token).status == 401

@@ -218,16 +218,18 @@ async def test_forgeries(api: Api) -> None:
         assert api.tokens.user(one) is None, what
 
 
-async def test_opaque_tokens_follow_their_secret(api: Api) -> None:
-    annotations = {"kubernetes.io/service-account.name": "web"}
-    data = {"token": base64.b64encode(b"opaque").decode()}
-    kind = "kubernetes.io/service-account-token"
-    await store(api, "secrets", "shop", "legacy", "s", metadata={"annotations": annotations}, type=kind, data=data)
-    user = api.tokens.user("opaque")
-    assert user is not None
-    assert user.name == "system:serviceaccount:shop:web"
-    await store(api, "secrets", "shop", "legacy", "s", metadata={"annotations": annotations}, type="Opaque", data=data)
-    assert api.tokens.user("opaque") is None
+async def test_a_text_in_a_secret_is_no_proof(api: Api) -> None:
+    """Who may make Secrets does not say what proves an account; a token in one holds by its signature, as anywhere else."""
+    annotations = {"kubernetes.io/service-account.name": "web", "kubernetes.io/service-account.uid": "account"}
+    token = issue(api, Binding("secret", "legacy", "s"))
+    for text, user in (("chosen", None), (token, "system:serviceaccount:shop:web")):
+        data = {"token": base64.b64encode(text.encode()).decode()}
+        kind = "kubernetes.io/service-account-token"
+        await store(api, "secrets", "shop", "legacy", "s", metadata={"annotations": annotations}, type=kind, data=data)
+        proven = api.tokens.user(text)
+        assert (proven.name if proven is not None else None) == user
+    await store(api, "secrets", "shop", "legacy", "another")
+    assert api.tokens.user(token) is None
 
 
 def test_keys() -> None:

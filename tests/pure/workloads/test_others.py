@@ -49,10 +49,11 @@ def test_a_key_waits_until_all_is_seen_or_too_long() -> None:
 
 def test_a_secret_that_asks_for_a_token_is_completed() -> None:
     account = codec.convert(ServiceAccount, {"metadata": {"name": "robot", "namespace": "shop", "uid": "u"}})
-    metadata = {"name": "mine", "namespace": "shop", "annotations": {accounts.ACCOUNT_NAME: "robot"}}
+    metadata = {"name": "mine", "namespace": "shop", "uid": "s1", "annotations": {accounts.ACCOUNT_NAME: "robot"}}
     asking = codec.convert(Secret, {"metadata": metadata, "type": accounts.TOKEN_TYPE})
     assert accounts.belongs(asking, account)
     assert not accounts.is_complete(asking, account, b"PEM")
+    assert accounts.token_request(asking)["spec"]["boundObjectRef"] == {"apiVersion": "v1", "kind": "Secret", "name": "mine", "uid": "s1"}
     patch = accounts.completion(asking, account, "t0ken", b"PEM")
     metadata["annotations"] |= patch["metadata"]["annotations"]
     secret = codec.convert(Secret, {"metadata": metadata, "type": accounts.TOKEN_TYPE, "data": patch["data"]})

@@ -116,6 +116,7 @@ create patch update | core | nodes nodes/status namespaces namespaces/status nam
 ANY | apps batch autoscaling policy coordination.k8s.io discovery.k8s.io events.k8s.io networking.k8s.io extensions storage.k8s.io | *
 ANY | compute.podwire.dev | *
 get update patch | * | */scale
+create | core | serviceaccounts/token
 create | authentication.k8s.io | tokenreviews
 create | authorization.k8s.io | subjectaccessreviews
 """

@@ -8,13 +8,14 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-contro
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import orjson
 
 from podwire.apiserver import status
 from podwire.apiserver.auth import nodes
+from podwire.apiserver.auth.attributes import Attributes
 from podwire.apiserver.auth.authorizer import Authorizer
 from podwire.apiserver.auth.graph import MIRROR, things_of
 from podwire.apiserver.authentication import User
@@ -38,6 +39,7 @@ _OWN_LABELS = frozenset(
 )
 _OWN_PREFIXES = ("kubelet.kubernetes.io", "node.kubernetes.io")
 _RESTRICTED = "node-restriction.kubernetes.io"
+_FOR_AUDIENCE = "request-serviceaccounts-token-audience"  # a verb of its own: the audience is the resource, the account the name
 _OF_SYSTEM = ("kubernetes.io", "k8s.io")
 
 
@@ -176,12 +178,18 @@ def other_uid(uid: str) -> str:
     )
 
 
-def check_token(authorizer: Authorizer, user: User, namespace: str, account: str, reference: Tree | None, store: Store) -> None:
-    """Refuse a node a token that is not bound to one of its Pods. Raises Failure (403, 404)."""
+def check_token(authorizer: Authorizer, user: User, namespace: str, account: str, spec: Tree, store: Store) -> None:
+    """Refuse a node a token that is not bound to one of its Pods, or for whom that Pod wants none. Raises Failure (403, 404).
+
+    ``spec`` is the request's, as it was sent.
+    """
     node = nodes.node_name(user.name, user.groups)
     if node is None:
         return
+    reference = spec.get("boundObjectRef")
     why = _token(authorizer, node, namespace, reference, store)
+    if not why and reference is not None:
+        why = _audience(authorizer, user, namespace, account, reference["name"], spec.get("audiences") or [], store)
     if why:
         message = f'serviceaccounts "{account}" is forbidden: {why}'
         raise status.forbidden_text(message, {"name": account, "kind": "serviceaccounts"})
@@ -201,3 +209,21 @@ def _token(authorizer: Authorizer, node: str, namespace: str, reference: Tree | 
     if authorizer.node_of(namespace, reference["name"]) != node:
         return "node requested token bound to a pod scheduled on a different node"
     return ""
+
+
+def _audience(authorizer: Authorizer, user: User, namespace: str, account: str, pod: str, audiences: Sequence[str], store: Store) -> str:
+    """Say why a node may not have a token for these audiences: neither a volume of the Pod names them, nor a role lets the node."""
+    if len(audiences) > 1:
+        return "node may only request 0 or 1 audiences"
+    audience = audiences[0] if audiences else ""
+    record = store.get(f"pods/{namespace}/{pod}")
+    spec = orjson.loads(record.value)["spec"] if record is not None else {}
+    if audience in {source["serviceAccountToken"].get("audience", "") for source in _projected(spec) if source.get("serviceAccountToken")}:
+        return ""
+    if authorizer.policy.allows(user.name, user.groups, Attributes(_FOR_AUDIENCE, "", audience, namespace, account)):
+        return ""
+    return f'audience "{audience}" not found in pod spec volume, {user.name} is not authorized to request tokens for this audience'
+
+
+def _projected(spec: Tree) -> Iterable[Tree]:
+    return (source for volume in spec.get("volumes") or () for source in (volume.get("projected") or {}).get("sources") or ())

@@ -41,11 +41,12 @@ async def create(api: Api, request: Request, kind: Kind) -> Answer:
     if record is None:
         raise status.not_found(kind, name)
     account = decode(record.value)
+    sent = {**spec}
     lasts_s = spec.setdefault("expirationSeconds", _DEFAULT_S)
     audiences = spec["audiences"] = spec.get("audiences") or list(api.tokens.audiences)
     if errors := _errors(lasts_s):
         raise status.invalid(_REQUEST, name, errors)
-    restriction.check_token(api.authorizer, request.user, namespace, name, spec.get("boundObjectRef"), api.store)
+    restriction.check_token(api.authorizer, request.user, namespace, name, sent, api.store)
     bound = _bound(api, namespace, name, spec.get("boundObjectRef"))
     token, until = api.tokens.issue(namespace, account, audiences, lasts_s, bound)
     tree["status"] = {"token": token, "expirationTimestamp": timestamp(until)}

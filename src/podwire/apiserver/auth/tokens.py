@@ -1,8 +1,8 @@
 """The tokens of ServiceAccounts: made, verified, remembered.
 
-Two kinds are known. A signed one (JWT) says whose it is, for whom, from when until when, and to which Pod, Secret or Node it is bound; it
-holds as long as its ServiceAccount and what it is bound to are there under the same uid. An opaque one is kept in a Secret of type
-``kubernetes.io/service-account-token`` and holds as long as that Secret and its ServiceAccount do.
+A token is signed (JWT) and says whose it is, for whom, from when until when, and to which Pod, Secret or Node it is bound; it holds as
+long as its ServiceAccount and what it is bound to are there under the same uid. One that is kept in a Secret of type
+``kubernetes.io/service-account-token`` is bound to that Secret. That it is there proves nothing: the signature counts, whoever wrote it.
 
 A token that was verified is remembered by its SHA-256 until it expires or one of the objects that it depends on changes in any way, so that
 a request costs one look-up; one that was not is not remembered. The store tells of the changes before anybody else sees them.
@@ -12,8 +12,6 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/service-accounts
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -26,11 +24,8 @@ import orjson
 from podwire.apiserver.auth.jwt import Invalid, Key
 from podwire.apiserver.auth.rbac import ACCOUNT_PREFIX
 from podwire.apiserver.authentication import AUTHENTICATED, User
-from podwire.store import Change, Record, Store
+from podwire.store import Change, Store
 
-OPAQUE = "kubernetes.io/service-account-token"  # a type of Secret
-ACCOUNT_NAME = "kubernetes.io/service-account.name"
-ACCOUNT_UID = "kubernetes.io/service-account.uid"
 ISSUER = "https://kubernetes.default.svc.cluster.local"
 _CLAIM = "kubernetes.io"
 _EXTRA = "authentication.kubernetes.io/"
@@ -68,14 +63,9 @@ class Tokens:
         self._key = key
         self._now = now
         self._store = store
-        self._opaque: dict[bytes, str] = {}  # digest -> key of the Secret
-        self._digests: dict[str, bytes] = {}  # key of the Secret -> digest
         self._proven: dict[bytes, Proven] = {}
         self._depending: dict[str, set[bytes]] = {}  # key of an object -> digests
-        for record in store.range("secrets/"):
-            self._learn(record)
-        store.observe("secrets", self._secret_changed)
-        for table in ("serviceaccounts", "pods", "nodes"):
+        for table in ("serviceaccounts", "pods", "secrets", "nodes"):
             store.observe(table, self._changed)
 
     # Who is it -------------------------------------------------------------------------------------------------------------
@@ -90,25 +80,11 @@ class Tokens:
         digest = hashlib.sha256(token.encode("latin-1", "replace")).digest()
         proven = self._proven.get(digest)
         if proven is None or proven.until <= self._now():
-            proven = self._opaque_token(digest) if digest in self._opaque else self._signed_token(token)
+            proven = self._signed_token(token)
             if proven is None:
                 return None
             self._remember(digest, proven)
         return proven if not set(proven.audiences).isdisjoint(audiences) else None
-
-    def _opaque_token(self, digest: bytes) -> Proven | None:
-        key = self._opaque[digest]
-        record = self._store.get(key)
-        if record is None:
-            return None
-        metadata = orjson.loads(record.value)["metadata"]
-        namespace, annotations = metadata["namespace"], metadata["annotations"]
-        name = annotations[ACCOUNT_NAME]
-        account = self._alive(f"serviceaccounts/{namespace}/{name}", annotations.get(ACCOUNT_UID, ""))
-        if account is None:
-            return None
-        user = account_user(namespace, name, account["metadata"].get("uid", ""))
-        return Proven(user, self.audiences, float("inf"), (key, f"serviceaccounts/{namespace}/{name}"))
 
     def _signed_token(self, token: str) -> Proven | None:
         try:
@@ -212,30 +188,6 @@ class Tokens:
     def _changed(self, change: Change) -> None:
         for digest in tuple(self._depending.get(change.key, ())):
             self._forget(digest)
-
-    def _secret_changed(self, change: Change) -> None:
-        self._changed(change)
-        digest = self._digests.pop(change.key, None)
-        if digest is not None:
-            self._opaque.pop(digest, None)
-        if change.record is not None:
-            self._learn(change.record)
-
-    def _learn(self, record: Record) -> None:
-        if OPAQUE.encode() not in record.value:
-            return
-        tree = orjson.loads(record.value)
-        annotations = tree["metadata"].get("annotations") or {}
-        encoded = (tree.get("data") or {}).get("token", "")
-        if tree.get("type") != OPAQUE or ACCOUNT_NAME not in annotations or not encoded:
-            return
-        try:
-            token = base64.b64decode(encoded, validate=True)
-        except (binascii.Error, ValueError):
-            return
-        digest = hashlib.sha256(token).digest()
-        self._digests[record.key] = digest
-        self._opaque[digest] = record.key
 
 
 def account_groups(namespace: str) -> tuple[str, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from typing import Any
 
 from podwire.client.errors import ApiError
@@ -13,8 +12,6 @@ from podwire.objects.resources import CONFIG_MAPS, NAMESPACES, SECRETS, SERVICE_
 from podwire.workloads import work
 from podwire.workloads.accounts import desired
 from podwire.workloads.kinds import Tree
-
-TOKEN_BYTES = 32
 
 
 class Accounts:
@@ -81,8 +78,14 @@ class Accounts:
             return
         for secret in there:
             if desired.belongs(secret, account) and not desired.is_complete(secret, account, self._authority):
-                patch = desired.completion(secret, account, secrets.token_urlsafe(TOKEN_BYTES), self._authority)
+                token = "" if secret.data.get("token") else await self._token(secret, account)
+                patch = desired.completion(secret, account, token, self._authority)
                 await self._client.patch(SECRETS, secret.name, secret.namespace, patch)
+
+    async def _token(self, secret: Secret, account: ServiceAccount) -> str:
+        request = desired.token_request(secret)
+        made = await self._client.create_subresource(SERVICE_ACCOUNTS, account.name, account.namespace, "token", request)
+        return str(made["status"]["token"])
 
     async def _made(self, resource: Any, tree: Tree) -> None:
         try:

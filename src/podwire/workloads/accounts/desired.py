@@ -1,8 +1,8 @@
 """The service account ``default`` and the ConfigMap ``kube-root-ca.crt`` of each namespace, and tokens in Secrets, for who asks for one.
 
-Pure: the random token is a parameter. A Pod's token comes from the API server and lasts as long as the Pod. Who wants one that lasts makes
-a Secret of type ``kubernetes.io/service-account-token`` that names an account; it is given a token, opaque text by which the API server
-knows a caller, and goes with its account.
+Pure: the token is a parameter. A Pod's token comes from the API server and lasts as long as the Pod. Who wants one that lasts makes a
+Secret of type ``kubernetes.io/service-account-token`` that names an account; it is given a token of the API server's that is bound to the
+Secret and has no end that anybody will see, and goes with its account.
 
 Source: https://kubernetes.io/docs/concepts/configuration/secret/#serviceaccount-token-secrets
 """
@@ -20,6 +20,7 @@ _TOLD = "kubernetes.io/description"
 TOKEN_TYPE = "kubernetes.io/service-account-token"  # noqa: S105 - a type, not a token
 ACCOUNT_NAME = "kubernetes.io/service-account.name"
 ACCOUNT_UID = "kubernetes.io/service-account.uid"
+_LASTS_S = 1 << 32  # the longest that a token may be asked for: 136 years
 
 
 def needs_default(namespace: Namespace, account: ServiceAccount | None) -> bool:
@@ -53,6 +54,12 @@ def is_complete(secret: Secret, account: ServiceAccount, authority: bytes) -> bo
     """Say whether a Secret holds a token and what goes with it, with the certificate authority of today."""
     data, whose = secret.data, secret.metadata.annotations.get(ACCOUNT_UID, "")
     return whose == account.metadata.uid and bool(data.get("token") and data.get("namespace")) and data.get("ca.crt") == _text(authority)
+
+
+def token_request(secret: Secret) -> Tree:
+    """Make the request for a token that lasts as long as a Secret. Without audiences it is for the API server."""
+    bound = {"apiVersion": "v1", "kind": "Secret", "name": secret.name, "uid": secret.metadata.uid}
+    return {"spec": {"expirationSeconds": _LASTS_S, "boundObjectRef": bound}}
 
 
 def completion(secret: Secret, account: ServiceAccount, token: str, authority: bytes) -> Tree:
