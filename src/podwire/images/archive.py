@@ -1,4 +1,4 @@
-"""Archives of images: folders in the OCI layout, tar files of such, and what ``docker save`` writes.
+"""Archives of images: folders in the OCI layout, tar files of such, skopeo's ``dir``, and what ``docker save`` writes.
 
 ``read`` finds the images in one: each with its name, its configuration, and its layers, not read yet. Every document is checked by
 its digest when it is read, every layer by whoever reads it (``store``).
@@ -18,13 +18,15 @@ from dataclasses import dataclass
 from typing import IO, Final, Protocol
 
 from podwire.images import documents
-from podwire.images.documents import CONFIGS, INDEXES, LAYERS, MANIFESTS, Configuration, Descriptor, Index, Manifest, Platform, Saved
+from podwire.images.documents import CONFIGS, INDEXES, LAYERS, MANIFESTS, Configuration, Descriptor, Index, Manifest, Platform, Saved, Typed
 from podwire.images.errors import ImageRefused
-from podwire.images.streams import BROKEN, PIECE, Hashed, compression_of, decompressed
+from podwire.images.layer import Member
+from podwire.images.streams import BROKEN, BROKEN_TAR, PIECE, Hashed, compression_of, decompressed
 
 _MOST_DOCUMENT: Final = 4 << 20
 _DEEPEST_INDEX: Final = 4
 _MOST_ENTRIES: Final = 100_000
+_FLAT: Final = b"Directory Transport Version:"
 
 
 class Files(Protocol):
@@ -84,12 +86,12 @@ class TarFile:
         self.what = what
         self._entries: dict[str, tarfile.TarInfo] = {}
         try:
-            self._tar = tarfile.open(fileobj=_seekable(file, what, spool, most), mode="r:")  # noqa: SIM115  (read from later)
+            self._tar = tarfile.open(fileobj=_seekable(file, what, spool, most), mode="r:", tarinfo=Member)  # noqa: SIM115  (read from later)
             for member in self._tar:
                 self._entries[posixpath.normpath(member.name)] = member
                 if len(self._entries) > _MOST_ENTRIES:
                     raise ImageRefused(f"{what} has more than {_MOST_ENTRIES} entries: it is no archive of images")
-        except (tarfile.TarError, EOFError) as error:
+        except BROKEN_TAR as error:
             raise ImageRefused(f"{what} is no archive of images, or not all of it is there: {error}") from error
 
     def open(self, name: str) -> IO[bytes] | None:
@@ -150,6 +152,9 @@ def read(files: Files, machine: Platform) -> list[Found]:
             raise ImageRefused(f"{files.what} has an oci-layout, but no index.json")
         listed = documents.decode(_whole(index, f"{files.what}: index.json"), Index, f"{files.what}: index.json")
         found = [_described(files, one, machine) for one in _images(listed, machine, files.what)]
+    elif (version := files.open("version")) is not None and _whole(version, f"{files.what}: version").startswith(_FLAT):
+        flat = _Flat(files)
+        found = [_described(flat, flat.manifest(), machine)]
     else:
         saved = files.open("manifest.json")
         if saved is None:
@@ -159,6 +164,28 @@ def read(files: Files, machine: Platform) -> list[Found]:
     if not found:
         raise ImageRefused(f"{files.what} has no image in it")
     return found
+
+
+class _Flat:
+    """The files of skopeo's ``dir``, under the paths of the OCI layout: ``manifest.json``, and the blobs beside it by their digits."""
+
+    def __init__(self, files: Files) -> None:
+        self.what, self._files, self._manifest = files.what, files, ""
+
+    def manifest(self) -> Descriptor:
+        file = self._files.open("manifest.json")
+        if file is None:
+            raise ImageRefused(f"{self.what}: manifest.json is not there")
+        what = f"{self.what}: manifest.json"
+        text = _whole(file, what)
+        self._manifest = hashlib.sha256(text).hexdigest()
+        return Descriptor(documents.decode(text, Typed, what).media_type, f"sha256:{self._manifest}", len(text))
+
+    def open(self, name: str) -> IO[bytes] | None:
+        digits = name.rpartition("/")[2]
+        if digits == self._manifest:
+            return self._files.open("manifest.json")
+        return self._files.open(digits) or self._files.open(f"{digits}.manifest.json")
 
 
 def _images(index: Index, machine: Platform, what: str) -> Iterator[Descriptor]:
@@ -258,7 +285,7 @@ def _whole(file: IO[bytes], what: str) -> bytes:
     with file:
         try:
             text = file.read(_MOST_DOCUMENT + 1)
-        except (tarfile.TarError, EOFError) as error:
+        except BROKEN_TAR as error:
             raise ImageRefused(f"{what}: not all of it is there: {error}") from error
     if len(text) > _MOST_DOCUMENT:
         raise ImageRefused(f"{what} has more than {_MOST_DOCUMENT} bytes: it is no document of an image")

@@ -32,7 +32,7 @@ LAYERS: Final[Mapping[str, str]] = {
 ARCHITECTURES: Final[Mapping[str, str]] = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 """The kernel's word for a machine, and Go's, where they differ."""
 _NAME, _NAME_OR_TAG = "io.containerd.image.name", "org.opencontainers.image.ref.name"
-_MOST_LAYERS: Final = 500
+_MOST_LAYERS: Final = 127  # as many as Docker lays over each other; the options of a mount have one page
 
 
 class _Camel(msgspec.Struct, frozen=True, rename="camel"):
@@ -61,6 +61,12 @@ class Descriptor(_Camel, frozen=True):
         told = self.annotations or {}
         either = told.get(_NAME_OR_TAG, "")
         return told.get(_NAME, "") or (either if ":" in either or "/" in either else "")
+
+
+class Typed(_Camel, frozen=True):
+    """A manifest or an index, before it is known which."""
+
+    media_type: str = "application/vnd.oci.image.manifest.v1+json"
 
 
 class Index(_Camel, frozen=True):
@@ -111,7 +117,7 @@ def decode(text: bytes, kind: type[T], what: str) -> T:
     """A document. Raises ImageRefused naming it and the field."""
     try:
         return msgspec.json.decode(text, type=kind)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise ImageRefused(f"{what} is not what it should be: {error}") from error
 
 

@@ -27,6 +27,9 @@ _WHITEOUT, _OPAQUE, _RESERVED = ".wh.", ".wh..wh..opq", ".wh..wh."
 _MOST_LINKS: Final = 40
 _MOST_HEADER: Final = 1 << 20
 _MOST_PATH: Final = 4096
+_EARLIEST: Final = -(1 << 31)
+_LATEST: Final = 1 << 34
+"""Seconds since 1970: what ext4 can write down."""
 _LONG_HEADERS: Final = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _OPAQUE_ATTRIBUTE: Final = "user.overlay.opaque"
 _FOLDER, _FILE, _GONE = "folder", "file", "gone"
@@ -38,21 +41,37 @@ class Budget:
 
     size: int = 32 << 30
     files: int = 1_000_000
+    names: int = 256 << 20
 
     def take(self, size: int, what: str) -> None:
         self.size -= size
         self.files -= 1
-        if self.size < 0 or self.files < 0:
-            raise ImageRefused(f"{what}: the image unpacks to more than is taken ({'bytes' if self.size < 0 else 'files'})")
+        self.names -= len(what)
+        for left, word in ((self.size, "bytes"), (self.files, "files"), (self.names, "bytes of names")):
+            if left < 0:
+                raise ImageRefused(f"{what}: the image unpacks to more than is taken ({word})")
 
 
-class _Member(tarfile.TarInfo):
-    """One entry; a header that would have to be held in memory is limited."""
+class Member(tarfile.TarInfo):
+    """One entry. What of headers would have to be held in memory is limited.
+
+    A sparse file can be of any size in an archive of any size, and no builder of images writes one: it is refused.
+    """
 
     def _proc_member(self, tar: tarfile.TarFile) -> Any:
-        if self.type in _LONG_HEADERS and self.size > _MOST_HEADER:
-            raise ImageRefused(f"a header of {self.size} bytes, where at most {_MOST_HEADER} are read")
+        if self.type in _LONG_HEADERS:
+            for_all = tar.__dict__.setdefault("headers_for_all", 0) + (self.size if self.type == tarfile.XGLTYPE else 0)
+            tar.__dict__["headers_for_all"] = for_all
+            if not 0 <= self.size <= _MOST_HEADER or for_all > _MOST_HEADER:
+                raise ImageRefused(f"a header of {max(self.size, for_all)} bytes, where at most {_MOST_HEADER} are read")
+        if self.type == tarfile.GNUTYPE_SPARSE:
+            self._proc_gnusparse_00(self)
         return super()._proc_member(tar)  # type: ignore[misc]  # tarfile has no other door
+
+    def _proc_gnusparse_00(self, member: tarfile.TarInfo, *_: Any) -> None:
+        raise ImageRefused(f"{member.name} is a sparse file, which no layer may bring")
+
+    _proc_gnusparse_01 = _proc_gnusparse_10 = _proc_gnusparse_00
 
 
 class Unpacking:
@@ -66,13 +85,15 @@ class Unpacking:
 
     def take(self, stream: Hashed) -> None:
         """Unpack the archive. Raises ImageRefused, tarfile.TarError, OSError, and what reading the stream raises."""
-        with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=_Member, errorlevel=2) as tar:
+        with tarfile.open(fileobj=stream, mode="r|", bufsize=1 << 20, tarinfo=Member, errorlevel=2) as tar:
             for member in tar:
-                self._budget.take(member.size if member.isreg() else 0, member.name)
+                self._budget.take(max(0, member.size) if member.isreg() else 0, member.name)
                 try:
                     self._add(tar, member)
                 except OSError as error:
                     raise OSError(error.errno, error.strerror, member.name) from error
+                except ValueError as error:  # a NUL in a name, a time that is none
+                    raise ImageRefused(f"{member.name}: {error}") from error
                 tar.members = []  # type: ignore[attr-defined]  # it would remember every entry
         for path, (mode, modified) in reversed(self._folders.items()):
             os.chmod(self._place(path), mode)
@@ -136,6 +157,7 @@ class Unpacking:
                 raise ImageRefused(f"{name}: {below} is a file")
             path.append(part)
             if kind == _GONE:
+                self._budget.take(0, below)
                 self._make_folder(below)
         return "/".join(path)
 
@@ -152,11 +174,12 @@ class Unpacking:
         """Make place for what comes again in the same layer."""
         kind = self._kinds.pop(path, None)
         if kind == _FOLDER:
+            for folder, names, files in os.walk(self._place(path)):
+                below = folder[len(self._root) + 1 :]
+                for name in (*names, *files):
+                    del self._kinds[f"{below}/{name}"]
+                self._folders.pop(below, None)
             shutil.rmtree(self._place(path))
-            for other in [one for one in self._kinds if one.startswith(path + "/")]:
-                del self._kinds[other]
-                self._folders.pop(other, None)
-            self._folders.pop(path, None)
         elif kind is not None:
             os.unlink(self._place(path))
 
@@ -167,7 +190,7 @@ class Unpacking:
             if self._kinds.get(path) not in {_GONE, None}:
                 self._remove(path)
             self._make_folder(path)
-        self._folders[path] = (member.mode & 0o1777, member.mtime)
+        self._folders[path] = (member.mode & 0o1777, _time(member))
 
     def _file(self, tar: tarfile.TarFile, path: str, member: tarfile.TarInfo) -> None:
         source = tar.extractfile(member)
@@ -176,7 +199,7 @@ class Unpacking:
         with source, open(descriptor, "wb", buffering=0) as file:
             shutil.copyfileobj(source, file, 1 << 20)
             os.fchmod(descriptor, member.mode & 0o1777)
-            os.utime(descriptor, (member.mtime, member.mtime))
+            os.utime(descriptor, (_time(member), _time(member)))
         self._kinds[path] = _FILE
         self.size += member.size
 
@@ -217,7 +240,7 @@ class Unpacking:
 
 def _parts(name: str, before: str = "") -> list[str]:
     """The parts of a path in the archive. Raises ImageRefused for one that leads out."""
-    if name.startswith("/"):
+    if name.startswith("/") and name.strip("/"):
         raise ImageRefused(f"{before}{name}, an absolute path")
     parts = [part for part in name.split("/") if part not in {"", "."}]
     if ".." in parts:
@@ -225,6 +248,21 @@ def _parts(name: str, before: str = "") -> list[str]:
     if len(name) > _MOST_PATH:
         raise ImageRefused(f"{before}{name[:64]}..., a path of {len(name)} characters")
     return parts
+
+
+def _time(member: tarfile.TarInfo) -> float:
+    """When the entry was changed. Raises ValueError for what no file system can write down."""
+    if not _EARLIEST <= member.mtime <= _LATEST:
+        raise ValueError(f"{member.mtime} is no time of a file")
+    return member.mtime
+
+
+def is_opaque(place: str) -> bool:
+    """Whether an unpacked layer hides all that lies below it. Overlayfs asks that of every folder but the root."""
+    try:
+        return os.getxattr(place, _OPAQUE_ATTRIBUTE) == b"y"
+    except OSError:
+        return False
 
 
 def remove_tree(path: str) -> None:

@@ -20,7 +20,6 @@ import errno
 import fcntl
 import os
 import secrets
-import tarfile
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -32,9 +31,9 @@ from podwire.images import archive, reference
 from podwire.images.archive import Found, Layer
 from podwire.images.documents import Execution, Platform
 from podwire.images.errors import ImageRefused
-from podwire.images.layer import Budget, Unpacking, remove_tree
+from podwire.images.layer import Budget, Unpacking, is_opaque, remove_tree
 from podwire.images.reference import Reference
-from podwire.images.streams import BROKEN, Hashed, decompressed
+from podwire.images.streams import BROKEN_TAR, Hashed, decompressed
 from podwire.linux import syscalls
 
 VERSION: Final = 1
@@ -114,6 +113,19 @@ class Store:
     def layer(self, diff_id: str) -> str:
         """Where a layer lies."""
         return f"{self.folder}/layers/{_key(diff_id)}"
+
+    def stack(self, image: Image) -> list[str]:
+        """The layers to lay over each other, the topmost first.
+
+        One that is there twice counts once, on top: whatever it has hides the same of it below. A layer whose root is opaque is the lowest.
+        """
+        found: list[str] = []
+        for diff_id in reversed(image.layers):
+            if (place := self.layer(diff_id)) not in found:
+                found.append(place)
+            if is_opaque(place):
+                break
+        return found
 
     def use(self, image: str) -> int | None:
         """Hold an image, so that it is not removed: a descriptor, to be kept as long as it is used. None: it is no longer there."""
@@ -307,7 +319,7 @@ class Store:
                 unpacking.take(plain)
                 plain.drain()
                 blob.drain()
-            except (tarfile.TarError, *BROKEN) as error:
+            except BROKEN_TAR as error:
                 self._check_blob(layer, blob)
                 raise ImageRefused(f"{layer.what} is broken, or not all of it is there: {error}") from error
             except ImageRefused as refused:
@@ -322,7 +334,7 @@ class Store:
         """What is not what its digest says is wrong before anything else is."""
         if not layer.digest:
             return
-        with contextlib.suppress(tarfile.TarError, EOFError):
+        with contextlib.suppress(*BROKEN_TAR):
             blob.drain()
         if (blob.digest, blob.count) != (layer.digest, layer.size):
             raise ImageRefused(f"{layer.what} of {layer.size} bytes: what is there has {blob.count} bytes and the digest {blob.digest}")

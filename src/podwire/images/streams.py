@@ -8,6 +8,8 @@ from __future__ import annotations
 import gzip
 import hashlib
 import io
+import struct
+import tarfile
 import zlib
 from typing import Any, Protocol, cast
 
@@ -20,6 +22,8 @@ _WINDOW = 1 << 27
 """The most memory that a zstd stream may ask for: what ``zstd`` itself grants."""
 BROKEN = (EOFError, gzip.BadGzipFile, zlib.error, zstandard.ZstdError)
 """What decompressing raises at bytes that are none of its kind."""
+BROKEN_TAR = (tarfile.TarError, *BROKEN, ValueError, RecursionError, struct.error)
+"""What reading a tar file raises at bytes that are none: numbers that are not, headers behind headers without end."""
 
 
 class Readable(Protocol):

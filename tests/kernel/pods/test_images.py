@@ -9,7 +9,7 @@ import shutil
 
 import pytest
 
-from image_archives import ARCHITECTURE, BUSYBOX, busybox, docker_archive, entry, layout
+from image_archives import ARCHITECTURE, BUSYBOX, Made, busybox, docker_archive, entry, layer, layout
 from image_registry import a_registry
 from kernel.pods.running import NODE, Node, Tree, ask, eventually, running_node
 from podwire.images.documents import Platform
@@ -247,3 +247,41 @@ def test_stand_ins_play_where_the_image_may_not_be_run() -> None:
         words = 'ImageNotRun: Image "shop/tool:1" is there, but cannot be run: runc is not installed (Debian: apt-get install runc)'
         eventually(lambda: any(one.startswith(words) for one in node.events("web")), lambda: node.events("web"))
         syscalls.umount(os.path.realpath(RUNC))
+
+
+def test_images_of_odd_layers_and_settings() -> None:
+    with running_node() as node:
+        node.service_account()
+        store = load(node)
+        base = busybox().layers
+        numbers = [layer(entry(f"n/{number}", b"x")) for number in range(124)]
+        hides = layer(entry(".wh..wh..opq"), entry("hidden", b"x"))
+        settings = {"Env": ["PATH=/bin", "ODD", "A=1", "A=2"], "WorkingDir": "/made/for/it"}
+        nul = {"Env": ["PATH=/bin", "NUL=a\x00b"]}
+        for name, layers, execution in (
+            ("many", (*base, *numbers, base[1]), {}),
+            ("hides", (layer(entry("gone", b"x")), hides, *base), {}),
+            ("settings", base, settings),
+            ("nul", base, nul),
+            ("relative", base, {"WorkingDir": "made"}),
+        ):
+            store.load(
+                str(docker_archive(node.folder / f"{name}.tar", Made(layers, {"Env": ["PATH=/bin"], **execution}), f"shop/{name}:1"))
+            )
+        say = "ls n | wc -l; cat /www/index.html; ls /; pwd; env; exec sleep 1000"
+        pods = {
+            name: node.pod(name, script(say) | {"image": f"shop/{name}:1"}) for name in ("many", "hides", "settings", "nul", "relative")
+        }
+
+        def text(name: str) -> list[str]:
+            return eventually(lambda: "HOSTNAME" in node.said(pods[name]) and node.said(pods[name]), lambda: node.events(name)).splitlines()
+
+        assert {"124", "from the image"} <= set(text("many"))
+        hidden = text("hides")
+        assert "hidden" in hidden
+        assert "gone" not in hidden
+        assert {"/made/for/it", "A=2"} <= set(text("settings"))
+        waiting = node.wait("nul", lambda status: reason(status) == "CreateContainerError")["status"]["containerStatuses"][0]["state"]
+        assert "cannot be handed to a program" in waiting["waiting"]["message"]
+        waiting = node.wait("relative", lambda status: reason(status) == "RunContainerError")["status"]["containerStatuses"][0]["state"]
+        assert "Cwd must be an absolute path" in waiting["waiting"]["message"]

@@ -7,7 +7,8 @@ import json
 import os
 import re
 import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,10 +35,10 @@ def state(store: Store) -> object:
     return store.catalogue(), sorted(os.listdir(f"{store.folder}/layers")), os.listdir(f"{store.folder}/new")
 
 
-def refused(store: Store, archive: Path | str, words: str) -> None:
+def refused(store: Store, archive: Path | str, words: str, name: str = "") -> None:
     before = state(store)
     with pytest.raises(ImageRefused, match=words):
-        store.load(str(archive))
+        store.load(str(archive), name)
     assert state(store) == before
 
 
@@ -67,6 +68,15 @@ LAYERS: dict[str, tuple[tuple[Entry, ...], str]] = {
     "character device": ((entry("dev/mem", kind=tarfile.CHRTYPE, devmajor=1, devminor=1),), "dev/mem is a device node"),
     "block device": ((entry("dev/vda", kind=tarfile.BLKTYPE, devmajor=8),), "dev/vda is a device node"),
     "long name": ((entry("a" * 300),), "File name too long"),
+    "sparse, GNU": ((entry("a", b"x", kind=tarfile.GNUTYPE_SPARSE),), "a is a sparse file, which no layer may bring"),
+    "sparse, PAX 0.0": ((entry("a", pax_headers={"GNU.sparse.size": "1099511627776"}),), "a is a sparse file"),
+    "sparse, PAX 0.1": ((entry("a", pax_headers={"GNU.sparse.map": "1,a", "GNU.sparse.size": "9"}),), "a is a sparse file"),
+    "sparse, PAX 1.0": ((entry("a", b"1" * 512, pax_headers={"GNU.sparse.major": "1", "GNU.sparse.minor": "0"}),), "a is a sparse file"),
+    "no time": ((entry("a", pax_headers={"mtime": "1e300"}),), r"a: 1e\+300 is no time of a file"),
+    "no number for a time": ((entry("a", pax_headers={"mtime": "nan"}),), r"a: nan is no time of a file"),
+    "no time of a folder": ((entry("a", kind=tarfile.DIRTYPE, pax_headers={"mtime": "-1e12"}),), r"a: -1000000000000\.0 is no time"),
+    "a name that speaks to the terminal": ((entry("a\x1b[2J", kind=b"Z"),), r"layer sha256:\w+: a\\x1b\[2J is of the unknown type"),
+    "a name that is no text": ((entry("\udcff\udcfe", kind=tarfile.CHRTYPE),), r"\\udcff\\udcfe is a device node"),
     "unknown type": ((entry("a", kind=b"Z"),), "a is of the unknown type"),
 }
 
@@ -214,6 +224,47 @@ def header_bomb(place: Path) -> Path:
     return layout(Made((bad,), {}), "bad").write(place / "bad")
 
 
+def headers_for_all(place: Path) -> Path:
+    """Each is small, and all of them would be kept."""
+    headers = b""
+    for number in range(8):
+        one = tarfile.TarInfo.create_pax_global_header({f"key{number}": "x" * (200 << 10)})
+        headers += one
+    return layout(Made((headers + layer(entry("a")),), {}), "bad").write(place / "bad")
+
+
+def headers_behind_headers(place: Path) -> Path:
+    one = layer(entry("a" * 200, pax_headers={"comment": "x"}))[:1024]
+    return layout(Made((one * 1000 + layer(entry("a")),), {}), "bad").write(place / "bad")
+
+
+def header_bomb_around(place: Path) -> Path:
+    (place / "bad.tar").write_bytes(layer(entry("oci-layout", pax_headers={"comment": "x" * (2 << 20)})))
+    return place / "bad.tar"
+
+
+def too_many_layers(place: Path) -> Path:
+    return layout(Made([layer(entry(str(number))) for number in range(128)], {}), "bad").write(place / "bad")
+
+
+def deep_document(place: Path) -> Path:
+    made = layout(Made((GOOD,), {}), "bad").write(place / "bad")
+    (made / "index.json").write_text('{"more": ' + "[" * 100_000)
+    return made
+
+
+def flat(place: Path, change: Callable[[dict[str, bytes]], None]) -> Path:
+    """As skopeo's ``dir``."""
+    made = layout(Made((GOOD,), {}), "")
+    files = {name.rpartition("/")[2]: text for name, text in made.files.items() if name.startswith("blobs/")}
+    files |= {"version": b"Directory Transport Version: 1.1\n", "manifest.json": files.pop(made.listed[0]["digest"].rpartition(":")[2])}
+    change(files)
+    (place / "bad").mkdir()
+    for name, text in files.items():
+        (place / "bad" / name).write_bytes(text)
+    return place / "bad"
+
+
 ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "truncated": (truncated_tar, "bad.tar is no archive of images, or not all of it is there: unexpected end of data"),
     "truncated docker archive": (truncated_docker, "bad.tar is no archive of images, or not all of it is there: unexpected end of data"),
@@ -236,6 +287,12 @@ ARCHIVES: dict[str, tuple[Callable[[Path], Path], str]] = {
     "odd digest": (odd_digest, "'sha256:../../../etc/passwd' of 1 bytes is no digest"),
     "a file beside the archive": (absolute_layer_of_docker, "layer /etc/passwd is not there"),
     "header bomb": (header_bomb, r"a header of \d+ bytes, where at most \d+ are read"),
+    "headers for all": (headers_for_all, r"a header of \d+ bytes, where at most \d+ are read"),
+    "headers behind headers": (headers_behind_headers, r"layer sha256:\w+ is broken, or not all of it is there: maximum recursion"),
+    "header bomb around": (header_bomb_around, r"a header of \d+ bytes, where at most \d+ are read"),
+    "too many layers": (too_many_layers, "bad has 128 layers; at most 127 can be laid over each other"),
+    "deep document": (deep_document, "index.json is not what it should be"),
+    "flat, no manifest": (lambda place: flat(place, lambda files: files.pop("manifest.json") and None), "bad: manifest.json is not there"),
     "nothing there": (lambda place: place / "absent.tar", "absent.tar: No such file or directory"),
 }
 
@@ -258,6 +315,29 @@ def test_many_files_are_a_bomb_too(store: Store, tmp_path: Path) -> None:
     archive = layout(Made((layer(*(entry(str(n)) for n in range(200))),), {}), "bad").write(tmp_path / "bad")
     small = Store(store.folder, machine=MACHINE, budget=lambda: Budget(files=100))
     refused(small, archive, r"the image unpacks to more than is taken \(files\)")
+
+
+def test_a_flat_folder_with_another_layer(store: Store, tmp_path: Path) -> None:
+    def change(files: dict[str, bytes]) -> None:
+        name = next(name for name, text in files.items() if text.startswith(b"\x1f\x8b"))
+        files[name] += b"!"
+
+    store.remove("good")  # a layer that is there already is not read again
+    refused(store, flat(tmp_path, change), r"layer sha256:\w+ of \d+ bytes: what is there has", "shop/web:1")
+
+
+@pytest.mark.parametrize(
+    ("bomb", "budget", "words"),
+    [
+        ((entry("a/" * 500 + "b"),), Budget(files=100), "files"),  # folders that no entry names
+        ([entry(f"{n:03}" + "x" * 200) for n in range(20)], Budget(names=1000), "bytes of names"),
+        ((entry("a/" * 500 + "b"),), Budget(names=10_000), "bytes of names"),
+    ],
+    ids=["folders", "names", "names of folders"],
+)
+def test_what_is_only_a_name_is_counted_too(store: Store, tmp_path: Path, bomb: Sequence[Entry], budget: Budget, words: str) -> None:
+    archive = layout(Made((layer(*bomb),), {}), "bad").write(tmp_path / "bad")
+    refused(Store(store.folder, machine=MACHINE, budget=lambda: replace(budget)), archive, rf"unpacks to more than is taken \({words}\)")
 
 
 def test_zeros_behind_the_archive_are_a_bomb_too(store: Store, tmp_path: Path) -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import stat
+import subprocess
 import tarfile
 import threading
 from collections.abc import Callable
@@ -12,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from image_archives import ARCHITECTURE, OCI, Layout, Made, docker_archive, entry, folder, layer, layout, symlink
+from image_archives import ARCHITECTURE, OCI, Layout, Made, digest, docker_archive, entry, folder, layer, layout, symlink
 from podwire.images.documents import Platform
 from podwire.images.errors import ImageRefused
 from podwire.images.reference import parse
@@ -162,6 +164,38 @@ def test_what_a_layer_brings_twice(store: Store, tmp_path: Path) -> None:
     assert stat.S_ISFIFO((place / "c").stat().st_mode)
     assert os.getxattr(place / "f", "user.overlay.opaque") == b"y"
     assert sorted(os.listdir(place)) == ["a", "c", "d", "e", "f", "lib", "usr"]
+
+
+def test_names_that_are_no_text_are_taken_as_they_are(store: Store, tmp_path: Path) -> None:
+    odd = layer(entry("/", kind=tarfile.DIRTYPE), folder("\udcff"), entry("\udcff/\x1b[2J", b"1"), entry("\udcff/.wh.\udcfe"))
+    store.load(str(layout(Made((odd,), {}), "web").write(tmp_path / "oci")))
+    place = os.fsencode(store.layer(image(store, "web").layers[0]))
+    assert sorted(os.listdir(place + b"/\xff")) == [b"\x1b[2J", b"\xfe"]
+    store.remove("web")
+    assert contents(store) == set()
+
+
+def test_a_stack_has_each_layer_once_and_ends_where_all_is_hidden(store: Store, tmp_path: Path) -> None:
+    hides = layer(entry(".wh..wh..opq"), entry("only", b"1"))
+    for name, layers, wanted in (
+        ("twice", (LOWER, UPPER, LOWER), (LOWER, UPPER)),
+        ("hides", (LOWER, hides, UPPER), (UPPER, hides)),
+        ("usual", (LOWER, UPPER), (UPPER, LOWER)),
+    ):
+        store.load(str(layout(Made(layers, {}), name).write(tmp_path / name)))
+        assert store.stack(image(store, name)) == [store.layer(digest(one)) for one in wanted]
+
+
+@pytest.mark.skipif(not os.environ.get("CI") and shutil.which("skopeo") is None, reason="skopeo is missing")
+@pytest.mark.parametrize("transport", ["docker-archive:{}:shop/web:1", "oci-archive:{}:shop/web:1", "oci:{}:shop/web:1", "dir:{}"])
+@pytest.mark.parametrize("compression", ["gzip", "zstd", ""])
+def test_what_skopeo_writes(store: Store, tmp_path: Path, transport: str, compression: str) -> None:
+    made = layout(Made(MADE.layers, MADE.execution, compression="" if "docker" in transport else compression), "").write(tmp_path / "made")
+    target = transport.format(tmp_path / "out")
+    subprocess.run(["skopeo", "--insecure-policy", "copy", "-q", f"oci:{made}", target], check=True)
+    named = "" if "shop" in transport else "shop/web:1"
+    assert store.load(str(tmp_path / "out"), named) == ["docker.io/shop/web:1"]
+    assert image(store, "shop/web:1").layers == tuple(digest(one) for one in MADE.layers)
 
 
 def test_several_load_at_once(store: Store, tmp_path: Path) -> None:

@@ -158,7 +158,7 @@ class ImagePlayer:
             overlay={
                 "target": f"{made}/root",
                 "base": self._store.folder + "/layers",
-                "lower": ":".join(os.path.basename(self._store.layer(one)) for one in reversed(image.layers)) + f":{self._places()}",
+                "lower": ":".join((*map(os.path.basename, self._store.stack(image)), self._places())),
                 "upper": f"{upper}/upper",
                 "work": f"{upper}/work",
             },
