@@ -38,6 +38,8 @@ class Kubelet:
         self.known: dict[str, int] = {}
         self.silent: set[str] = set()
         self.tasks: set[asyncio.Task[None]] = set()
+        self.may_end = asyncio.Event()
+        self.may_end.set()
 
     async def register(self, name: str, zone: str) -> None:
         body = {"metadata": {"name": name, "labels": {"topology.kubernetes.io/zone": zone}}}
@@ -75,6 +77,7 @@ class Kubelet:
     async def _play(self, pod: Pod) -> None:
         with contextlib.suppress(ApiError):
             if pod.terminating:
+                await self.may_end.wait()
                 await self.client.delete(PODS, pod.name, pod.namespace, grace=0)
             elif not pod.ready and not has_ended(pod) and pod.spec.node_name not in self.silent:
                 number = self.known.setdefault(pod.metadata.uid, len(self.known) + 1)

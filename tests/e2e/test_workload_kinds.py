@@ -66,3 +66,32 @@ def test_what_fits_nowhere_is_told_in_kubernetes_words(cluster: Cluster, namespa
     count = len(cluster.get("nodes")["items"])
     words = f"0/{count} nodes are available: {count} Insufficient cpu."
     until(lambda: words in cluster.kubectl("describe", "pod", "huge", "-n", namespace).stdout, "the scheduler's words")
+
+
+def test_a_pod_of_higher_priority_gets_room(cluster: Cluster, namespace: str) -> None:
+    # Both are less important than what other tests have here.
+    cluster.kubectl("create", "priorityclass", f"{namespace}-low", "--value=-20")
+    cluster.kubectl("create", "priorityclass", f"{namespace}-high", "--value=-10")
+    node = cluster.get("nodes")["items"][0]
+    cpus = int(node["status"]["allocatable"]["cpu"])
+    here = {"kubernetes.io/hostname": node["metadata"]["name"]}
+
+    def pod(name: str, priority: str) -> str:
+        container = {"name": "c", "image": "nginx", "resources": {"requests": {"cpu": f"{cpus * 1000 * 2 // 3}m"}}}
+        spec = {"priorityClassName": f"{namespace}-{priority}", "nodeSelector": here, "containers": [container]}
+        return json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name}, "spec": spec})
+
+    def wait(name: str) -> None:
+        cluster.kubectl("wait", "-n", namespace, f"pod/{name}", "--for=condition=Ready", "--timeout=60s")
+
+    try:
+        cluster.kubectl("create", "-n", namespace, "-f", "-", stdin=pod("low", "low"))
+        wait("low")
+        cluster.kubectl("create", "-n", namespace, "-f", "-", stdin=pod("high", "high"))
+        wait("high")
+        assert cluster.kubectl("get", "-n", namespace, "pod", "low", status=1).stderr.startswith("Error from server (NotFound)")
+        uid = cluster.get("-n", namespace, "pod", "high")["metadata"]["uid"]
+        events = cluster.get("-n", namespace, "events", "--field-selector", "reason=Preempted")["items"]
+        assert [one["message"] for one in events] == [f"Preempted by pod {uid} on node {node['metadata']['name']}"]
+    finally:
+        cluster.kubectl("delete", "priorityclass", f"{namespace}-low", f"{namespace}-high")

@@ -150,6 +150,7 @@ async def bind(api: Api, request: Request, kind: Kind) -> Answer:
     now = api.timestamp()
     conditions.append({"type": "PodScheduled", "status": "True", "lastProbeTime": None, "lastTransitionTime": now})
     state["conditions"] = conditions
+    state.pop("nominatedNodeName", None)
     if not request.dry_run:
         await writing.store_as_is(api, kind, tree)
     return answer(status.success(code=201), 201)

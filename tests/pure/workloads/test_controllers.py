@@ -193,7 +193,10 @@ async def test_a_pod_that_fits_nowhere_says_why_and_is_placed_when_it_can_be(ser
             found = await client.get(PODS, "picky", where)
             return next((one.message for one in found.status.conditions if one.type == "PodScheduled" and one.status == "False"), "")
 
-        assert await until(reason) == "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector."
+        assert await until(reason) == (
+            "0/3 nodes are available: 3 node(s) didn't match Pod's node affinity/selector. "
+            "preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling."
+        )
         await client.patch(NODES, "n2", "", {"metadata": {"labels": {"disk": "ssd"}}})
 
         async def placed() -> bool:

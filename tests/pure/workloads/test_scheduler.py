@@ -99,7 +99,8 @@ def test_host_ports_do_not_collide() -> None:
 
 def test_reasons_are_counted() -> None:
     nodes = [node("a", unschedulable=True), node("b", unschedulable=True), node("c", pods="0")]
-    assert place([pod("p")], nodes)["p"] == "0/3 nodes are available: 1 Too many pods, 2 node(s) were unschedulable."
+    told = place([pod("p")], nodes)["p"].partition(" preemption: ")[0]
+    assert told == "0/3 nodes are available: 1 Too many pods, 2 node(s) were unschedulable."
     assert place([pod("p")], [])["p"] == "no nodes available to schedule pods"
 
 

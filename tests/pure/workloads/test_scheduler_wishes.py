@@ -14,6 +14,7 @@ from podwire.objects.core import Node, Pod
 from podwire.objects.quantities import Malformed, exact, thousandths
 from podwire.views import resources
 from podwire.workloads.scheduler import desired
+from podwire.workloads.scheduler.desired import Surroundings
 from podwire.workloads.scheduler.load import Load
 
 HOST, ZONE = "kubernetes.io/hostname", "topology.kubernetes.io/zone"
@@ -34,8 +35,8 @@ def pod(name: str, at: str = "", *, app: str = "web", where: str = "default", as
 def place(
     pods: list[Pod], nodes: list[Node], there: list[Pod] | None = None, priorities: dict[str, int] | None = None, **more: Any
 ) -> dict[str, str]:
-    decisions = desired.decide(desired.in_order(pods, priorities), nodes, Load.of(there or []), **more)
-    return {one.pod.name: one.node or one.reason for one in decisions}
+    decisions = desired.decide(desired.in_order(pods, priorities), nodes, Load.of(there or []), Surroundings(**more))
+    return {one.pod.name: one.node or one.reason.partition(" preemption: ")[0] for one in decisions}
 
 
 def near(app: str, topology: str = HOST, **more: Any) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -219,8 +220,8 @@ def place(one: Pod, of_claim: Any = None, of_volume: Any = None, cls: StorageCla
         lambda name: cls if name == "fast" else None,
         lambda: [] if of_volume is None else [of_volume],
     )
-    [decision] = scheduler.decide([one], nodes, Load(), None, known)
-    return decision
+    [decision] = scheduler.decide([one], nodes, Load(), scheduler.Surroundings(known=known))
+    return replace(decision, reason=decision.reason.partition(" preemption: ")[0])
 
 
 def test_a_pod_waits_for_its_claims() -> None:

@@ -6,6 +6,7 @@ What is bound is counted at once, not when the watch shows it, so that the next 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from podwire.client.errors import ApiError, Unreachable
@@ -18,16 +19,18 @@ from podwire.objects.resources import (
     NODES,
     PERSISTENT_VOLUME_CLAIMS,
     PERSISTENT_VOLUMES,
+    POD_DISRUPTION_BUDGETS,
     PODS,
     PRIORITY_CLASSES,
     STORAGE_CLASSES,
 )
 from podwire.objects.storage import SELECTED_NODE, claims_of
 from podwire.workloads import work
-from podwire.workloads.scheduler import desired
+from podwire.workloads.scheduler import desired, preemption
 from podwire.workloads.scheduler.claims import Known
-from podwire.workloads.scheduler.desired import SCHEDULER, Decision
+from podwire.workloads.scheduler.desired import SCHEDULER, Decision, Surroundings
 from podwire.workloads.scheduler.load import Load, counts
+from podwire.workloads.scheduler.preemption import Candidate
 from podwire.workloads.scheduler.terms import looks_at_pods
 from podwire.workloads.times import stamp
 
@@ -52,6 +55,8 @@ class Scheduler:
         self._load = Load()
         self._assumed: dict[str, tuple[Pod, str]] = {}  # by uid: bound, not seen yet
         self._not_before: dict[str, float] = {}
+        self._going: dict[str, Candidate] = {}  # by uid of a Pod: who is going for its sake
+        self._budgets = context.informer(POD_DISRUPTION_BUDGETS)
         self._work = work.reconciler(context, "scheduler", self._round, concurrency=1, round_s=0.005)
         self._gate = asyncio.Semaphore(CONCURRENT)
         self._pods.subscribe(self._pod_changed)
@@ -60,7 +65,7 @@ class Scheduler:
             informer.subscribe(self._storage_changed)
 
     async def start(self) -> None:
-        informers: list[Informer[Any]] = [self._pods, self._nodes, self._namespaces, self._classes]
+        informers: list[Informer[Any]] = [self._pods, self._nodes, self._namespaces, self._classes, self._budgets]
         await work.start(self._context, self._work, "scheduler", [*informers, self._claims, self._volumes, self._storage_classes])
 
     def _storage_changed(self, _old: Object | None, _new: Object | None) -> None:
@@ -98,6 +103,7 @@ class Scheduler:
 
     def _forget(self, uid: str) -> None:
         self._not_before.pop(uid, None)
+        self._going.pop(uid, None)
         assumed = self._assumed.pop(uid, None)
         if assumed is not None:
             self._load.add(*assumed, step=-1)
@@ -106,20 +112,48 @@ class Scheduler:
         now = self._context.clock()
         waiting = [pod for pod in self._pods.table.by("waiting", True) if pod.metadata.uid not in self._assumed]
         due = [pod for pod in waiting if self._not_before.get(pod.metadata.uid, 0.0) <= now]
-        namespaces = {one.name: one.metadata.labels for one in self._namespaces.table.snapshot()} if due else {}
-        priorities = {one.name: one.value for one in self._classes.table.snapshot()} if due else {}
-        ordered = desired.in_order(due, priorities)
+        around = self._around(waiting) if due else Surroundings()
+        ordered = desired.in_order(due, around.priorities)
         async with asyncio.TaskGroup() as binding:
             for first in range(0, len(ordered), AT_ONCE):
                 still = [pod for pod in ordered[first : first + AT_ONCE] if self._is_waiting(pod)]
                 nodes = sorted(self._nodes.table.snapshot(), key=lambda node: node.name)
-                for decision in desired.decide(still, nodes, self._load, namespaces, self._known):
+                for decision in desired.decide(still, nodes, self._load, around):
                     if decision.node:
                         self._assumed[decision.pod.metadata.uid] = (decision.pod, decision.node)
+                    if decision.preempt is not None:
+                        self._going[decision.pod.metadata.uid] = decision.preempt
+                        around = self._around(waiting)
                     binding.create_task(self._perform(decision))
                 await asyncio.sleep(0)  # what was decided is bound, and the watch is read, while the next are thought about
         later = [at - now for at in self._not_before.values() if at > now]
         return max(0.05, min(later)) if later else None
+
+    def _around(self, waiting: Sequence[Pod]) -> Surroundings:
+        under_way = {}
+        kept = []
+        for pod in waiting:
+            uid = pod.metadata.uid
+            going = self._going.get(uid)
+            if going is not None and not any(self._is_there(victim) for victim in going.victims):
+                del self._going[uid]
+            node = going.node if going is not None else pod.status.nominated_node_name
+            if node:
+                kept.append((pod, node))
+                if uid in self._going or any(preemption.goes_for_another(one) for one in self._load.pods(node)):
+                    under_way[uid] = node
+        return Surroundings(
+            namespaces={one.name: one.metadata.labels for one in self._namespaces.table.snapshot()},
+            known=self._known,
+            priorities={one.name: one.value for one in self._classes.table.snapshot()},
+            budgets=list(self._budgets.table.snapshot()),
+            under_way=under_way,
+            kept=kept,
+        )
+
+    def _is_there(self, pod: Pod) -> bool:
+        now = self._pods.table.get(pod.key)
+        return now is not None and now.metadata.uid == pod.metadata.uid and counts(now)
 
     def _is_waiting(self, pod: Pod) -> bool:
         now = self._pods.table.get(pod.key)
@@ -134,6 +168,8 @@ class Scheduler:
                     await self._bind(decision)
                 elif decision.reason:
                     await self._explain(decision)
+                    if decision.preempt is not None:
+                        await self._preempt(decision.pod, decision.preempt)
             except (ApiError, Unreachable) as error:
                 self._refused(decision, error)
 
@@ -158,19 +194,45 @@ class Scheduler:
     async def _explain(self, decision: Decision) -> None:
         pod = decision.pod
         former = next((one for one in pod.status.conditions if one.type == "PodScheduled"), None)
-        if former is not None and former.message == decision.reason:
-            return
-        self._events.event(pod, "Warning", "FailedScheduling", decision.reason)
-        condition = {
-            "type": "PodScheduled",
-            "status": "False",
-            "reason": "Unschedulable",
-            "message": decision.reason,
-            "lastTransitionTime": stamp(self._context.now()),
-        }
-        await self._client.patch(
-            PODS, pod.name, pod.namespace, {"status": {"conditions": [condition]}}, kind="strategic", subresource="status"
-        )
+        said = former is not None and former.message == decision.reason
+        kept = decision.preempt.node if decision.preempt is not None else None
+        forgotten = pod.status.nominated_node_name if kept is None and not decision.keeps else ""
+        status: dict[str, Any] = {"nominatedNodeName": kept} if kept or forgotten else {}
+        if not said:
+            self._events.event(pod, "Warning", "FailedScheduling", decision.reason)
+            condition = {
+                "type": "PodScheduled",
+                "status": "False",
+                "reason": "Unschedulable",
+                "message": decision.reason,
+                "lastTransitionTime": stamp(self._context.now()),
+            }
+            status["conditions"] = [condition]
+        if status:
+            await self._client.patch(PODS, pod.name, pod.namespace, {"status": status}, kind="strategic", subresource="status")
+
+    async def _preempt(self, pod: Pod, candidate: Candidate) -> None:
+        """Have Pods go for another's sake; each is told why. The node is no longer kept for less important ones."""
+        for victim in candidate.victims:
+            condition = {
+                "type": "DisruptionTarget",
+                "status": "True",
+                "reason": preemption.REASON,
+                "message": f"{SCHEDULER}: preempting to accommodate a higher priority pod",
+                "lastTransitionTime": stamp(self._context.now()),
+            }
+            status = {"status": {"conditions": [condition]}}
+            try:
+                await self._client.patch(PODS, victim.name, victim.namespace, status, kind="strategic", subresource="status")
+                await self._client.delete(PODS, victim.name, victim.namespace, uid=victim.metadata.uid)
+            except ApiError as error:
+                if not (error.not_found or error.conflict):
+                    raise
+            self._events.event(victim, "Normal", "Preempted", f"Preempted by pod {pod.metadata.uid} on node {candidate.node}")
+        for other in self._pods.table.by("waiting", True):
+            if other.status.nominated_node_name == candidate.node and other.spec.priority < pod.spec.priority:
+                patch = {"status": {"nominatedNodeName": None}}
+                await self._client.patch(PODS, other.name, other.namespace, patch, kind="strategic", subresource="status")
 
     def _refused(self, decision: Decision, error: ApiError | Unreachable) -> None:
         """Take a decision back; unless the Pod is gone or was placed by somebody else, it is decided anew."""

@@ -2,7 +2,8 @@
 
 Pure. Of the nodes that may run it, those that it likes best (``scores.py``); of these the one in whose zone the fewest Pods of the same
 controller run, then on which the fewest of them run, then the least full one, then with the fewest Pods at all in its zone and on
-itself. Equal ones are taken in the order of their names, so that the same cluster gives the same choice.
+itself. Equal ones are taken in the order of their names, so that the same cluster gives the same choice. A Pod that fits nowhere may have
+others displaced (``preemption.py``); the node is kept for it until they are gone.
 
 Source: https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/ (what the default constraints ask for)
 """
@@ -10,17 +11,19 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from podwire.objects.core import Node, Pod
+from podwire.objects.policy import PodDisruptionBudget
 from podwire.objects.storage import PersistentVolumeClaim
 from podwire.views import resources
 from podwire.workloads.nodes.desired import ZONE
 from podwire.workloads.scheduler import claims, scores
-from podwire.workloads.scheduler.claims import NO_CLAIMS, Known
-from podwire.workloads.scheduler.filters import feasible, question
+from podwire.workloads.scheduler.claims import NO_CLAIMS, Known, Verdict
+from podwire.workloads.scheduler.filters import Question, feasible, question
 from podwire.workloads.scheduler.load import Load, group_of
+from podwire.workloads.scheduler.preemption import NEVER, NO_HELP, UNDER_WAY, Candidate, attempt
 from podwire.workloads.scheduler.terms import Namespaces
 
 SCHEDULER = "default-scheduler"
@@ -30,13 +33,16 @@ SCHEDULER = "default-scheduler"
 class Decision:
     """``node`` is "" if no node may run the Pod; ``reason`` then says why, node by node; without one, its claims are being bound.
 
-    ``choose``: claims that are to know the node before the Pod can be bound to it.
+    ``choose``: claims that are to know the node before the Pod can be bound to it. ``preempt``: which Pods are to go from which node,
+    which is then kept for the Pod. ``keeps``: the node that was kept for it before still is.
     """
 
     pod: Pod
     node: str
     reason: str = ""
     choose: tuple[PersistentVolumeClaim, ...] = ()
+    preempt: Candidate | None = None
+    keeps: bool = False
 
 
 def is_waiting(pod: Pod) -> bool:
@@ -58,29 +64,98 @@ def in_order(pods: Iterable[Pod], priorities: Mapping[str, int] | None = None) -
     classes = priorities or {}
 
     def turn(pod: Pod) -> tuple[int, str, str]:
-        priority = pod.spec.priority or classes.get(pod.spec.priority_class_name, 0)
-        return -priority, pod.metadata.creation_timestamp or "", pod.key
+        return -priority_of(pod, classes), pod.metadata.creation_timestamp or "", pod.key
 
     return sorted(pods, key=turn)
 
 
-def decide(
-    pods: Iterable[Pod], nodes: Sequence[Node], load: Load, namespaces: Namespaces | None = None, known: Known | None = None
-) -> list[Decision]:
-    """Place Pods in the order given; each decision counts for the next: ``load`` takes them in. ``namespaces``: the labels of each."""
-    return [_place(pod, nodes, load, namespaces or {}, known or Known()) for pod in pods]
+def priority_of(pod: Pod, classes: Mapping[str, int]) -> int:
+    return pod.spec.priority or classes.get(pod.spec.priority_class_name, 0)
 
 
-def _place(pod: Pod, nodes: Sequence[Node], load: Load, namespaces: Namespaces, known: Known) -> Decision:
-    verdict = claims.judge(pod, known) if pod.spec.volumes else NO_CLAIMS
+@dataclass(frozen=True)
+class Surroundings:
+    """What else is known. ``namespaces``: the labels of each; ``priorities``: of PriorityClasses.
+
+    ``under_way``: by the uid of a Pod, the node from which others are going for its sake. ``kept``: all Pods that a node is kept for, and
+    that node.
+    """
+
+    namespaces: Namespaces = field(default_factory=dict)
+    known: Known = field(default_factory=Known)
+    priorities: Mapping[str, int] = field(default_factory=dict)
+    budgets: Collection[PodDisruptionBudget] = ()
+    under_way: Mapping[str, str] = field(default_factory=dict)
+    kept: Sequence[tuple[Pod, str]] = ()
+
+    def priority(self, pod: Pod) -> int:
+        return priority_of(pod, self.priorities)
+
+
+def decide(pods: Iterable[Pod], nodes: Sequence[Node], load: Load, around: Surroundings | None = None) -> list[Decision]:
+    """Place Pods in the order given; each decision counts for the next: ``load`` takes them in."""
+    around = around or Surroundings()
+    decisions = []
+    for pod in pods:
+        decision = _with_what_is_kept(pod, nodes, load, around)
+        if decision.preempt is not None:
+            around = replace(around, kept=(*around.kept, (pod, decision.preempt.node)))
+        decisions.append(decision)
+    return decisions
+
+
+def _with_what_is_kept(pod: Pod, nodes: Sequence[Node], load: Load, around: Surroundings) -> Decision:
+    """Decide as if the Pods for which a node is kept were there already, but for those of lower priority."""
+    kept = [
+        (other, node)
+        for other, node in around.kept
+        if other.metadata.uid != pod.metadata.uid and around.priority(other) >= around.priority(pod) and not load.has(other, node)
+    ]
+    for other, node in kept:
+        load.add(other, node)
+    try:
+        return _place(pod, nodes, load, around)
+    finally:
+        for other, node in kept:
+            load.add(other, node, -1)
+
+
+def _place(pod: Pod, nodes: Sequence[Node], load: Load, around: Surroundings) -> Decision:
+    verdict = claims.judge(pod, around.known) if pod.spec.volumes else NO_CLAIMS
     if verdict.refusal:
-        return Decision(pod, "", f"0/{len(nodes)} nodes are available: {verdict.refusal}.")
+        of = f"0/{len(nodes)} nodes are available"
+        return Decision(pod, "", f"{of}: {verdict.refusal}. preemption: {of}: {len(nodes)} {NO_HELP}.")
     if verdict.waits:
         return Decision(pod, "")
-    asked = question(pod, nodes, load, namespaces, verdict)
+    asked = question(pod, nodes, load, around.namespaces, verdict)
     fitting, refused = feasible(asked, nodes)
     if not fitting:
-        return Decision(pod, "", explanation(len(nodes), refused))
+        return _make_room(pod, nodes, load, around, verdict, refused)
+    kept = around.under_way.get(pod.metadata.uid) or pod.status.nominated_node_name
+    chosen = next((node for node in fitting if node.name == kept), None) or _best(asked, fitting, nodes)
+    load.add(pod, chosen.name)
+    return Decision(pod, chosen.name, choose=verdict.choose)
+
+
+def _make_room(
+    pod: Pod, nodes: Sequence[Node], load: Load, around: Surroundings, verdict: Verdict, refused: Mapping[str, Sequence[str]]
+) -> Decision:
+    """Where a Pod fits nowhere, others of lower priority may have to go."""
+    reason = explanation(len(nodes), Counter(reason for reasons in refused.values() for reason in reasons))
+    if not nodes:
+        return Decision(pod, "", reason)
+    if pod.spec.preemption_policy == "Never":
+        return Decision(pod, "", f"{reason} preemption: {NEVER}")
+    if pod.metadata.uid in around.under_way:
+        return Decision(pod, "", f"{reason} preemption: {UNDER_WAY}", keeps=True)
+    tried = attempt(lambda: question(pod, nodes, load, around.namespaces, verdict), nodes, refused, load, around.budgets, around.priority)
+    if tried.best is None:
+        return Decision(pod, "", f"{reason} preemption: {tried.reason}")
+    return Decision(pod, "", reason, preempt=tried.best)
+
+
+def _best(asked: Question, fitting: Sequence[Node], nodes: Sequence[Node]) -> Node:
+    pod, load = asked.pod, asked.load
     points = scores.points(asked, fitting)
     group = group_of(pod)
     group_in_zone: Counter[str] = Counter()
@@ -95,9 +170,7 @@ def _place(pod: Pod, nodes: Sequence[Node], load: Load, namespaces: Namespaces, 
         full = resources.fullness(asked.requested, resources.allocatable(node), load.requests(name)) if asked.requested else 0
         return -points.get(name, 0), group_in_zone[zone], load.of_group(name, group), full, all_in_zone[zone], load.on_node(name), name
 
-    chosen = min(fitting, key=cost)
-    load.add(pod, chosen.name)
-    return Decision(pod, chosen.name, choose=verdict.choose)
+    return min(fitting, key=cost)
 
 
 def _zone(node: Node) -> str:

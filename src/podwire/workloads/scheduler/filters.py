@@ -7,7 +7,6 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -16,9 +15,9 @@ from podwire.views import resources
 from podwire.views.placement import selects, tolerates, untolerated
 from podwire.views.resources import HostPort
 from podwire.workloads.scheduler.claims import NO_CLAIMS, Verdict, obstacle
-from podwire.workloads.scheduler.company import Company
+from podwire.workloads.scheduler.company import APART, REFUSED, Company
 from podwire.workloads.scheduler.load import Load
-from podwire.workloads.scheduler.spread import Spread
+from podwire.workloads.scheduler.spread import UNEVEN, Spread
 from podwire.workloads.scheduler.terms import Namespaces
 
 NO_PORTS = "node(s) didn't have free ports for the requested pod ports"
@@ -44,6 +43,8 @@ def question(pod: Pod, nodes: Sequence[Node], load: Load, known: Namespaces, cla
     return Question(pod, load, company, spread, resources.requested(pod), resources.host_ports(pod), claims)
 
 
+# What is so because of Pods that are there; "Too many pods" is, unless the node has room for none.
+_OF_OTHERS = frozenset({"Too many pods", NO_PORTS, APART, REFUSED, UNEVEN})
 Judge = Callable[[Question, Node], Sequence[str]]
 
 
@@ -100,14 +101,26 @@ def _company(asked: Question, node: Node) -> Sequence[str]:
 JUDGES: tuple[Judge, ...] = (_schedulable, _named, _tolerated, _selected, _ready, _host_ports, _room, _volumes, _spread, _company)
 
 
-def feasible(asked: Question, nodes: Sequence[Node]) -> tuple[list[Node], Counter[str]]:
-    """Give the nodes that may run the Pod, and how many were refused for which reason."""
+def judged(asked: Question, node: Node) -> Sequence[str]:
+    """Say why the node may not run the Pod, by the first judge who refuses it; nothing: it may."""
+    return next(filter(None, (judge(asked, node) for judge in JUDGES)), ())
+
+
+def may_be_helped(asked: Question, node: Node, reasons: Sequence[str]) -> bool:
+    """Say whether fewer Pods on a node could take away these reasons."""
+    have = resources.allocatable(node)
+    short = {f"Insufficient {name}" for name, amount in asked.requested.items() if amount <= have.get(name, 0)}
+    return all(reason in short or reason in _OF_OTHERS for reason in reasons)
+
+
+def feasible(asked: Question, nodes: Sequence[Node]) -> tuple[list[Node], dict[str, Sequence[str]]]:
+    """Give the nodes that may run the Pod, and why each other one may not."""
     fitting: list[Node] = []
-    refused: Counter[str] = Counter()
+    refused: dict[str, Sequence[str]] = {}
     for node in nodes:
-        reasons = next(filter(None, (judge(asked, node) for judge in JUDGES)), ())
+        reasons = judged(asked, node)
         if reasons:
-            refused.update(reasons)
+            refused[node.name] = reasons
         else:
             fitting.append(node)
     return fitting, refused

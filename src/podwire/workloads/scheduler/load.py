@@ -97,6 +97,12 @@ class Load:
             if question.term.matches(pod, {}):
                 _count(question.on, node, step)
 
+    def pods(self, node: str) -> Collection[Pod]:
+        return self._nodes.get(node, _NOTHING).pods.values()
+
+    def has(self, pod: Pod, node: str) -> bool:
+        return (pod.metadata.uid or pod.key) in self._nodes.get(node, _NOTHING).pods
+
     def on_node(self, node: str) -> int:
         return len(self._nodes.get(node, _NOTHING).pods)
 
