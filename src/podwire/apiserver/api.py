@@ -17,6 +17,7 @@ from podwire.apiserver.answers import Stream, Tree, decode, encode
 from podwire.apiserver.auth.authorizer import Authorizer
 from podwire.apiserver.auth.jwt import Key
 from podwire.apiserver.auth.tokens import Tokens
+from podwire.apiserver.calls import Calls
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.registry import REGISTRY, Registry
 from podwire.apiserver.selectors import facts_of_tree
@@ -66,10 +67,12 @@ class Api:
     authorizer: Authorizer = field(init=False)
     tokens: Tokens = field(init=False)
     admission: Admission = field(init=False)
+    calls: Calls = field(init=False)
 
     def __post_init__(self) -> None:
         self.authorizer = Authorizer(self.store)
-        self.admission = Admission(self.store, self.registry, put)
+        self.calls = Calls(self.store)
+        self.admission = Admission(self.store, self.registry, put, self.calls)
         self.tokens = Tokens(self.store, self.token_key, lambda: self.clock().timestamp())
 
     def timestamp(self, later_s: int = 0) -> str:

@@ -17,9 +17,9 @@ from typing import Any
 import orjson
 
 from podwire.apiserver import apply as merging
-from podwire.apiserver import bodies, merge_types, ownership, status, writing
+from podwire.apiserver import bodies, conversion, merge_types, ownership, ownership_versions, status, writing
 from podwire.apiserver.answers import Answer, Tree, decode, encode
-from podwire.apiserver.api import Api, latest_tree
+from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.ownership import LAST_APPLIED, Owner
 from podwire.apiserver.requests import JSON, YAML, Request
@@ -38,7 +38,7 @@ async def apply(api: Api, request: Request, kind: Kind, may_create: Callable[[],
     config = _shaped(request, kind, config)
     if subresource == "status":
         config = {key: config[key] for key in ("apiVersion", "kind", "status") if key in config} | {"metadata": _names(config)}
-    old = latest_tree(api, kind, request.target.namespace, request.target.name)
+    old = await conversion.latest_tree(api, kind, request.target.namespace, request.target.name)
     if old is None and not subresource:
         if "create" not in kind.verbs:
             raise status.not_found(kind, request.target.name)
@@ -58,7 +58,7 @@ async def apply_scale(api: Api, request: Request, kind: Kind) -> Answer:
     config: Tree = {"apiVersion": kind.api_version, "kind": kind.kind, "metadata": _names(scale)}
     config |= _nested(kind.custom.scale.wanted if kind.custom and kind.custom.scale else ("spec", "replicas"), replicas)
     config = _shaped(request, kind, config)
-    old = latest_tree(api, kind, request.target.namespace, request.target.name)
+    old = await conversion.latest_tree(api, kind, request.target.namespace, request.target.name)
     return await _lay(api, request, kind, config, old, "scale")
 
 
@@ -162,7 +162,7 @@ async def _lay(api: Api, request: Request, kind: Kind, config: Tree, old: Tree |
     owner = Owner(request.field_manager, ownership.APPLY, kind.api_version, request.target.subresource)
     entries = live.get("metadata", {}).get("managedFields", [])
     try:
-        laid = ownership.applied(merge_types.of_kind(kind), entries, live, config, owner, force=request.flag("force"))
+        laid = await _applied(kind, entries, live, config, owner, force=request.flag("force"))
     except ownership.Conflicts as conflicts:
         raise status.apply_conflict(str(conflicts), conflicts.found) from None
     # What is shared with the configuration, or with the entries, must not be changed from here on.
@@ -178,6 +178,14 @@ async def _lay(api: Api, request: Request, kind: Kind, config: Tree, old: Tree |
         why = f"uid mismatch: the provided object specified uid {uid}, and no existing object was found"
         raise status.conflict(kind, request.target.name, why)
     return await writing.create_tree(api, request, kind, tree, laid.owned)
+
+
+async def _applied(kind: Kind, entries: list[ownership.Entry], live: Tree, config: Tree, owner: Owner, *, force: bool) -> ownership.Applied:
+    """Apply a configuration, in whatever versions others own fields. Raises Conflicts, Failure."""
+    if kind.versions is None or not ownership_versions.is_needed(entries, kind.api_version):
+        return ownership.applied(merge_types.of_kind(kind), entries, live, config, owner, force=force)
+    steps = ownership_versions.applied(conversion.types(kind), entries, live, config, owner, force=force)
+    return await conversion.taken(kind, steps)
 
 
 def _follow_annotation(tree: Tree, config: Tree, owner: Owner) -> None:

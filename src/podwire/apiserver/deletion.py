@@ -19,7 +19,7 @@ from typing import Any
 
 import orjson
 
-from podwire.apiserver import bodies, keys, reading, shapes, status
+from podwire.apiserver import bodies, conversion, keys, reading, shapes, status
 from podwire.apiserver.admission import gate
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree, put, remove
@@ -86,34 +86,47 @@ async def delete(api: Api, request: Request, kind: Kind) -> Answer:
     """Answer to DELETE of an object: the object when it is marked, a Status when it is gone. Raises Failure."""
     wanted = options(request)
     target = request.target
-    tree = latest_tree(api, kind, target.namespace, target.name)
-    if tree is None:
+    record = api.store.latest(keys.key(kind, target.namespace, target.name))
+    if record is None:
         raise status.not_found(kind, target.name)
-    guards.check_delete(request.user, kind, tree)
-    check(kind, tree, wanted)
-    if await gate.deleted(api, request, kind, tree):
+    tree = decode(record.value)
+    seen = tree if kind.versions is None else await conversion.tree_of(kind, record)
+    guards.check_delete(request.user, kind, seen)
+    check(kind, seen, wanted)
+    if await gate.deleted(api, request, kind, seen) or kind.versions is not None:
         latest = latest_tree(api, kind, target.namespace, target.name)
         if latest != tree:
             raise gate.Overtaken
-    marked = mark(api, kind, tree, wanted)
-    gone = is_finished(kind, tree)
+    row = conversion.row_of(kind, tree)
+    marked = mark(api, row, tree, wanted)
+    gone = is_finished(row, tree)
     if not wanted.dry_run:
         if gone or marked:
             transaction = api.store.transaction()
-            _take(transaction, kind, tree)
+            _take(transaction, row, tree)
             await asyncio.shield(api.store.commit(transaction))
         else:
             await api.store.reached(int(tree["metadata"]["resourceVersion"]))
     if gone:
         return answer(status.success(kind, target.name, tree["metadata"].get("uid", "")))
-    return shapes.one(api, request, kind, encode(tree))
+    return shapes.one(api, request, kind, encode(_with_metadata_of(tree, seen)))
+
+
+def _with_metadata_of(marked: Tree, seen: Tree) -> Tree:
+    """Show an object that was marked as its request sees it: marking changes its metadata alone."""
+    if seen is marked:
+        return marked
+    own = {key: seen["metadata"][key] for key in ("labels", "annotations") if key in seen["metadata"]}
+    others = {key: value for key, value in marked["metadata"].items() if key not in ("labels", "annotations")}
+    return {**seen, "metadata": others | own}
 
 
 async def delete_collection(api: Api, request: Request, kind: Kind) -> Answer:
     """Answer to DELETE of what is selected: the list of it. Raises Failure."""
     wanted = options(request)
     chosen = reading.select(request, kind)
-    records = [record for record in api.store.range(keys.prefix(kind, request.target.namespace)) if not chosen or chosen(record)]
+    records = await conversion.shown(kind, api.store.range(keys.prefix(kind, request.target.namespace)))
+    records = [record for record in records if not chosen or chosen(record)]
     deleted: list[Tree] = []
     for start in range(0, len(records), _TOGETHER):
         for record in records[start : start + _TOGETHER] if api.admission.asks_of_deletions else ():
@@ -124,10 +137,11 @@ async def delete_collection(api: Api, request: Request, kind: Kind) -> Answer:
             if latest is None:
                 continue
             tree = decode(latest.value)
-            check(kind, tree, wanted)
-            if (mark(api, kind, tree, wanted) or is_finished(kind, tree)) and not wanted.dry_run:
-                _take(transaction, kind, tree)
-            deleted.append(tree)
+            row = conversion.row_of(kind, tree)
+            check(row, tree, wanted)
+            if (mark(api, row, tree, wanted) or is_finished(row, tree)) and not wanted.dry_run:
+                _take(transaction, row, tree)
+            deleted.append(tree if kind.versions is None else _with_metadata_of(tree, decode(record.value)))
         if transaction.changes:
             await asyncio.shield(api.store.commit(transaction))
     metadata = {"resourceVersion": str(api.store.revision)}

@@ -21,7 +21,7 @@ _NOT_THEIRS = ("ports", "livenessProbe", "readinessProbe", "startupProbe", "life
 
 async def get(api: Api, request: Request, kind: Kind) -> Answer:
     """Answer to GET: the Pod. Raises Failure."""
-    return reading.get(api, request, kind)
+    return await reading.get(api, request, kind)
 
 
 async def update(api: Api, request: Request, kind: Kind) -> Answer:

@@ -5,7 +5,8 @@ there are none, each user has a queue, and each seat that becomes free goes to t
 alone. Who has too many requests present is asked to come again (429). What keeps the cluster alive (``is_exempt``) takes neither turn nor
 seat. Each step costs the same, however many wait.
 
-A body is read before a seat is taken: who sends slowly keeps nobody from his.
+A body is read before a seat is taken: who sends slowly keeps nobody from his. A request that waits for a program of a user gives up its
+seat meanwhile (``away``).
 
 Source: https://kubernetes.io/docs/concepts/cluster-administration/flow-control/
 """
@@ -13,7 +14,10 @@ Source: https://kubernetes.io/docs/concepts/cluster-administration/flow-control/
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
+from collections.abc import AsyncIterator
+from contextvars import ContextVar
 
 from podwire.apiserver import status
 from podwire.apiserver.authentication import User
@@ -77,6 +81,7 @@ class Turns:
 
     async def seat(self, visit: Visit) -> None:
         """Wait for a seat, if there is none."""
+        _WORKED_ON.set((self, visit))
         if self._seats:
             self._seats -= 1
             visit.seated = True
@@ -94,7 +99,12 @@ class Turns:
         self.present -= 1
         if not flow.present:
             self._flows.pop(flow.name, None)
+        self.rise(visit)
+
+    def rise(self, visit: Visit) -> None:
+        """Give up a seat, if the request has one."""
         if visit.seated:
+            visit.seated = False
             self._seats += 1
             self._pass_on()
 
@@ -108,3 +118,24 @@ class Turns:
                 self._seats -= 1
                 visit.seated = True
                 visit.waiter.set_result(None)
+
+
+_WORKED_ON: ContextVar[tuple[Turns, Visit] | None] = ContextVar("worked_on", default=None)
+
+
+@contextlib.asynccontextmanager
+async def away() -> AsyncIterator[None]:
+    """Give up the seat of the request that is worked on as long as somebody else is waited for; then wait for one again."""
+    turns, visit = _WORKED_ON.get() or (None, None)
+    if turns is None or visit is None or not visit.seated:
+        yield
+        return
+    turns.rise(visit)
+    try:
+        yield
+    except asyncio.CancelledError:
+        raise  # its client has gone: it needs no seat any more
+    except BaseException:
+        await turns.seat(visit)
+        raise
+    await turns.seat(visit)

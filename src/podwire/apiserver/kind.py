@@ -17,7 +17,7 @@ https://github.com/kubernetes/community/blob/master/contributors/devel/sig-archi
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -99,6 +99,23 @@ class Conversion:
     words: tuple[tuple[str, str], ...] = ()
 
 
+@dataclass(eq=False)
+class Versions:
+    """The versions of a kind that is stored in the version in which it was written (``conversion.py``).
+
+    ``rows`` holds a row for each version, served or not, by apiVersion; new objects are stored as ``storage`` has them. ``convert`` takes
+    trees of any versions and gives new ones of one version, in order; apiVersion included, pruning not. It raises Failure.
+    """
+
+    rows: dict[str, Kind]
+    stored_as: str
+    convert: Callable[[list[Tree], Kind], Awaitable[list[Tree]]]
+
+    @property
+    def storage(self) -> Kind:
+        return self.rows[self.stored_as]
+
+
 @dataclass(frozen=True)
 class ScalePaths:
     """Where an object says what its Scale shows: paths of fields, ``selector`` empty for none."""
@@ -166,6 +183,8 @@ class Kind:
     """An update may leave out metadata.resourceVersion."""
     conversion: Conversion | None = None
     """Objects are stored in another version: every request is translated to it, every answer back (``versions.py``)."""
+    versions: Versions | None = None
+    """There are several versions of it in the store: objects are converted when they are read and written."""
     companions: Callable[[Tree], list[tuple[Kind, Tree]]] | None = None
     """Cluster-scoped objects that are there exactly as long as this one says so, and are written together with it."""
     deprecation: str = ""

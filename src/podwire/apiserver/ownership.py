@@ -14,14 +14,14 @@ Source: https://kubernetes.io/docs/reference/using-api/server-side-apply/
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
 from podwire.apiserver import managed_fields
-from podwire.apiserver.apply import compare, fields_of, merge, pruned
+from podwire.apiserver.apply import Comparison, compare, fields_of, merge, pruned
 from podwire.apiserver.managed_fields import EMPTY, Fields, Written, difference, intersection, paths, union
 from podwire.apiserver.merge_types import UNOWNED_METADATA, Tree, Type
 
@@ -152,7 +152,7 @@ def created(kind: Type, entries: list[Entry], new: Tree, owner: Owner) -> Owned:
 def created_of(entries: list[Entry], fields: Fields, owner: Owner) -> Owned:
     """The same where it is known what the object consists of."""
     if entries or not fields:
-        return _taken(entries, owner, fields, EMPTY)
+        return taken(entries, owner, fields, EMPTY)
     mine = owner.entry(fields)
     return Owned([mine], mine)
 
@@ -182,10 +182,10 @@ def updated(kind: Type, entries: list[Entry], old: Tree, new: Tree, owner: Owner
     found = compare(kind, old, new)
     if not (found.changed or found.removed):
         return Owned(entries)
-    return _taken(entries, owner, found.changed, found.removed)
+    return taken(entries, owner, found.changed, found.removed)
 
 
-def _taken(entries: Iterable[Entry], owner: Owner, changed: Fields, removed: Fields) -> Owned:
+def taken(entries: Iterable[Entry], owner: Owner, changed: Fields, removed: Fields) -> Owned:
     """Give ``owner`` what changed, take it from all others, and take from everybody what is no more."""
     made: list[Entry] = []
     mine: Entry | None = None
@@ -218,12 +218,28 @@ class Applied:
     owned: Owned
 
 
+def ownerless(kind: Type, entries: list[Entry], live: Tree, owner: Owner) -> list[Entry]:
+    """Give the entries of an object; where no owner is known of what there is, somebody owns it from now on."""
+    if entries or not live:
+        return entries
+    return taken([], Owner(BEFORE_FIRST_APPLY, UPDATE, owner.api_version), fields_of(kind, live, added=True), EMPTY).entries
+
+
 def applied(kind: Type, entries: list[Entry], live: Tree, config: Tree, owner: Owner, *, force: bool = False) -> Applied:
     """Apply a configuration to an object (empty: a new one). Raises Conflicts, NoElement."""
-    if not entries and live:
-        entries = _taken([], Owner(BEFORE_FIRST_APPLY, UPDATE, owner.api_version), fields_of(kind, live, added=True), EMPTY).entries
+    entries = ownerless(kind, entries, live, owner)
+    before = next((entry["fieldsV1"] for entry in entries if owner.is_of(entry)), EMPTY)
+    own = fields_of(kind, config)
+    everybody = functools.reduce(union, (entry["fieldsV1"] for entry in entries if not owner.is_of(entry)), own)
+    tree = pruned(kind, merge(kind, live, config), before, everybody)
+    found = compare(kind, live, tree)
+    return forced(kind, live, owner, force, lambda forcing: Applied(tree, settled(entries, own, owner, lambda _entry: found, forcing)))
+
+
+def forced(kind: Type, live: Tree, owner: Owner, force: bool, lay: Callable[[bool], Applied]) -> Applied:
+    """Apply, by force where that is asked for, or where kubectl goes on with what it applied on the client's side. Raises Conflicts."""
     try:
-        return _applied(kind, entries, live, config, owner, force)
+        return lay(force)
     except Conflicts as conflicts:
         if owner.manager != KUBECTL:
             raise
@@ -233,17 +249,13 @@ def applied(kind: Type, entries: list[Entry], live: Tree, config: Tree, owner: O
             conflicts.found = others
             conflicts.args = (_message(others),)
             raise
-        return _applied(kind, entries, live, config, owner, True)
+        return lay(True)
 
 
-def _applied(kind: Type, entries: list[Entry], live: Tree, config: Tree, owner: Owner, force: bool) -> Applied:
-    before = next((entry["fieldsV1"] for entry in entries if owner.is_of(entry)), EMPTY)
-    own = fields_of(kind, config)
+def settled(entries: list[Entry], own: Fields, owner: Owner, found: Callable[[Entry], Comparison], force: bool) -> Owned:
+    """Give the entries when ``owner`` applies the fields ``own``. ``found``: what changes, in an entry's version. Raises Conflicts."""
     others = [entry for entry in entries if not owner.is_of(entry)]
-    everybody = functools.reduce(union, (entry["fieldsV1"] for entry in others), own)
-    tree = pruned(kind, merge(kind, live, config), before, everybody)
-    found = compare(kind, live, tree)
-    conflicts = [(entry, shared) for entry in others if (shared := intersection(entry["fieldsV1"], found.changed))]
+    conflicts = [(entry, shared) for entry in others if (shared := intersection(entry["fieldsV1"], found(entry).changed))]
     if conflicts and not force:
         raise Conflicts(conflicts)
     made: list[Entry] = []
@@ -253,14 +265,15 @@ def _applied(kind: Type, entries: list[Entry], live: Tree, config: Tree, owner: 
             left = own
             mine = entry = entry | owner.entry(own)
         else:
-            left = difference(difference(entry["fieldsV1"], found.changed), found.removed)
+            seen = found(entry)
+            left = difference(difference(entry["fieldsV1"], seen.changed), seen.removed)
             entry = entry if left == entry["fieldsV1"] else entry | {"fieldsV1": left}
         if left:
             made.append(entry)
     if mine is None and own:
         mine = owner.entry(own)
         made.append(mine)
-    return Applied(tree, Owned(made, mine))
+    return Owned(made, mine)
 
 
 def _last_applied(kind: Type, live: Tree) -> Fields:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Mapping
 
 import orjson
 
-from podwire.apiserver import keys, shapes, status
+from podwire.apiserver import conversion, keys, shapes, status
 from podwire.apiserver.answers import Answer, Stream, Tree
 from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
@@ -35,7 +35,7 @@ _EXPIRED = (
 )
 
 
-def get(api: Api, request: Request, kind: Kind) -> Answer:
+async def get(api: Api, request: Request, kind: Kind) -> Answer:
     """Answer with one object."""
     target = request.target
     record = api.store.get(keys.key(kind, target.namespace, target.name))
@@ -43,7 +43,8 @@ def get(api: Api, request: Request, kind: Kind) -> Answer:
         raise status.not_found(kind, target.name)
     if "resourceVersion" in request.query:
         _not_too_new(api, revision(request))
-    return shapes.one(api, request, kind, record.value)
+    (seen,) = await conversion.shown(kind, [record])
+    return shapes.one(api, request, kind, seen.value)
 
 
 def revision(request: Request) -> int:
@@ -87,23 +88,25 @@ async def list_all(api: Api, request: Request, kind: Kind) -> Answer | Stream:
         raise status.expired(_EXPIRED, _token(_ANY, after)) from None
     total = api.store.count(prefix) if limit and not chosen and not after and not at else 0
     if chosen:
-        records = await _chosen(records, chosen, limit + 1 if limit else 0)
+        records = await _chosen(kind, records, chosen, limit + 1 if limit else 0)
     metadata: Tree = {"resourceVersion": str(shown)}
     if limit and len(records) > limit:
         records = records[:limit]
         metadata["continue"] = _token(shown, records[-1].key)
         if total:
             metadata["remainingItemCount"] = total - limit
+    if not chosen:
+        records = await conversion.shown(kind, records)
     return shapes.many(api, request, kind, records, metadata)
 
 
-async def _chosen(records: list[Record], chosen: Callable[[Record], bool], limit: int) -> list[Record]:
-    """Give the records that are chosen, at most ``limit`` (0: all)."""
+async def _chosen(kind: Kind, records: list[Record], chosen: Callable[[Record], bool], limit: int) -> list[Record]:
+    """Give the records that are chosen, as the request sees them, at most ``limit`` (0: all). Raises Failure."""
     found: list[Record] = []
     for start in range(0, len(records), _LOOKED_AT):
         if start:
             await asyncio.sleep(0)
-        found += filter(chosen, records[start : start + _LOOKED_AT])
+        found += filter(chosen, await conversion.shown(kind, records[start : start + _LOOKED_AT]))
         if limit and len(found) >= limit:
             return found[:limit]
     return found

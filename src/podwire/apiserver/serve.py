@@ -181,7 +181,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
         finally:
             for task in tasks:
                 task.cancel()
-            await api.admission.caller.close()
+            await api.calls.close()
             await upstream.close()
     finally:
         await api.store.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from podwire.apiserver import applying, bodies, ephemeral, eviction, keys, status, writing
+from podwire.apiserver import applying, bodies, conversion, ephemeral, eviction, keys, status, writing
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.auth import token_request
@@ -80,7 +80,7 @@ async def get_scale(api: Api, request: Request, kind: Kind) -> Answer:
     record = api.store.get(keys.key(kind, target.namespace, target.name))
     if record is None:
         raise status.not_found(kind, target.name)
-    return answer(_scale(kind, decode(record.value)))
+    return answer(_scale(kind, await conversion.tree_of(kind, record)))
 
 
 async def update_scale(api: Api, request: Request, kind: Kind) -> Answer:
@@ -99,7 +99,7 @@ async def patch_scale(api: Api, request: Request, kind: Kind) -> Answer:
 
 async def _write_scale(api: Api, request: Request, kind: Kind, make: Callable[[Tree], Tree]) -> Answer:
     target = request.target
-    old = latest_tree(api, kind, target.namespace, target.name)
+    old = await conversion.latest_tree(api, kind, target.namespace, target.name)
     if old is None:
         raise status.not_found(kind, target.name)
     scale = make(old)

@@ -49,7 +49,7 @@ async def _respond(api: Api, request: Request, kind: Kind, verb: str) -> Answer 
         raise status.method_not_allowed()
     match verb:
         case "get":
-            return reading.get(api, request, kind)
+            return await reading.get(api, request, kind)
         case "list":
             return await reading.list_all(api, request, kind)
         case "watch":
@@ -88,7 +88,7 @@ async def _subresource(api: Api, request: Request, kind: Kind, verb: str) -> Ans
         raise status.method_not_allowed()
     if part.name == "status":
         if verb == "get":
-            return reading.get(api, request, kind)
+            return await reading.get(api, request, kind)
         write = writing.update if verb == "update" else _patch
         return await gate.settled(request, kind, lambda: write(api, request, kind, "status"))
     handler = subresources.HANDLERS.get((part.name, verb, "")) or subresources.HANDLERS.get((part.name, verb, kind.resource))

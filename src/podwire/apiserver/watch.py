@@ -3,7 +3,8 @@
 A change is encoded once, whoever watches, and the same bytes go to all of them. A change that takes an object out of what a watcher
 selected is shown to it as a deletion, one that brings it in as an addition. Bookmarks tell a watcher how far it has come when nothing
 happens. A watch ends when its time is over, when its client has gone or does not read, and when the server stops; the client begins
-another where this one ended.
+another where this one ended. Objects of a kind with several versions are converted as they come (``conversion.py``); as long as a webhook
+is waited for, changes wait in the queue of the watch, which is bounded; when it fails, the watch ends with an error.
 
 Source: https://kubernetes.io/docs/reference/using-api/api-concepts/#efficient-detection-of-changes
 """
@@ -12,12 +13,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Coroutine, Iterable
 from functools import partial
+from typing import Any, TypeVar
 
 import orjson
 
-from podwire.apiserver import keys, reading, shapes, status, tables
+from podwire.apiserver import conversion, keys, reading, shapes, status, tables
 from podwire.apiserver.answers import SLICE, Stream, Tree, decode, encode
 from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
@@ -28,6 +30,7 @@ from podwire.store import Change, Compacted, Record, Watch
 
 _LASTS_S = (1800, 3600)  # how long a watch lasts when its client does not say: between these, so that not all end at once
 _DECODED = 50
+T = TypeVar("T")
 _INITIAL_END = "k8s.io/initial-events-end"
 
 
@@ -68,7 +71,7 @@ class _Frames:
             return self.line(event, shown(change, event))
         key = (event, self._form)
         frame = change.frames.get(key)
-        if frame is None:
+        if not isinstance(frame, bytes):
             frame = change.frames[key] = self.line(event, shown(change, event))
         return frame
 
@@ -104,18 +107,22 @@ class _Frames:
 class _Session:
     """One watch while it lasts: what wakes it, and why it ends."""
 
-    def __init__(self, api: Api, watch: Watch, chosen: Selection, frames: _Frames, *, bookmarks: bool) -> None:
+    def __init__(self, api: Api, kind: Kind, watch: Watch, chosen: Selection, frames: _Frames, *, bookmarks: bool) -> None:
         self._api = api
+        self._kind = kind
         self._watch = watch
         self._chosen = chosen
         self._frames = frames
         self._bookmarks = bookmarks
         self._bookmark_due = False
         self._ended = False
+        self._waiting: asyncio.Task[Any] | None = None
 
     def stop(self) -> None:
         self._ended = True
         self._watch.wake.set()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def _remind(self) -> None:
         self._bookmark_due = True
@@ -129,10 +136,12 @@ class _Session:
             yield b""
             async for piece in self._initial(first):
                 yield piece
+            if self._ended:
+                return
             if initial_end:
                 yield self._frames.bookmark(revision, initial_end=True)
             while not self._ended:
-                for piece in self._changes(self._watch.take()):
+                async for piece in self._taken(self._watch.take()):
                     yield piece
                 if self._watch.overflowed:
                     return
@@ -141,21 +150,60 @@ class _Session:
                     remind = loop.call_later(self._api.bookmark_s, self._remind)
                     yield self._frames.bookmark(self._api.store.revision)
                 await self._watch.wake.wait()
+        except status.Failure as failure:
+            yield _error(failure)
         finally:
             end.cancel()
             if remind is not None:
                 remind.cancel()
 
     async def _initial(self, records: list[Record]) -> AsyncIterator[bytes]:
-        for start in range(0, len(records), _DECODED):
-            lines = [
-                self._frames.line("ADDED", record.value)
-                for record in records[start : start + _DECODED]
-                if not self._chosen or self._chosen(record)
-            ]
-            if lines:
-                yield b"".join(lines)
-            await asyncio.sleep(0)
+        step = _DECODED if self._kind.versions is None else conversion.TOGETHER
+        for start in range(0, len(records), step):
+            some = records[start : start + step]
+            if self._kind.versions is not None:
+                some = await self._unless_ended(conversion.shown(self._kind, some)) or []
+            for at in range(0, len(some), _DECODED):
+                lines = [
+                    self._frames.line("ADDED", record.value)
+                    for record in some[at : at + _DECODED]
+                    if not self._chosen or self._chosen(record)
+                ]
+                if lines:
+                    yield b"".join(lines)
+                await asyncio.sleep(0)
+            if self._ended:
+                return
+
+    async def _taken(self, changes: list[Change]) -> AsyncIterator[bytes]:
+        """Give the lines of changes; those of a kind with several versions as this watch sees them. Raises Failure."""
+        if self._kind.versions is None:
+            for piece in self._changes(changes):
+                yield piece
+            return
+        for start in range(0, len(changes), conversion.TOGETHER):
+            some = changes[start : start + conversion.TOGETHER]
+            seen = await self._unless_ended(conversion.changed(self._kind, some, whole=bool(self._chosen)))
+            for piece in self._changes(seen or []):
+                yield piece
+            if self._ended or self._watch.overflowed:
+                return
+
+    async def _unless_ended(self, wanted: Coroutine[Any, Any, T]) -> T | None:
+        """Wait for something, but not beyond the end of the watch."""
+        if self._ended:
+            wanted.close()
+            return None
+        task = asyncio.create_task(wanted)
+        self._waiting = task
+        try:
+            await asyncio.wait((task,))
+        except asyncio.CancelledError:
+            task.cancel()
+            raise
+        finally:
+            self._waiting = None
+        return None if task.cancelled() else task.result()
 
     def _changes(self, changes: list[Change]) -> Iterable[bytes]:
         lines: list[bytes] = []
@@ -192,11 +240,11 @@ def watch(api: Api, request: Request, kind: Kind) -> Stream:
             prefix,
             after=revision if whole or not asked else asked,
             queue=api.watch_queue,
-            accepts=(lambda change: bool(happened(change, chosen))) if chosen else None,
+            accepts=(lambda change: bool(happened(change, chosen))) if chosen and kind.versions is None else None,
         )
     except Compacted as error:
         return Stream(200, _too_old(error))
-    session = _Session(api, followed, chosen, frames, bookmarks=bookmarks)
+    session = _Session(api, kind, followed, chosen, frames, bookmarks=bookmarks)
     lasts_s = request.number("timeoutSeconds") or random.uniform(*_LASTS_S)
     records = api.store.range(prefix) if whole else []
     stream = Stream(200, session.pieces(records, revision, initial_end=initial and bookmarks, lasts_s=lasts_s), session.stop)
@@ -223,4 +271,8 @@ def _check_initial(request: Request) -> None:
 
 
 async def _too_old(error: Compacted) -> AsyncIterator[bytes]:
-    yield b'{"type":"ERROR","object":%b}\n' % orjson.dumps(status.expired(str(error)).tree())
+    yield _error(status.expired(str(error)))
+
+
+def _error(failure: status.Failure) -> bytes:
+    return b'{"type":"ERROR","object":%b}\n' % orjson.dumps(failure.tree())

@@ -8,7 +8,8 @@ disk.
     update: body ─> shape (schema) ─> who changes it ─> kind.for_update ─> owners ─> addresses ─> kind.check ─> who refuses it
     ─> commit ─> on disk ─> answer
 
-Webhooks are the only ones who are waited for; then what is stored is looked at again (``admission/gate.py``).
+Webhooks are the only ones who are waited for, of admission and of conversion (``conversion.py``); then what is stored is looked at again
+(``admission/gate.py``).
 
 A configuration that is applied on the server's side is made into a tree by ``applying.py`` and goes the same way.
 
@@ -22,11 +23,12 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
-from podwire.apiserver import bodies, keys, merge_types, ownership, shapes, status, templates
+from podwire.apiserver import bodies, conversion, keys, merge_types, ownership, ownership_versions, shapes, status, templates
 from podwire.apiserver.admission import gate
 from podwire.apiserver.answers import Answer, Tree, decode, encode
 from podwire.apiserver.api import Api, Grant, fresh_uid, generated_name, latest_tree, put, remove
 from podwire.apiserver.auth import guards
+from podwire.apiserver.conversion import Kept
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds.core import POD
 from podwire.apiserver.kinds.limits import RESOURCE_QUOTA
@@ -101,11 +103,13 @@ async def create_tree(
     _check_new(api, kind, namespace, name, waited)
     grant = _checked(api, request, kind, tree, None, "", known=template is not None)
     with _abandoned_on_failure(grant):
-        if await gate.refused(api, request, kind, tree, None):
+        waited = await gate.refused(api, request, kind, tree, None)
+        kept = await conversion.kept(kind, tree)
+        if waited or kind.versions is not None:
             _check_new(api, kind, namespace, name, True)
     if sent is not None:
         templates.remember(sent, tree, owned)
-    return await _store(api, request, kind, tree, None, grant, 201, template)
+    return await _store(api, request, kind, kept, None, grant, 201, template)
 
 
 async def update(api: Api, request: Request, kind: Kind, subresource: str = "") -> Answer:
@@ -119,7 +123,7 @@ async def update(api: Api, request: Request, kind: Kind, subresource: str = "") 
     name = metadata.setdefault("name", target.name)
     if name != target.name:
         raise status.bad_request(f"the name of the object ({name}) does not match the name on the URL ({target.name})")
-    old = latest_tree(api, kind, target.namespace, target.name)
+    old = await conversion.latest_tree(api, kind, target.namespace, target.name)
     if old is None:
         if kind.create_on_update and not subresource:
             metadata.pop("resourceVersion", None)
@@ -141,16 +145,20 @@ async def update_tree(
     guards.check_write(api, request.user, kind, tree, old, subresource)
     if owned is None:
         entries = ownership.basis(sent, old["metadata"].get("managedFields", ()), request.target.subresource)
-        owned = ownership.updated(merge_types.of_kind(kind), entries, old, tree, _owner(request, kind))
+        owned = await _updated(kind, entries, old, tree, _owner(request, kind))
     _set_owners(tree, owned.entries)
     grant = _checked(api, request, kind, tree, old, subresource)
     with _abandoned_on_failure(grant):
         if await gate.refused(api, request, kind, tree, old, subresource):
             _check_latest(api, kind, old)
-    tree["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
-    if tree != old:
-        _set_owners(tree, ownership.stamped(owned, api.timestamp()))
-        return await _store(api, request, kind, tree, old, grant, 200)
+        tree["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
+        is_changed = tree != old
+        if is_changed or conversion.is_outdated(api, kind, old["metadata"]):
+            _set_owners(tree, ownership.stamped(owned, api.timestamp()) if is_changed else owned.entries)
+            kept = await conversion.kept(kind, tree)
+            if kind.versions is not None:
+                _check_latest(api, kind, old)
+            return await _store(api, request, kind, kept, old, grant, 200)
     grant.abandon()
     await _on_disk(api, old)
     return shapes.one(api, request, kind, encode(old))
@@ -163,7 +171,7 @@ async def patch(api: Api, request: Request, kind: Kind, subresource: str = "") -
         raise status.unsupported_media_type(STRATEGIC_PATCH, CUSTOM_PATCHES)
     change = read_patch(request)
     target = request.target
-    old = latest_tree(api, kind, target.namespace, target.name)
+    old = await conversion.latest_tree(api, kind, target.namespace, target.name)
     if old is None:
         raise status.not_found(kind, target.name)
     # The patched tree may share parts with the one it was made of, and is changed from here on: so it is made of a copy.
@@ -225,6 +233,14 @@ def _owner(request: Request, kind: Kind) -> Owner:
     return Owner(request.field_manager, ownership.UPDATE, kind.api_version, request.target.subresource)
 
 
+async def _updated(kind: Kind, entries: list[ownership.Entry], old: Tree, tree: Tree, owner: Owner) -> Owned:
+    """Say whose the fields are after an update. Raises Failure."""
+    if kind.versions is None or not ownership_versions.is_needed(entries, kind.api_version):
+        return ownership.updated(merge_types.of_kind(kind), entries, old, tree, owner)
+    types = conversion.types(kind)
+    return await conversion.taken(kind, ownership_versions.updated(types, entries, old, tree, owner))
+
+
 def _set_owners(tree: Tree, entries: list[ownership.Entry]) -> None:
     if entries:
         tree["metadata"]["managedFields"] = entries
@@ -275,7 +291,7 @@ def _check_new(api: Api, kind: Kind, namespace: str, name: str, waited: bool) ->
 def _check_latest(api: Api, kind: Kind, old: Tree) -> None:
     """After a wait, see whether the object is still as it was. Raises Overtaken."""
     metadata = old["metadata"]
-    latest = latest_tree(api, kind, metadata.get("namespace", ""), metadata["name"])
+    latest = latest_tree(api, kind, metadata.get("namespace", ""), metadata["name"])  # in whatever version: only its revision matters
     if latest is None or latest["metadata"]["resourceVersion"] != metadata["resourceVersion"]:
         raise gate.Overtaken
 
@@ -336,18 +352,19 @@ def _checked(api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | Non
 
 
 async def _store(
-    api: Api, request: Request, kind: Kind, tree: Tree, old: Tree | None, grant: Grant, code: int, template: Template | None = None
+    api: Api, request: Request, kind: Kind, kept: Kept, old: Tree | None, grant: Grant, code: int, template: Template | None = None
 ) -> Answer:
     """Commit the object; an object that is to go and has nothing left to wait for goes. Answers when it is on disk."""
+    row, tree = kept.kind, kept.tree
     with _abandoned_on_failure(grant):
         quotas = api.admission.charge(kind, tree, old)
     if request.dry_run:
         grant.abandon()
-        return shapes.one(api, request, kind, encode(tree), code)
+        return shapes.one(api, request, kind, kept.answer(encode(tree)), code)
     try:
         transaction = api.store.transaction()
         facts = template.facts if template is not None else None
-        value = remove(transaction, kind, tree) if is_finished(kind, tree) else put(transaction, kind, tree, facts)
+        value = remove(transaction, row, tree) if is_finished(row, tree) else put(transaction, row, tree, facts)
         for quota in quotas:
             put(transaction, RESOURCE_QUOTA, quota)
         transaction.on_failure.append(grant.abandon)
@@ -357,7 +374,7 @@ async def _store(
         grant.abandon()
         raise
     await written
-    return shapes.one(api, request, kind, value, code)
+    return shapes.one(api, request, kind, kept.answer(value), code)
 
 
 async def _on_disk(api: Api, tree: Tree) -> None:

@@ -54,7 +54,7 @@ class Change:
     """One step of one key: ``previous`` (``None``: it was created) to ``record`` (``None``: it was deleted).
 
     ``last`` is the record to show for a deleted object: its last value, carrying the revision of the deletion. ``frames`` is room for
-    the encoded forms of this change, so that each is made once however many watch.
+    what is made of this change once, however many watch: its encoded forms, how it looks to those who see its records otherwise.
     """
 
     __slots__ = ("frames", "key", "last", "previous", "record", "revision")
@@ -65,7 +65,7 @@ class Change:
         self.record = record
         self.previous = previous
         self.last = last
-        self.frames: dict[object, bytes] = {}
+        self.frames: dict[object, object] = {}
 
 
 def _nothing() -> None:

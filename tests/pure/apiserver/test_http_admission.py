@@ -8,23 +8,15 @@ import base64
 import concurrent.futures
 import http.client
 import json
-import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from ipaddress import ip_address
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 from running_apiserver import ApiServer
+from webhook_server import Webhook
 
 Tree = dict[str, Any]
 DEADLINE_S = 20.0
@@ -234,74 +226,14 @@ def test_a_policy_that_does_not_compile(call: Any, namespace: str) -> None:
 # Webhooks --------------------------------------------------------------------------------------------------------------------
 
 
-class Hook:
-    """A webhook that answers what ``answer`` says to a request, and keeps what it was asked."""
-
-    def __init__(self, folder: Path) -> None:
-        self.asked: list[Tree] = []
-        self.answers: dict[str, Callable[[Tree], Tree]] = {}
-        hook = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                request = json.loads(self.rfile.read(int(self.headers["content-length"])))["request"]
-                hook.asked.append({**request, "path": self.path.split("?")[0]})
-                response = {"uid": request["uid"], **hook.answers[self.path.split("?")[0]](request)}
-                body = json.dumps({"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "response": response}).encode()
-                self.send_response(200)
-                self.send_header("content-length", str(len(body)))
-                self.end_headers()
-                self.wfile.write(body)
-
-            def log_message(self, *_: object) -> None:
-                return None
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.bundle = self._certificate(folder)
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(folder / "hook.pem")
-        self.server.socket = context.wrap_socket(self.server.socket, server_side=True)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
-        self.thread.start()
-
-    def _certificate(self, folder: Path) -> str:
-        key = ec.generate_private_key(ec.SECP256R1())
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "hook")])
-        now = datetime.now(UTC)
-        certificate = (
-            x509.CertificateBuilder()
-            .subject_name(name)
-            .issuer_name(name)
-            .public_key(key.public_key())
-            .serial_number(1)
-            .not_valid_before(now - timedelta(hours=1))
-            .not_valid_after(now + timedelta(hours=1))
-            .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), False)
-            .add_extension(x509.BasicConstraints(True, None), True)
-            .sign(key, hashes.SHA256())
-        )
-        pem = certificate.public_bytes(serialization.Encoding.PEM)
-        kept = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        (folder / "hook.pem").write_bytes(pem + kept)
-        return base64.b64encode(pem).decode()
-
-    def url(self, place: str) -> str:
-        return f"https://127.0.0.1:{self.server.server_address[1]}{place}"
-
-    def close(self) -> None:
-        self.server.shutdown()
-        self.thread.join()
-        self.server.server_close()
-
-
 @pytest.fixture
-def hook(tmp_path: Path) -> Iterator[Hook]:
-    running = Hook(tmp_path)
+def hook(tmp_path: Path) -> Iterator[Webhook]:
+    running = Webhook(tmp_path)
     yield running
     running.close()
 
 
-def register(call: Any, hook: Hook, namespace: str, plural: str, *places: str, **more: Any) -> None:
+def register(call: Any, hook: Webhook, namespace: str, plural: str, *places: str, **more: Any) -> None:
     rule = {"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["configmaps"]}
     hooks = [
         {
@@ -326,7 +258,7 @@ def patched(*operations: Tree) -> Callable[[Tree], Tree]:
 MUTATING, VALIDATING = "mutatingwebhookconfigurations", "validatingwebhookconfigurations"
 
 
-def test_webhooks_change_and_refuse(call: Any, namespace: str, hook: Hook, tidy: None) -> None:
+def test_webhooks_change_and_refuse(call: Any, namespace: str, hook: Webhook, tidy: None) -> None:
     hook.answers["/label"] = patched({"op": "add", "path": "/metadata/labels", "value": {"seen": "yes"}})
     hook.answers["/data"] = patched({"op": "add", "path": "/data", "value": {"made": "up"}})
     hook.answers["/judge"] = lambda request: (
@@ -362,7 +294,7 @@ def test_webhooks_change_and_refuse(call: Any, namespace: str, hook: Hook, tidy:
     assert (hook.asked[-1]["operation"], hook.asked[-1]["oldObject"]["metadata"]["name"]) == ("DELETE", "good")
 
 
-def test_a_webhook_that_cannot_be_asked(call: Any, namespace: str, hook: Hook, tidy: None) -> None:
+def test_a_webhook_that_cannot_be_asked(call: Any, namespace: str, hook: Webhook, tidy: None) -> None:
     gone = {"url": "https://127.0.0.1:1/x"}
     register(call, hook, namespace, VALIDATING, "/gone", clientConfig=gone, matchConditions=[{"name": "c", "expression": "object.metadata.name != 'skip'"}])  # fmt: skip
     configs = path(namespace, "configmaps")
@@ -376,7 +308,7 @@ def test_a_webhook_that_cannot_be_asked(call: Any, namespace: str, hook: Hook, t
     assert call("POST", configs, {"metadata": {"name": "a"}}).status == 201
 
 
-def test_a_write_that_is_overtaken_is_made_anew(call: Any, server: ApiServer, namespace: str, hook: Hook, tidy: None) -> None:
+def test_a_write_that_is_overtaken_is_made_anew(call: Any, server: ApiServer, namespace: str, hook: Webhook, tidy: None) -> None:
     """While a webhook thinks, somebody else writes: nothing of that is lost."""
     configs = path(namespace, "configmaps")
     call("POST", configs, {"metadata": {"name": "a"}, "data": {"n": "0"}})

@@ -22,6 +22,7 @@ from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
 from podwire.apiserver.admission.matching import selects
 from podwire.apiserver.admission.quotas import Quotas
 from podwire.apiserver.answers import decode
+from podwire.apiserver.calls import Calls
 from podwire.apiserver.cel.check import Rejected
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds import admission as rows
@@ -37,13 +38,13 @@ Change_ = Callable[["Admission", Attributes], None]
 class Admission:
     """Who is asked, for one API. ``put`` takes an object into a transaction."""
 
-    def __init__(self, store: Store, registry: Registry, put: Callable[[Transaction, Kind, Tree], object]) -> None:
+    def __init__(self, store: Store, registry: Registry, put: Callable[[Transaction, Kind, Tree], object], calls: Calls) -> None:
         self.store = store
         self.registry = registry
         self.quotas = Quotas(store, registry, put)
         self.judge = policies.Judge(self.labels, self.versions, self.namespace)
         self.judge.params = self._params
-        self.caller = webhooks.Caller(store, self.labels, self.versions)
+        self.caller = webhooks.Caller(calls, self.labels, self.versions)
         self.mutating: list[webhooks.Webhook] = []
         self.validating: list[webhooks.Webhook] = []
         self.ranges: dict[str, dict[str, Tree]] = {}

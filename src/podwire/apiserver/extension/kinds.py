@@ -1,7 +1,7 @@
 """From a CustomResourceDefinition to the rows by which its objects are served.
 
-Each served version is a row of its own. Objects are stored in one of them; the other rows translate
-(``versions.py``), and check what is written by their own schema.
+Each version is a row of its own, with its own schema, columns and subresources; those of several versions know each other, for an object
+that is stored in one is shown in all (``conversion.py``).
 
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/ and
 .../custom-resource-definition-versioning/
@@ -10,13 +10,13 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from podwire.apiserver.definitions import META, PREFIX
 from podwire.apiserver.extension import merging, paths, printing, rules, shape, values
-from podwire.apiserver.kind import ALL_VERBS, SCALE, STATUS, Conversion, Custom, Kind, ScalePaths, Tree
+from podwire.apiserver.kind import ALL_VERBS, SCALE, STATUS, Custom, Kind, ScalePaths, Tree, Versions
 from podwire.apiserver.validation import INVALID, FieldError
 
 _VERSION = re.compile(r"v([1-9]\d*)(?:(alpha|beta)([1-9]\d*))?")
@@ -25,6 +25,13 @@ _HEAD = {
     "apiVersion": {"type": "string", "description": "The version of the schema that the object is written in: GROUP/VERSION."},
     "kind": {"type": "string", "description": "The kind of the object."},
 }
+
+
+Convert = Callable[[list[Tree], Kind], Awaitable[list[Tree]]]
+
+
+async def _unconverted(trees: list[Tree], _to: Kind) -> list[Tree]:
+    return trees
 
 
 def priority(version: str) -> tuple[int, int, int, str]:
@@ -36,25 +43,21 @@ def priority(version: str) -> tuple[int, int, int, str]:
     return (stage, -int(match[1]), -int(match[3] or 0), "")
 
 
-def stored_version(definition: Tree) -> str:
-    """Name the version in which all objects lie in the store: the first that ever was the storage version.
+def of_definition(definition: Tree, convert: Convert = _unconverted, *, strangers: bool = False) -> list[Kind]:
+    """Give the rows of a definition that are served, the preferred version first.
 
-    Which one that is cannot be seen from outside, so objects need not be written anew when another version is to be stored. When the
-    first one is taken out of ``status.storedVersions``, they are.
+    ``convert`` converts objects; ``strangers``: the store holds objects of versions that the definition does not have. Raises ValueError,
+    Rejected for what cannot be served.
     """
-    versions = definition["spec"]["versions"]
-    names = {one["name"] for one in versions}
-    stored = [name for name in definition.get("status", {}).get("storedVersions", ()) if name in names]
-    return str(stored[0] if stored else next(one["name"] for one in versions if one.get("storage")))
-
-
-def of_definition(definition: Tree) -> list[Kind]:
-    """Give the rows of a definition, the preferred version first. Raises ValueError, Rejected for what cannot be served."""
     spec = definition["spec"]
-    versions = sorted((one for one in spec["versions"] if one.get("served")), key=lambda one: priority(one["name"]))
-    storage = next(one for one in spec["versions"] if one["name"] == stored_version(definition))
-    stored = _Version(definition, storage).row()
-    return [stored if one is storage else _Version(definition, one).translated(stored) for one in versions]
+    rows = {one["name"]: _Version(definition, one).row() for one in spec["versions"]}
+    if len(rows) > 1 or strangers:
+        storage = next(one["name"] for one in spec["versions"] if one.get("storage"))
+        versions = Versions({}, rows[storage].api_version, convert)
+        rows = {name: replace(row, versions=versions) for name, row in rows.items()}
+        versions.rows |= {row.api_version: row for row in rows.values()}
+    served = [one["name"] for one in spec["versions"] if one.get("served")]
+    return [rows[name] for name in sorted(served, key=priority)]
 
 
 @dataclass(frozen=True)
@@ -65,7 +68,7 @@ class _Version:
     version: Tree
 
     def row(self) -> Kind:
-        """The row of objects that are stored in this version."""
+        """The row of objects of this version."""
         spec, version = self.definition["spec"], self.version
         names, parts = spec["names"], version.get("subresources", {})
         columns, row = printing.columns(version.get("additionalPrinterColumns", []))
@@ -98,33 +101,6 @@ class _Version:
                 _scale(parts.get("scale")),
             ),
         )
-
-    def translated(self, stored: Kind) -> Kind:
-        """The row of objects that are stored in another version: checked as this one, kept as that one."""
-        own = self.row()
-        assert own.custom is not None
-        assert stored.custom is not None
-        bring, fill = own.custom.shape, own.default
-        kept = replace(
-            stored,
-            default=own.default,
-            validate=own.validate,
-            validate_status=own.validate_status,
-            columns=own.columns,
-            row=own.row,
-            selectable_fields=own.selectable_fields,
-            subresources=own.subresources,
-            deprecation="",
-            custom=replace(stored.custom, shape=_as_it_is, scale=own.custom.scale, merging=own.custom.merging),
-        )
-
-        def shown(tree: Tree) -> Tree:
-            tree = {**tree, "metadata": {**tree["metadata"]}}
-            bring(tree)
-            fill(tree)
-            return tree
-
-        return replace(own, conversion=Conversion(kept, dict, shown), validate=_no_errors)
 
     @property
     def _schema(self) -> Tree:
@@ -170,15 +146,6 @@ class _Version:
 
 def _nothing(_tree: Tree) -> None:
     return None
-
-
-def _no_errors(_tree: Tree, _old: Tree | None) -> list[FieldError]:
-    return []
-
-
-def _as_it_is(_tree: Tree) -> list[str]:
-    """It has been brought into shape by its own version."""
-    return []
 
 
 def _verbs(definition: Tree) -> tuple[str, ...]:

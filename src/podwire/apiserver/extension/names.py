@@ -51,6 +51,12 @@ def judge(names: Tree, resources: set[str], kinds: set[str]) -> tuple[Tree, list
     ]
 
 
+def is_established(definition: Tree) -> bool:
+    """Whether a definition is served, as its conditions say."""
+    conditions: list[Tree] = definition.get("status", {}).get("conditions", [])
+    return any(one["type"] == ESTABLISHED and one["status"] == "True" for one in conditions)
+
+
 def conditions(before: Iterable[Tree], said: Iterable[Said], now: str) -> list[Tree]:
     """Lay what is said over the conditions that there were. The time changes with the status."""
     found = {one["type"]: one for one in before}

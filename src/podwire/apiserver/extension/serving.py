@@ -1,7 +1,7 @@
 """The definitions that there are, kept in force: what is served follows what is stored.
 
-A definition that is stored, changed or deleted changes the registry before its writer is answered. Then, by and by: its conditions, the
-version in which its objects are stored, and, when it goes, its objects before it.
+A definition that is stored, changed or deleted changes the registry before its writer is answered. Then, by and by: its conditions, and,
+when it goes, its objects before it.
 
 Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/custom-resource-definitions/
 """
@@ -12,18 +12,19 @@ import asyncio
 import logging
 from typing import Any
 
-from podwire.apiserver import deletion, keys
+from podwire.apiserver import conversion, deletion, keys
 from podwire.apiserver.answers import Tree, decode, encode
 from podwire.apiserver.api import Api, put, remove
 from podwire.apiserver.cel.check import Rejected
-from podwire.apiserver.extension import kinds, names, rights
+from podwire.apiserver.conversion import version_of
+from podwire.apiserver.extension import converting, kinds, names, rights
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds.custom import CLEANUP, CUSTOM_RESOURCE_DEFINITION
 from podwire.apiserver.writing import is_finished
 from podwire.store import Change, Unwritable
 
 _LOG = logging.getLogger("podwire.apiserver")
-_TOGETHER = 50  # objects that are rewritten or deleted before others are served
+_TOGETHER = 50  # objects that are deleted before others are served
 _AGAIN_S = 5.0
 _LEFT = ("InstanceDeletionInProgress", "CustomResource deletion is in progress")
 _NONE_LEFT = ("InstanceDeletionCompleted", "removed all instances")
@@ -58,7 +59,7 @@ class Definitions:
         tree = decode(change.record.value)
         same = before is not None and _in_force(before) == _in_force(tree)
         self._take(change.key, tree, compile_it=not same)
-        if not same:
+        if not same or (before is not None and _accepted(before) != _accepted(tree)):
             self._serve()
 
     def _take(self, key: str, tree: Tree, *, compile_it: bool = True) -> None:
@@ -68,17 +69,22 @@ class Definitions:
         if not compile_it:
             return
         try:
-            self._rows[key] = kinds.of_definition(tree)
+            self._rows[key] = kinds.of_definition(tree, converting.of_definition(tree, self._api.calls), strangers=self._strangers(tree))
         except (ValueError, KeyError, StopIteration, Rejected) as error:
             _LOG.error("%s cannot be served: %s", key, error)
             self._rows.pop(key, None)
             return
-        resource = f"{tree['spec']['names']['plural']}.{tree['spec']['group']}"
+        resource = _resource(tree)
         for record in self._api.store.range(f"{resource}/"):
             record.facts = None  # what may be selected by may be other fields now
         if resource not in self._watched:
             self._watched.add(resource)
             self._api.store.observe(resource, self._object_changed)
+
+    def _strangers(self, tree: Tree) -> bool:
+        """Whether objects are stored in versions that their definition no longer has."""
+        known = {f"{tree['spec']['group']}/{version['name']}" for version in tree["spec"]["versions"]}
+        return any(version_of(record.value) not in known for record in self._api.store.range(f"{_resource(tree)}/"))
 
     def _object_changed(self, change: Change) -> None:
         """The last object of a kind that is going has gone."""
@@ -129,7 +135,7 @@ class Definitions:
                     self._wake.set()
 
     async def _settle(self, key: str) -> None:
-        """Bring one definition's conditions up to date; store its objects as it says; end it when it is to go."""
+        """Bring one definition's conditions up to date; end it when it is to go."""
         record = self._api.store.latest(key)
         if record is None:
             return
@@ -144,39 +150,20 @@ class Definitions:
         status["conditions"] = names.conditions(status.get("conditions", ()), said, self._api.timestamp())
         if encode(tree) != record.value:
             await self._store(CUSTOM_RESOURCE_DEFINITION, tree)
-        if said[0][1] == "True":
-            await self._restore(key)
 
     async def _store(self, kind: Kind, tree: Tree) -> None:
         transaction = self._api.store.transaction()
         (remove if is_finished(kind, tree) else put)(transaction, kind, tree)
         await self._api.store.commit(transaction)
 
-    async def _restore(self, key: str) -> None:
-        """Write objects that are stored in another version in the one that the definition stores now."""
-        rows = self._rows.get(key)
-        if not rows:
-            return
-        stored = rows[0].stored
-        wanted = b'"apiVersion":"%b"' % stored.api_version.encode()
-        old = [record.key for record in self._api.store.range(keys.prefix(stored)) if wanted not in record.value[:200]]
-        for start in range(0, len(old), _TOGETHER):
-            transaction = self._api.store.transaction()
-            for name in old[start : start + _TOGETHER]:
-                latest = self._api.store.latest(name)
-                if latest is not None:
-                    put(transaction, stored, decode(latest.value) | {"apiVersion": stored.api_version})
-            if transaction.changes:
-                await self._api.store.commit(transaction)
-
     async def _end(self, key: str, definition: Tree) -> None:
         """Delete the objects of a definition that is to go; when there are none, let it go."""
-        metadata, rows = definition["metadata"], self._rows.get(key, [])
+        metadata, rows = definition["metadata"], self._rows.get(key)
         if CLEANUP not in metadata.get("finalizers", ()):
             return
         if rows:
-            await self._delete_objects(rows[0].stored)
-        left = self._api.store.count(keys.prefix(rows[0].stored)) if rows else 0
+            await self._delete_objects(rows[0])
+        left = self._api.store.count(keys.prefix(rows[0])) if rows else 0
         record = self._api.store.latest(key)
         if record is None:
             return
@@ -199,13 +186,18 @@ class Definitions:
                 if latest is None:
                     continue
                 tree = decode(latest.value)
-                changed = deletion.mark(self._api, kind, tree, deletion.Options())
-                if is_finished(kind, tree):
-                    remove(transaction, kind, tree)
+                row = conversion.row_of(kind, tree)
+                changed = deletion.mark(self._api, row, tree, deletion.Options())
+                if is_finished(row, tree):
+                    remove(transaction, row, tree)
                 elif changed:
-                    put(transaction, kind, tree)
+                    put(transaction, row, tree)
             if transaction.changes:
                 await self._api.store.commit(transaction)
+
+
+def _resource(tree: Tree) -> str:
+    return f"{tree['spec']['names']['plural']}.{tree['spec']['group']}"
 
 
 def _accepted(tree: Tree) -> bool:
@@ -217,8 +209,6 @@ def _in_force(tree: Tree) -> Any:
     """What of a definition matters for serving."""
     return (
         tree["spec"],
-        kinds.stored_version(tree),
         tree["metadata"]["uid"],
         bool(tree["metadata"].get("deletionTimestamp")),
-        _accepted(tree),
     )

@@ -12,9 +12,10 @@ from datetime import datetime
 from typing import Any
 
 from podwire.apiserver.cells import UNKNOWN
-from podwire.apiserver.extension import paths, rules, structural
+from podwire.apiserver.extension import paths, review, rules, structural
+from podwire.apiserver.extension.names import is_established
 from podwire.apiserver.kind import NAME, STATUS, Column, Kind, Tree
-from podwire.apiserver.kinds.webhook_client import client_errors, default_client
+from podwire.apiserver.kinds.webhook_client import bundle_errors, client_errors, default_client
 from podwire.apiserver.validation import (
     IMMUTABLE,
     FieldError,
@@ -22,6 +23,7 @@ from podwire.apiserver.validation import (
     dns_1035_label,
     dns_subdomain,
     duplicate,
+    forbidden,
     invalid,
     required,
     too_many,
@@ -76,7 +78,7 @@ def _validate(tree: Tree, old: Tree | None) -> list[FieldError]:
     errors += one_of(spec.get("scope", ""), ("Cluster", "Namespaced"), _SPEC / "scope")
     errors += _versions_errors(spec)
     errors += _names_errors(spec["names"])
-    errors += _conversion_errors(spec["conversion"])
+    errors += _conversion_errors(spec["conversion"], old)
     return errors + (_changes(tree, old) if old is not None else [])
 
 
@@ -212,18 +214,44 @@ def _column_errors(column: Tree, path: Path) -> list[FieldError]:
     return errors
 
 
-def _conversion_errors(conversion: Tree) -> list[FieldError]:
+def _conversion_errors(conversion: Tree, old: Tree | None) -> list[FieldError]:
+    """Check ``spec.conversion``. Messages name fields as upstream's own form of a definition has them: one level less deep."""
     path, strategy = _SPEC / "conversion", conversion["strategy"]
+    webhook = conversion.get("webhook") or {}
+    client, versions = webhook.get("clientConfig"), webhook.get("conversionReviewVersions") or []
     errors = one_of(strategy, ("None", "Webhook"), path / "strategy")
-    webhook = conversion.get("webhook")
-    if strategy == "Webhook":
-        if webhook is None or "clientConfig" not in webhook:
-            errors.append(required(path / "webhookClientConfig", "required when strategy is set to Webhook"))
+    if strategy != "Webhook":
+        said = (("webhookClientConfig", client), ("conversionReviewVersions", versions))
+        return errors + [forbidden(path / key, "should not be set when strategy is not set to Webhook") for key, one in said if one]
+    where = path / "webhookClientConfig"
+    if client is None:
+        errors.append(required(where, "required when strategy is set to Webhook"))
+    else:
+        errors += client_errors(client, where)
+        if old is not None and is_established(old) and not bundle_errors(_bundle(old), where):
+            errors += bundle_errors(client.get("caBundle", ""), where / "caBundle")
+    return errors + _review_errors(versions, old, path / "conversionReviewVersions")
+
+
+def _review_errors(versions: list[str], old: Tree | None, path: Path) -> list[FieldError]:
+    if not versions:
+        return [required(path)]
+    errors: list[FieldError] = []
+    for index, version in enumerate(versions):
+        if version in versions[:index]:
+            errors.append(invalid(path @ index, version, "duplicate version"))
         else:
-            errors += client_errors(webhook["clientConfig"], path / "webhookClientConfig")
-        if not (webhook or {}).get("conversionReviewVersions"):
-            errors.append(required(path / "conversionReviewVersions"))
+            errors += [invalid(path @ index, version, text) for text in dns_1035_label(version)]
+    before = ((old or {}).get("spec", {}).get("conversion", {}).get("webhook") or {}).get("conversionReviewVersions")
+    was_known = old is None or not before or bool({*review.KNOWN} & {*before})
+    if was_known and not {*review.KNOWN} & {*versions}:
+        errors.append(invalid(path, versions, f"must include at least one of {', '.join(review.KNOWN)}"))
     return errors
+
+
+def _bundle(definition: Tree) -> str:
+    client: Tree = (definition["spec"].get("conversion", {}).get("webhook") or {}).get("clientConfig") or {}
+    return str(client.get("caBundle", ""))
 
 
 def _changes(tree: Tree, old: Tree) -> list[FieldError]:

@@ -5,6 +5,8 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admis
 
 from __future__ import annotations
 
+import base64
+import ssl
 from urllib.parse import urlsplit
 
 from podwire.apiserver.kind import Tree
@@ -26,6 +28,18 @@ def client_errors(client: Tree, path: Path) -> list[FieldError]:
     if ("url" in client) == ("service" in client):
         return [required(path, "exactly one of url or service is required")]
     return _url_errors(client["url"], path / "url") if "url" in client else _service_errors(client["service"], path / "service")
+
+
+def bundle_errors(bundle: str, path: Path) -> list[FieldError]:
+    """Check a caBundle: certificates in PEM, in base64. None at all is right."""
+    if not bundle:
+        return []
+    try:
+        ssl.create_default_context(cadata=base64.b64decode(bundle).decode())
+    except (ssl.SSLError, ValueError):
+        why = "data does not contain any valid RSA or ECDSA certificates"
+        return [invalid(path, bundle, f"unable to load root certificates: {why}")]
+    return []
 
 
 def _url_errors(text: str, path: Path) -> list[FieldError]:
