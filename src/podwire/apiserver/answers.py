@@ -41,6 +41,7 @@ class Stream:
     release: Callable[[], None] = lambda: None
     abort: Callable[[], None] = lambda: None
     content_type: bytes = b"application/json"
+    headers: tuple[tuple[bytes, bytes], ...] = ()
 
 
 class TooDeep(ValueError):

@@ -31,6 +31,7 @@ from podwire.apiserver.auth.attributes import Attributes
 from podwire.apiserver.auth.audit import Audit
 from podwire.apiserver.authentication import ANONYMOUS, Certified, User
 from podwire.apiserver.bodies import LIMIT
+from podwire.apiserver.encodings import Encodings
 from podwire.apiserver.fairness import Turns, Visit, is_exempt
 from podwire.apiserver.requests import Request
 from podwire.apiserver.streaming.upstream import Upstream
@@ -82,6 +83,7 @@ class Application:
         self._version = _version(version)
         self._reading = asyncio.Semaphore(1)  # one at a time: threads share the interpreter
         self._turns = turns if turns is not None else Turns()
+        self._encodings = Encodings()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -143,16 +145,20 @@ class Application:
                 self._audit.end(trail, found.begun, "ResponseStarted")
             await found.run(self._api, receive, send)
             found = found.begun
-        elif isinstance(found, Stream):
-            if self._audit is not None and trail is not None:
+        else:
+            if isinstance(found, Stream) and self._audit is not None and trail is not None:
                 self._audit.end(trail, found, "ResponseStarted")
+            await self._send(scope, receive, send, await self._encodings.written(found, scope["path"], headers), warnings)
+        if self._audit is not None and trail is not None:
+            self._audit.end(trail, found)
+
+    async def _send(self, scope: Scope, receive: Receive, send: Send, found: Answer | Stream, warnings: Iterable[str]) -> None:
+        if isinstance(found, Stream):
             await self._stream(scope, receive, send, found, warnings)
         elif EXCHANGE in scope and not found.headers and not warnings and scope["method"] != "HEAD":
             await scope[EXCHANGE].answer(found.code, _headers(found.content_type), found.body)
         else:
             await _send_whole(send, found, warnings, head=scope["method"] == "HEAD")
-        if self._audit is not None and trail is not None:
-            self._audit.end(trail, found)
 
     async def _here(self, request: Request, verb: str, visit: Visit | None, scope: Scope, receive: Receive) -> Answer | Stream:
         """Read the body, wait for a turn, and do what is asked. Raises Failure, TimeoutError."""
@@ -267,7 +273,7 @@ class Application:
 
     async def _stream(self, scope: Scope, receive: Receive, send: Send, stream: Stream, warnings: Iterable[str]) -> None:
         """Send an answer in pieces. A watch also listens for its client's going."""
-        headers = [(b"content-type", stream.content_type), *_COMMON, *_warned(warnings)]
+        headers = [(b"content-type", stream.content_type), *_COMMON, *stream.headers, *_warned(warnings)]
         listener: asyncio.Task[None] | None = None
         extension = scope.get("extensions", {}).get(EXTENSION)
         if stream.stop is not None:

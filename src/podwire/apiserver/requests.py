@@ -17,6 +17,7 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 from urllib.parse import parse_qsl
 
 from podwire.apiserver import status
@@ -96,8 +97,9 @@ class Request:
 
     @property
     def form(self) -> Form:
-        """How the client wants objects shown. Raises Failure (406)."""
-        return accepted_form(self.headers.get(b"accept", b""))
+        """How the client wants objects shown. Raises Failure (400, 406)."""
+        watches = self.method == "GET" and "watch" in self.query and self.flag("watch")
+        return accepted(self.headers.get(b"accept", b""), streamed=watches).form
 
     @property
     def dry_run(self) -> bool:
@@ -181,19 +183,30 @@ def query(text: bytes) -> Mapping[str, str]:
     return dict(parse_qsl(text.decode("latin-1"), keep_blank_values=True))
 
 
+class Accepted(NamedTuple):
+    """What a client wants to see: a form, and whether as YAML rather than JSON."""
+
+    form: Form
+    yaml: bool
+
+
 @functools.lru_cache(maxsize=256)
-def accepted_form(accept: bytes) -> Form:
-    """Choose how to show objects: the first form of the ``Accept`` header that is served. Raises Failure (406)."""
+def accepted(accept: bytes, *, streamed: bool = False) -> Accepted:
+    """Choose how to show objects: the first of the ``Accept`` header that is served. Raises Failure (406).
+
+    ``streamed``: one after the other, as a watch has them, which no document of YAML does.
+    """
     for alternative in accept.decode("latin-1").split(","):
         media, *parameters = [part.strip() for part in alternative.split(";")]
-        if media.lower() not in ("", "*/*", "application/*", JSON):
+        yaml = media.lower() == YAML and not streamed
+        if media.lower() not in ("", "*/*", "application/*", JSON) and not yaml:
             continue
         words = dict(parameter.split("=", 1) for parameter in parameters if "=" in parameter)
         shown = words.get("as", "")
         if shown == "Table" and words.get("v", "v1") in ("v1", "v1beta1"):
-            return Form.TABLE
+            return Accepted(Form.TABLE, yaml)
         if shown in ("PartialObjectMetadata", "PartialObjectMetadataList") and words.get("v", "v1") in ("v1", "v1beta1"):
-            return Form.METADATA
+            return Accepted(Form.METADATA, yaml)
         if not shown:
-            return Form.OBJECT
-    raise status.not_acceptable(f"{JSON}, {JSON};as=Table, {JSON};as=PartialObjectMetadata")
+            return Accepted(Form.OBJECT, yaml)
+    raise status.not_acceptable(f"{JSON}, {JSON};as=Table, {JSON};as=PartialObjectMetadata" + ("" if streamed else f", {YAML}"))
