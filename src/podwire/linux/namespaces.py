@@ -2,7 +2,8 @@
 
 A network namespace is a descriptor here, never a name or a mount (a bind mount for each makes every later mount namespace
 dear). A socket stays in the namespace where it was made, so what a process needs in another namespace is done by a thread
-that lives only for that: the process's other threads, and the event loop on one of them, never move.
+that lives only for that: the process's other threads, and the event loop on one of them, never move. A thread that has no loop and
+waits anyhow may go itself and come back (``visit``).
 
 ``enter_new`` is the one way into the namespaces that a cluster lives in, for root and for an ordinary user alike: a user
 namespace in which this one user is uid 0, and the others owned by it, so that the kernel itself refuses every step from
@@ -16,6 +17,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -72,6 +74,36 @@ def inside(fd: int, action: Callable[[], T]) -> T:
         return action()
 
     return _in_thread(moved)
+
+
+def visit(fd: int, action: Callable[[], T]) -> T:
+    """As ``inside``; by the calling thread itself, which takes a tenth of the time, wherever nobody can notice.
+
+    Not by one with a running event loop; nor by a process's first thread beside others (``/proc/self`` is that one's namespace to all);
+    nor where the kernel would not let it back.
+    """
+    if not _may_leave():
+        return inside(fd, action)
+    own = own_network()
+    try:
+        try:
+            syscalls.setns(own, syscalls.CLONE_NEWNET)
+        except OSError:  # this namespace is of a user namespace where we are nobody
+            return inside(fd, action)
+        _enter(fd)
+        try:
+            return action()
+        finally:
+            syscalls.setns(own, syscalls.CLONE_NEWNET)
+    finally:
+        os.close(own)
+
+
+def _may_leave() -> bool:
+    if threading.current_thread() is threading.main_thread() and threading.active_count() > 1:
+        return False
+    events = sys.modules.get("asyncio.events")  # where it was never imported, no loop runs
+    return events is None or events._get_running_loop() is None
 
 
 def socket_inside(fd: int, family: int, type: int, protocol: int = 0) -> socket.socket:  # noqa: A002  (the name socket.socket has for it)

@@ -1,30 +1,22 @@
-"""Which Pod has which address of the node's range: host-local allocation, with one record on disk for each address.
+"""Which Pod has which address of the node's range: host-local allocation, recorded on disk (``address_log``).
 
-A record is a symbolic link that is named after its address and leads to the name of its owner: the file system makes it whole in one step,
-and refuses one that exists. So no address is given twice, whoever is killed at whatever moment, and no record is half-written. Addresses
-are given in turn, so that one that was just freed rests until the range has been gone through once: what still remembers its former owner
-finds nobody, rather than somebody else.
-
-Several processes may allocate from one folder: a lock on it is held meanwhile, and the kernel drops it with its holder.
+Addresses are given in turn, so that one that was just freed rests until the range has been gone through once: what still remembers its
+former owner finds nobody, rather than somebody else. Several processes may allocate from one folder.
 
 Not here: which addresses a Pod asks for, and putting them on a link.
 """
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import itertools
-import os
 from collections.abc import Iterator
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from pathlib import Path
 
+from podwire.pods.address_log import AddressLog
+
 IPAddress = IPv4Address | IPv6Address
 IPNetwork = IPv4Network | IPv6Network
-
-_LAST = ".last"
-_LOCK = ".lock"
 
 
 class RangeExhausted(Exception):
@@ -53,13 +45,13 @@ class Addresses:
     ) -> None:
         self.network = network
         self.gateway: IPAddress = gateway or network[1]
-        self._folder = folder
         lowest, highest = int(network.network_address) + 1, int(network.broadcast_address) - (1 if network.version == 4 else 0)
         self._first = lowest if first is None else int(first)
         self._last_given = highest if last is None else int(last)
         if not lowest <= self._first <= self._last_given <= highest:
             raise ValueError(f"{first or ''}-{last or ''} is no part of {network}")
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self.log = AddressLog(str(folder))
 
     def allocate(self, owner: str, wanted: IPAddress | None = None) -> IPAddress:
         """Give an address, or the ``wanted`` one, to ``owner``, who must not be empty. Asking again gives a further one.
@@ -68,20 +60,20 @@ class Addresses:
             RangeExhausted.
             AddressTaken: the wanted one cannot be had.
         """
-        with self._locked():
+        log = self.log
+        with log.locked():
             if wanted is not None:
                 return self._give(wanted, owner)
-            for address in self._in_turn():
-                with contextlib.suppress(FileExistsError):
-                    self._record(address, owner)
-                    self._note(address)
+            for address in self._in_turn(int(ip_address(log.last)) if log.last else 0):
+                if (text := str(address)) not in log.owners:
+                    log.give(text, owner, in_turn=True)
                     return address
         raise RangeExhausted(f"no address left in {self._words()}: all {sum(1 for _ in self._in_turn())} are in use")
 
     def has_room(self) -> bool:
         """Whether there is an address to give."""
-        taken = set(self._names())
-        return any(str(address) not in taken for address in self._in_turn())
+        with self.log.locked():
+            return any(str(address) not in self.log.owners for address in self._in_turn())
 
     def holds(self, address: IPAddress) -> bool:
         """Whether the address is one that may be given."""
@@ -90,11 +82,11 @@ class Addresses:
     def _give(self, wanted: IPAddress, owner: str) -> IPAddress:
         if not self.holds(wanted):
             raise AddressTaken(f"{wanted} is none of the addresses that may be given of {self._words()}")
-        try:
-            self._record(wanted, owner)
-        except FileExistsError:
-            if self.owners().get(wanted) != owner:
-                raise AddressTaken(f"{wanted} is in use") from None
+        text = str(wanted)
+        if self.log.owners.get(text, owner) != owner:
+            raise AddressTaken(f"{wanted} is in use")
+        if text not in self.log.owners:
+            self.log.give(text, owner, in_turn=False)
         return wanted
 
     def _words(self) -> str:
@@ -108,62 +100,27 @@ class Addresses:
 
     def release(self, address: IPAddress) -> None:
         """Take an address back. One that nobody has is none."""
-        (self._folder / str(address)).unlink(missing_ok=True)
+        with self.log.locked():
+            self.log.take_back(str(address))
 
     def release_owner(self, owner: str) -> list[IPAddress]:
         """Take back every address of an owner, and give them."""
-        found = sorted((address for address, holder in self.owners().items() if holder == owner), key=int)
-        for address in found:
-            self.release(address)
-        return found
+        with self.log.locked():
+            found = [address for address, holder in self.log.owners.items() if holder == owner]
+            for address in found:
+                self.log.take_back(address)
+        return sorted(map(ip_address, found), key=int)
 
     def owners(self) -> dict[IPAddress, str]:
         """Who has which address."""
-        found: dict[IPAddress, str] = {}
-        for name in self._names():
-            with contextlib.suppress(FileNotFoundError):  # released meanwhile
-                found[ip_address(name)] = os.readlink(self._folder / name)
-        return found
+        with self.log.locked():
+            return {ip_address(address): owner for address, owner in self.log.owners.items()}
 
-    def _names(self) -> Iterator[str]:
-        return (entry.name for entry in os.scandir(self._folder) if not entry.name.startswith("."))
-
-    def _in_turn(self) -> Iterator[IPAddress]:
+    def _in_turn(self, last: int = 0) -> Iterator[IPAddress]:
         """What may be given, from the one after the last that was given on, round the range."""
         kind, first, end = type(self.network.network_address), self._first, self._last_given + 1
-        following = self._last() + 1
+        following = last + 1
         start = following if first <= following < end else first
         for number in itertools.chain(range(start, end), range(first, start)):
             if number != int(self.gateway):
                 yield kind(number)
-
-    def _last(self) -> int:
-        try:
-            fd = os.open(f"{self._folder}/{_LAST}", os.O_RDONLY | os.O_CLOEXEC)
-            try:
-                return int(ip_address(os.read(fd, 64).decode().strip()))
-            finally:
-                os.close(fd)
-        except (FileNotFoundError, ValueError):
-            return 0  # the first allocation of all, or one whose note was cut off: begin at the front
-
-    def _note(self, address: IPAddress) -> None:
-        """Written over what was there, in one piece: to truncate a file first makes some file systems write it to the disk at once."""
-        fd = os.open(f"{self._folder}/{_LAST}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            os.write(fd, f"{address!s:<40}".encode())
-        finally:
-            os.close(fd)
-
-    def _record(self, address: IPAddress, owner: str) -> None:
-        """Raises FileExistsError."""
-        os.symlink(owner, f"{self._folder}/{address}")
-
-    @contextlib.contextmanager
-    def _locked(self) -> Iterator[None]:
-        lock = os.open(f"{self._folder}/{_LOCK}", os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX)
-            yield
-        finally:
-            os.close(lock)

@@ -18,7 +18,7 @@ from podwire.linux.errors import KernelRefused
 from podwire.linux.network import Network
 from podwire.pods import wiring
 from podwire.pods.wiring import IPAddress, IPNetwork, Layout, Routed, Wires
-from podwire.wire.rtnetlink import Address, Link, Request, Route, delete
+from podwire.wire.rtnetlink import Address, Link, LinkState, Request, Route, delete, show
 
 if TYPE_CHECKING:
     from podwire.pods.prepared import PreparedNamespaces
@@ -90,28 +90,40 @@ class PodNetwork:
         self.attach(pod, namespace)
         return pod
 
-    def attach(self, pod: Wires, namespace: int, inside: Network | None = None) -> None:
-        """Attach by these wires. ``inside``: from ``enter``, where the caller has it. Raises as ``add`` does."""
-        if inside is not None:
+    def attach(self, pod: Wires, namespace: int) -> None:
+        """Attach by these wires. Raises as ``add`` does."""
+        with enter(namespace, self.layout.settings) as inside:
             self._attach(pod, namespace, inside)
-            return
-        with enter(namespace, self.layout.settings) as entered:
-            self._attach(pod, namespace, entered)
 
-    def _attach(self, pod: Wires, namespace: int, inside: Network) -> None:
+    def attach_entered(self, pod: Wires, namespace: int, inside: Network, in_pod: Sequence[Request]) -> list[LinkState]:
+        """Attach by these wires; gives how the node's links of it are: bridge, port.
+
+        ``inside``: from ``enter``. ``in_pod``: the layout's requests of that name. Raises as ``add`` does.
+        """
+        return self._attach(pod, namespace, inside, in_pod, told=True)
+
+    def in_pod(self, pod: Wires) -> list[Request]:
+        """What is asked for inside the Pod."""
+        return self.layout.in_pod(pod, self._congestion)
+
+    def _attach(
+        self, pod: Wires, namespace: int, inside: Network, in_pod: Sequence[Request] = (), *, told: bool = False
+    ) -> list[LinkState]:
+        """Three flights, each of which asks how the links are by then: for the kernel, to be asked makes a carrier known at once."""
+        bridge = [show(self.layout.bridge)] if self.layout.bridge and (told or not self._bridge_runs) else []
         try:
-            self._make_pair(pod, namespace)
-            inside.apply(wiring.up_in_pod(pod))
-            inside.wait_running(pod.interface)
-            inside.apply(self.layout.in_pod(pod, self._congestion))
-            self._network.wait_running(pod.port)
-            if not self._bridge_runs:  # it has a carrier as long as a port has
-                self._network.wait_running(self.layout.bridge)
-                self._bridge_runs = True
-            self._network.apply(self.layout.on_node_after(pod))
+            port = self._make_pair(pod, namespace)
+            inside.learn(pod.interface, port.peer)
+            (end,) = inside.apply([*wiring.up_in_pod(pod), show(pod.interface), *(in_pod or self.in_pod(pod))])
+            node = self._network.apply([*bridge, show(pod.port), *self.layout.on_node_after(pod)])
+            for network, link in ((inside, end), *((self._network, link) for link in reversed(node))):
+                if not link.running:
+                    network.wait_running(link.name)
+            self._bridge_runs = True  # it has a carrier as long as a port has
         except KernelRefused:
             self._network.apply(wiring.removal(self.layout, pod))
             raise
+        return node
 
     def delete(self, owner: str, addresses: Sequence[IPAddress]) -> None:
         """Remove a Pod's attachment; what is not there is none. Raises KernelRefused.
@@ -148,10 +160,6 @@ class PodNetwork:
             _compare(self.layout.in_pod(pod, ""), inside, f"on {pod.interface}")
         _compare(self.layout.on_node_after(pod), self._network, "on the node")
 
-    def find(self, name: str) -> Link | None:
-        """A link of the node."""
-        return self._network.find(name)
-
     def strays(self, known: Sequence[Wires]) -> list[IPAddress]:
         """Remove ports and routes on the bridge that belong to none of ``known``; gives the addresses whose routes were."""
         ports = {pod.port for pod in known}
@@ -163,10 +171,10 @@ class PodNetwork:
         self._network.apply([*self.layout.unrouted(lost), *(delete(Link(link.name), missing_ok=True) for link in links)])
         return lost
 
-    def _make_pair(self, pod: Wires, namespace: int) -> None:
+    def _make_pair(self, pod: Wires, namespace: int) -> LinkState:
         requests = self.layout.on_node_before(pod, namespace)
         try:
-            self._network.apply(requests)
+            (port,) = self._network.apply(requests)
         except KernelRefused as refused:
             if refused.errno == errno.EXFULL:
                 words = f"the bridge {self.layout.bridge} has no port left: {wiring.PORTS} Pods are attached to this node"
@@ -175,7 +183,8 @@ class PodNetwork:
                 raise
             # The remains of an attempt that was cut off, perhaps to a namespace that is gone.
             self._network.apply(wiring.removal(self.layout, pod))
-            self._network.apply(requests)
+            (port,) = self._network.apply(requests)
+        return port
 
     def _inside(self, action: functools.partial[None]) -> None:
         if self._namespace is None:
@@ -199,7 +208,7 @@ def _prepared(settings: Mapping[str, str]) -> Network:
 
 def enter(namespace: int, settings: Mapping[str, str]) -> Network:
     """A Pod's namespace, with these settings, as a socket in it; the caller closes it. Raises KernelRefused, NamespaceGone."""
-    return namespaces.inside(namespace, functools.partial(_prepared, settings))
+    return namespaces.visit(namespace, functools.partial(_prepared, settings))
 
 
 def _compare(requests: Sequence[Request], network: Network, where: str) -> None:
@@ -220,12 +229,26 @@ def _of_interface(name: str) -> dict[str, str]:
 
 
 def _write_settings(settings: Mapping[str, str]) -> None:
-    """Write the settings of the namespace that the calling thread is in. One that this kernel does not have is passed over."""
-    for key, value in settings.items():
-        try:
-            with open(f"/proc/sys/{key}", "w") as file:
-                file.write(value)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise KernelRefused(error.errno or 0, f"sysctl -w {key.replace('/', '.')}={value!r}") from error
+    """Write the settings of the namespace that the calling thread is in. One that this kernel does not have is passed over.
+
+    A folder is opened once for the settings in it: to find one takes the kernel longer the more namespaces there are, to write nothing.
+    """
+    folders: dict[str, int] = {}
+    try:
+        for key, value in settings.items():
+            where, _, name = key.rpartition("/")
+            try:
+                if where not in folders:
+                    folders[where] = os.open(f"/proc/sys/{where}", os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+                fd = os.open(name, os.O_WRONLY | os.O_CLOEXEC, dir_fd=folders[where])
+                try:
+                    os.write(fd, value.encode())
+                finally:
+                    os.close(fd)
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise KernelRefused(error.errno or 0, f"sysctl -w {key.replace('/', '.')}={value!r}") from error
+    finally:
+        for fd in folders.values():
+            os.close(fd)

@@ -6,8 +6,8 @@ messages means (``rtnetlink``, ``nfnetlink``), and no socket.
 A datagram holds messages one after the other, each padded to four bytes; a message is a header of 16 bytes and a payload;
 most payloads are a fixed structure of the family and then attributes: length, type, value, padded to four bytes. All
 integers are in the host's order unless an attribute says otherwise (netfilter writes big-endian). A request with ``ACK`` is
-answered by exactly one ``ERROR`` message whose error number is 0 when it was carried out; a dump by messages with ``MULTI``
-and then one ``DONE``.
+answered by exactly one ``ERROR`` message whose error number is 0 when it was carried out, one without only when it was not; a dump
+by messages with ``MULTI`` and then one ``DONE``.
 
 Encoders return bytes that are already padded, so that they are joined, not copied: ``b"".join`` of a few hundred small
 pieces is the fastest way there is from Python. Decoders take one datagram and return slices of it.
@@ -17,7 +17,7 @@ Sources: RFC 3549; Documentation/userspace-api/netlink/intro.rst and include/uap
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from struct import Struct, error
 from typing import Final, NamedTuple
@@ -223,6 +223,25 @@ def attribute_list(data: bytes, offset: int = 0) -> list[tuple[int, bytes]]:
 def attributes(data: bytes, offset: int = 0) -> dict[int, bytes]:
     """The attributes from ``offset`` on, by type; the last one wins, as in the kernel's own parser."""
     return dict(attribute_list(data, offset))
+
+
+def chosen(data: bytes, offset: int, kinds: Collection[int]) -> dict[int, bytes]:
+    """As ``attributes``, of these types alone, none of which comes twice: what stands behind the last of them is not looked at.
+
+    Raises:
+        MalformedNetlink: as ``attribute_list`` does.
+    """
+    found: dict[int, bytes] = {}
+    end, wanted = len(data), len(kinds)
+    while end - offset >= 4 and len(found) < wanted:
+        size, kind = ATTRIBUTE.unpack_from(data, offset)
+        if size < 4 or offset + size > end:
+            raise MalformedNetlink(f"an attribute at byte {offset} says {size} bytes where {end - offset} are left")
+        kind &= TYPE_MASK
+        if kind in kinds:
+            found[kind] = data[offset + 4 : offset + size]
+        offset += (size + 3) & ~3
+    return found
 
 
 def to_string(value: bytes) -> str:

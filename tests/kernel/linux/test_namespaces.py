@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import socket
 import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -30,6 +32,41 @@ def test_only_the_thread_moves() -> None:
     with pytest.raises(ZeroDivisionError):
         namespaces.inside(made, lambda: 1 // 0)
     os.close(made)
+
+
+def test_a_visit_is_made_by_the_thread_itself_where_nobody_notices() -> None:
+    made, own = namespaces.create_network(), namespaces.identity()
+
+    def visited() -> tuple[tuple[int, int], bool]:
+        here = threading.get_native_id()
+        return namespaces.visit(made, lambda: (namespaces.identity(), threading.get_native_id() == here))
+
+    assert visited() == (namespaces.identity(made), True)
+    assert namespaces.identity() == own
+    with pytest.raises(ZeroDivisionError):
+        namespaces.visit(made, lambda: 1 // 0)
+    assert namespaces.identity() == own
+
+    async def on_a_loop() -> tuple[tuple[int, int], bool]:
+        return visited()
+
+    assert asyncio.run(on_a_loop()) == (namespaces.identity(made), False)
+    with ThreadPoolExecutor(1) as other:
+        assert other.submit(visited).result() == (namespaces.identity(made), True)
+        assert other.submit(namespaces.identity).result() == own
+        assert visited() == (namespaces.identity(made), False), "the first of several threads stays"
+    os.close(made)
+
+
+def test_who_could_not_come_back_does_not_go() -> None:
+    child = os.fork()
+    if child == 0:
+        syscalls.unshare(syscalls.CLONE_NEWUSER)  # the namespace it is in is no longer its own
+        made = namespaces.create_network()
+        here = threading.get_native_id()
+        moved = namespaces.visit(made, lambda: (namespaces.identity(), threading.get_native_id() == here))
+        os._exit(0 if moved == (namespaces.identity(made), False) else 1)
+    assert os.waitpid(child, 0)[1] == 0
 
 
 def test_a_socket_stays_where_it_was_made() -> None:

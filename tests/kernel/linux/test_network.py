@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from podwire.linux import namespaces
+from podwire.linux import namespaces, sysctl
 from podwire.linux.errors import KernelRefused, NamespaceGone
 from podwire.linux.network import Network
 from podwire.wire.rtnetlink import (
@@ -28,6 +28,7 @@ from podwire.wire.rtnetlink import (
     change,
     delete,
     replace,
+    show,
 )
 
 BRIDGE_MAC, POD_MAC = b"\x02\0\0\0\0\1", b"\x02\0\0\0\0\5"
@@ -278,6 +279,46 @@ def test_a_link_that_was_made_again_is_not_mistaken() -> None:
             one.apply([replace(address)])
         one.apply([add(address)])
         assert address in other.addresses()
+
+
+def test_how_links_are_is_told_in_its_turn() -> None:
+    there = namespaces.create_network()
+    pair = Link("v0", "veth", mtu=1400, mac=BRIDGE_MAC, peer=Link("v1", mac=POD_MAC, namespace_fd=there))
+    with Network() as here, Network(there) as far:
+        assert not here.has("v0")
+        made, up = here.apply([add(pair), show("v0"), change(Link("v0", up=True)), show("v0")])
+        assert here.has("v0")
+        assert (made.name, made.running, made.mac_and_mtu()) == ("v0", False, (BRIDGE_MAC, 1400))
+        assert not up.running, "its peer is down"
+        far.learn("v1", made.peer)
+        far.apply([add(Address("v1", IPv4Interface("10.0.0.1/32")))])  # by the number that was told
+        assert (far.apply([change(Link("v1", up=True)), show("v1")])[0].index, far.links()["v1"].index) == (made.peer, made.peer)
+        here.wait_running("v0")
+        assert here.apply([show("v0")])[0].running
+        assert here.apply([]) == []
+        with pytest.raises(KernelRefused, match="ip link show dev nope: No such device"):
+            here.apply([show("nope"), show("v0")])
+    os.close(there)
+
+
+def test_the_first_of_many_that_is_refused_is_told_although_the_last_alone_is_acknowledged() -> None:
+    routes = [Route(IPv4Network((0x0A000000 + i * 256, 24)), type="blackhole") for i in range(300)]
+    with Network() as network:
+        network.apply([add(routes[7]), add(routes[150])])
+        with pytest.raises(KernelRefused, match=r"blackhole 10\.0\.7\.0/24"):
+            network.apply([add(route) for route in routes])
+        assert set(network.routes(254)) >= set(routes[:128]), "the rest of its flight was on the way"
+        network.apply([add(Route(IPv4Network("10.200.0.0/24"), type="blackhole"))])
+
+
+def test_settings_of_a_link() -> None:
+    with Network() as network:
+        network.apply([add(Link("br.0", "bridge")), change(Link("br.0", ipv4_settings=(("rp_filter", 2), ("accept_redirects", 0))))])
+        assert [sysctl.read(f"net.ipv4.conf.br/0.{name}") for name in ("rp_filter", "accept_redirects")] == ["2", "0"]
+        change_both = change(Link("br.0", up=True, address_mode="none", ipv4_settings=(("rp_filter", 1), ("accept_redirects", 1))))
+        network.apply([change_both])
+        assert [sysctl.read(f"net.ipv4.conf.br/0.{name}") for name in ("rp_filter", "accept_redirects")] == ["1", "1"]
+        assert network.links()["br.0"].address_mode == "none"
 
 
 def test_many_requests_in_many_flights() -> None:

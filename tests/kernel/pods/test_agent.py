@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 import time
+from ipaddress import ip_address, ip_network
 
 import pytest
 
 from kernel.pods.running import NODE, NODE_IP, Tree, ask, condition, eventually, running_node
 from podwire.linux.network import Network
+from podwire.pods.addresses import Addresses
 
 WEB = {"name": "server", "image": "shop/server", "ports": [{"containerPort": 8080}]}
 
@@ -58,7 +60,7 @@ def test_a_pod_of_stand_ins_is_ready_answers_and_goes() -> None:
         node.gone("web")
         with Network() as links:
             eventually(lambda: not [link for link in links.links().values() if link.master == "cbr0"])
-        assert list((node.folder / "addresses").glob("10.*")) == []
+        assert Addresses(node.folder / "addresses", ip_network("10.4.0.0/24")).owners() == {}
         eventually(lambda: not list((node.folder / "state/nodes" / NODE / "pods").iterdir()))
 
 
@@ -222,9 +224,9 @@ def test_a_node_that_is_restarted_makes_its_pods_anew() -> None:
 
 def test_an_exhausted_range_says_so() -> None:
     with running_node() as node:
-        folder = node.folder / "addresses"
-        for number in range(2, 255):
-            (folder / f"10.4.0.{number}").symlink_to("somebody")
+        addresses = Addresses(node.folder / "addresses", ip_network("10.4.0.0/24"))
+        for _ in range(253):
+            addresses.allocate("somebody")
         node.pod("late", WEB)
         eventually(
             lambda: (
@@ -232,5 +234,5 @@ def test_an_exhausted_range_says_so() -> None:
                 in node.events("late")
             )
         )
-        (folder / "10.4.0.77").unlink()
+        addresses.release(ip_address("10.4.0.77"))
         assert node.ready("late")["status"]["podIP"] == "10.4.0.77"

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import socket
-from ipaddress import ip_interface
+from ipaddress import ip_interface, ip_network
 
 from kernel.pods.running import NODE, NODE_IP, Tree, ask, condition, eventually, running_node
 from podwire.linux.network import Network
 from podwire.linux.nftables import Nftables
+from podwire.pods.addresses import Addresses
 from podwire.wire.rtnetlink import Address, add
 
 
@@ -154,11 +155,14 @@ def test_what_is_left_when_the_node_is_killed_again_and_again() -> None:
             node.gone(f"tool-{number}")
         web, tool = (node.get(name)["metadata"]["uid"] for name in ("web-3", "tool-3"))
         state = node.folder / "state/nodes" / NODE
-        eventually(lambda: {file.name for file in (state / "pods").iterdir()} == {f"{web}.json", f"{tool}.json", web, tool})
+        eventually(
+            lambda: {file.name for file in (state / "pods").iterdir()} == {f"{web}.json", f"{tool}.json", web, tool},
+            lambda: list((state / "pods").iterdir()),
+        )
         eventually(lambda: len(list((node.folder / "volumes").iterdir())) == 1)
         for name in ("web-3", "tool-3"):
             node.delete(name)
             node.gone(name)
         eventually(lambda: not list((state / "pods").iterdir()), lambda: list((state / "pods").iterdir()))
         assert not list((node.folder / "volumes").iterdir())
-        eventually(lambda: not list((node.folder / "addresses").glob("10.*")))
+        eventually(lambda: not Addresses(node.folder / "addresses", ip_network("10.4.0.0/24")).owners())

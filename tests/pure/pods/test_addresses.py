@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from podwire.pods.addresses import Addresses, RangeExhausted
+from podwire.pods.addresses import Addresses, AddressTaken, RangeExhausted
 
 
 def test_addresses_are_given_in_turn_and_a_freed_one_rests(tmp_path: Path) -> None:
@@ -60,3 +60,43 @@ def test_no_address_has_two_owners_in_any_order_of_things(tmp_path_factory: pyte
             del held[address]
             addresses.release(address)  # type: ignore[arg-type]
     assert addresses.owners() == held
+
+
+def test_what_was_asked_for_leaves_the_turn_alone(tmp_path: Path) -> None:
+    addresses = Addresses(tmp_path, ip_network("10.4.0.0/24"))
+    addresses.allocate("a")
+    assert str(addresses.allocate("b", ip_address("10.4.0.9"))) == "10.4.0.9"
+    assert str(addresses.allocate("b", ip_address("10.4.0.9"))) == "10.4.0.9"
+    with pytest.raises(AddressTaken, match=r"10\.4\.0\.9 is in use"):
+        addresses.allocate("c", ip_address("10.4.0.9"))
+    assert str(addresses.allocate("a")) == "10.4.0.3"
+
+
+def test_the_record_is_cut_when_most_of_it_no_longer_counts(tmp_path: Path) -> None:
+    one, other = (Addresses(tmp_path, ip_network("10.4.0.0/16")) for _ in range(2))
+    kept = one.allocate("kept")
+    other.allocate("theirs")
+    for _ in range(600):
+        one.release(one.allocate("short"))
+    size = (tmp_path / "given").stat().st_size
+    assert size < 16_000
+    assert other.owners() == {kept: "kept", kept + 1: "theirs"}
+    assert other.allocate("theirs") == kept + 602  # it is still their turn
+
+
+def test_a_line_that_was_cut_off_gives_nothing(tmp_path: Path) -> None:
+    Addresses(tmp_path, ip_network("10.4.0.0/24")).allocate("a")
+    whole = (tmp_path / "given").read_bytes()
+    for size in range(len(whole)):
+        (tmp_path / "given").write_bytes(whole[:size])
+        addresses = Addresses(tmp_path, ip_network("10.4.0.0/24"))
+        assert addresses.owners() == {}
+        assert addresses.owners() | {addresses.allocate("b"): "b"} == Addresses(tmp_path, ip_network("10.4.0.0/24")).owners()
+
+
+def test_a_file_made_anew_is_another(tmp_path: Path) -> None:
+    addresses = Addresses(tmp_path, ip_network("10.4.0.0/24"))
+    addresses.allocate("a")
+    (tmp_path / "given").unlink()
+    Addresses(tmp_path, ip_network("10.4.0.0/24")).allocate("b")
+    assert list(addresses.owners().values()) == ["b"]

@@ -29,6 +29,7 @@ from podwire.wire.rtnetlink import (
     change,
     delete,
     replace,
+    show,
 )
 
 NAMES = {2: "eth0", 3: "cbr0"}
@@ -205,6 +206,9 @@ def test_an_address_a_neighbour_and_a_rule_as_another_implementation_reads_them(
         (add(Link("cbr0", "bridge", bridge=Bridge(stp=False))), "ip link add name cbr0 type bridge stp_state 0"),
         (change(Link("eth0", master="", mtu=1400, up=False)), "ip link set dev eth0 mtu 1400 nomaster down"),
         (delete(Link("eth0")), "ip link delete dev eth0"),
+        (show("eth0"), "ip link show dev eth0"),
+        (change(Link("eth0.5", up=True, ipv4_settings=(("rp_filter", 0),))),
+         "ip link set dev eth0.5 up && sysctl -w net.ipv4.conf.eth0/5.rp_filter=0"),
         (add(Address("eth0", IPv4Interface("10.4.0.5/32"))), "ip address add 10.4.0.5/32 dev eth0"),
         (delete(Address("eth0", IPv6Interface("::1/128"))), "ip address delete ::1/128 dev eth0"),
         (replace(Route(IPv4Network("0.0.0.0/0"), IPv4Address("10.0.0.1"), "eth0", congestion="cubic")),
@@ -228,6 +232,8 @@ def test_a_name_that_no_link_can_have(name: str) -> None:
 
 
 def test_what_cannot_be_asked() -> None:
+    with pytest.raises(ValueError, match="settings of IPv4"):
+        Link("v1", ipv4_settings=(("forwarding", 1),))
     with pytest.raises(ValueError, match="cannot be made up"):
         Link("v1", "veth", peer=Link("eth0", up=True))
     with pytest.raises(ValueError, match="another address family"):

@@ -1,8 +1,8 @@
-"""What a network has attached, on disk, as records that are whole in one step: symbolic links that lead to what they say.
+"""What a network has attached, on disk, as records that are whole in one step.
 
-A lease is a record whose name is the address: ``DATA/NETWORK/leases/RANGE/ADDRESS``. What has no lease of ours (another plugin gave
-the address, or made the interface) is ``DATA/NETWORK/attachments/PORT``. Both say whose it is and how it is attached; for a runtime may
-call DEL without the result of ADD, after the machine was restarted, or never, and what is to be undone must be known without it.
+A lease is a line of ``DATA/NETWORK/leases/RANGE/given``. What has no lease of ours (another plugin gave the address, or made the interface)
+is a symbolic link that leads to what it says, ``DATA/NETWORK/attachments/PORT``. Both say whose it is and how it is attached; for a runtime
+may call DEL without the result of ADD, after the machine was restarted, or never, and what is to be undone must be known without it.
 
 Beside the records is the network's lock, which is held from an allocation until the link is there; so under it a lease whose link is
 not there is one that nobody uses.

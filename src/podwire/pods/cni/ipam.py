@@ -1,6 +1,6 @@
 """Addresses for containers: leases of our own on disk, or another plugin's.
 
-A lease is a record of ``addresses``, which says why none is given twice. Another plugin is found in CNI_PATH and called as the
+A lease is a line of ``address_log``, which says why none is given twice. Another plugin is found in CNI_PATH and called as the
 specification says: our whole configuration, our environment.
 
 Source: https://www.cni.dev/docs/spec/#section-4-plugin-delegation
@@ -8,13 +8,13 @@ Source: https://www.cni.dev/docs/spec/#section-4-plugin-delegation
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from ipaddress import ip_interface
 from pathlib import Path
 
+from podwire.pods.address_log import AddressLog
 from podwire.pods.addresses import Addresses, AddressTaken, RangeExhausted
 from podwire.pods.cni.configuration import AddressRange, Ipam, IPInterface, Tree
 from podwire.pods.cni.errors import DECODING_FAILURE, INVALID_CONFIGURATION, IO_FAILURE, CniError
@@ -29,6 +29,7 @@ class Leases:
     def __init__(self, folder: str, ipam: Ipam | None) -> None:
         self._folder = folder
         self._sets = tuple(tuple((one, _addresses(folder, one)) for one in ranges) for ranges in ipam.ranges) if ipam else ()
+        self._logs = {_name(one): addresses.log for ranges in self._sets for one, addresses in ranges}
 
     def allocate(self, owner: str, wanted: Sequence[IPInterface]) -> tuple[Ip, ...]:
         """Give an address of each list of ranges, the wanted ones where they are in it. All or none.
@@ -54,16 +55,19 @@ class Leases:
 
     def release(self, owner: str, addresses: Sequence[str]) -> None:
         """Take back these addresses of an owner; also of ranges that the configuration no longer names."""
-        for path, holder in self._records(addresses):
-            if holder == owner:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(path)
+        for log in self._all_logs():
+            with log.locked():
+                for address in addresses:
+                    if log.owners.get(address) == owner:
+                        log.take_back(address)
 
     def owners(self) -> dict[str, list[str]]:
         """Each owner's addresses."""
         found: dict[str, list[str]] = {}
-        for path, holder in self._records():
-            found.setdefault(holder, []).append(os.path.basename(path))
+        for log in self._all_logs():
+            with log.locked():
+                for address, owner in log.owners.items():
+                    found.setdefault(owner, []).append(address)
         return found
 
     def full(self) -> str:
@@ -73,23 +77,25 @@ class Leases:
                 return ", ".join(str(one.subnet) for one, _ in ranges)
         return ""
 
-    def _records(self, addresses: Sequence[str] | None = None) -> Iterator[tuple[str, str]]:
-        """Path and owner of every record, or of those of these addresses."""
+    def _all_logs(self) -> list[AddressLog]:
+        """Also those of ranges that the configuration no longer names."""
         try:
-            ranges = os.listdir(self._folder)
+            names = os.listdir(self._folder)
         except FileNotFoundError:
-            return
-        for name in ranges:
-            folder = f"{self._folder}/{name}"
-            for address in os.listdir(folder) if addresses is None else addresses:
-                with contextlib.suppress(OSError):  # not there, or no record: the lock
-                    yield f"{folder}/{address}", os.readlink(f"{folder}/{address}")
+            return []
+        for name in names:
+            if name not in self._logs:
+                self._logs[name] = AddressLog(f"{self._folder}/{name}")
+        return [self._logs[name] for name in names]
+
+
+def _name(one: AddressRange) -> str:
+    return str(one.subnet).replace("/", "_")
 
 
 def _addresses(folder: str, one: AddressRange) -> Addresses:
-    name = str(one.subnet).replace("/", "_")
     try:
-        return Addresses(Path(folder, name), one.subnet, first=one.first, last=one.last, gateway=one.gateway)
+        return Addresses(Path(folder, _name(one)), one.subnet, first=one.first, last=one.last, gateway=one.gateway)
     except ValueError as error:
         raise CniError(INVALID_CONFIGURATION, f"ipam.ranges: {error}") from error
 

@@ -12,15 +12,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_interface
 
-from podwire.pods.wiring import FORWARD_IPV6, IPAddress, IPNetwork, PodRoute, Wires, everywhere, host_network, mac_of, way
+from podwire.pods.wiring import FORWARD_IPV6, IPAddress, IPNetwork, PodRoute, Wires, everywhere, host_network, mac_of, port_up, way
 from podwire.wire.rtnetlink import Address, Bridge, BridgePort, Link, Neighbour, Request, Route, add, change, replace
 
-CONTAINER_SETTINGS = {
-    f"net/ipv4/conf/{scope}/{name}": value
-    for scope in ("all", "default")
-    for name, value in (("rp_filter", "0"), ("accept_redirects", "0"))
-}
-"""What a container must not inherit from the machine. The rest is its runtime's."""
+CONTAINER_SETTINGS = {f"net/ipv4/conf/all/{name}": "0" for name in ("rp_filter", "accept_redirects")}
+"""What a container must not inherit from the machine, beside what its link must not (``wiring.up_in_pod``). The rest is its runtime's."""
 IPV6_SETTINGS = {f"net/ipv6/conf/{scope}/{name}": "0" for scope in ("all", "default") for name in ("disable_ipv6", "accept_ra", "autoconf")}
 
 
@@ -65,7 +61,8 @@ class Bridged:
         """The pair, its near end a port of the bridge."""
         peer = Link(pod.interface, mac=pod.mac, mtu=self.mtu, namespace_fd=namespace)
         flags = BridgePort(hairpin=self.hairpin)
-        return [add(Link(pod.port, "veth", mtu=self.mtu, peer=peer, master=self.bridge, up=True, bridge_port=flags, address_mode="none"))]
+        made = Link(pod.port, "veth", mtu=self.mtu, peer=peer, master=self.bridge, bridge_port=flags, address_mode="none")
+        return [add(made), *port_up(pod)]
 
     def in_pod(self, pod: Wires, congestion: str) -> list[Request]:
         """Addresses with the network's prefix, and the routes."""
@@ -113,7 +110,7 @@ class PointToPoint:
         """The pair."""
         peer = Link(pod.interface, mac=pod.mac, mtu=self.mtu, namespace_fd=namespace)
         mac = mac_of(self.gateways[0])
-        return [add(Link(pod.port, "veth", mac=mac, mtu=self.mtu, peer=peer, up=True, address_mode="none"))]
+        return [add(Link(pod.port, "veth", mac=mac, mtu=self.mtu, peer=peer, address_mode="none")), *port_up(pod)]
 
     def in_pod(self, pod: Wires, congestion: str) -> list[Request]:
         """A /32, the gateway on the link, the rest through it."""

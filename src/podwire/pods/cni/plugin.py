@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import functools
 import json
 import os
 import traceback
@@ -69,8 +70,9 @@ class Call:
     environment: Mapping[str, str]
     body: bytes
 
-    @property
+    @functools.cached_property
     def port(self) -> str:
+        """The name of the machine's end."""
         return wiring.port_of(owner_of(self.container, self.interface))
 
     def attachment(self, addresses: tuple[str, ...]) -> Attachment:
@@ -98,15 +100,16 @@ class Plugin:
     def answer(self, environment: Mapping[str, str], body: bytes, namespace: int | None = None) -> tuple[int, bytes]:
         """A whole call: exit status and what goes to stdout. ``namespace``: of CNI_NETNS, where the caller has opened it."""
         version = LATEST
+        command = environment.get("CNI_COMMAND", "")
         try:
-            tree = _parsed(body)
-            asked = tree.get("cniVersion") if isinstance(tree, dict) else None
+            known = self._read.get((body, environment.get("CNI_ARGS", ""))) if command == "ADD" else None
+            tree = None if known else _parsed(body)
+            asked = known.version if known else tree.get("cniVersion") if isinstance(tree, dict) else None
             version = asked if isinstance(asked, str) and asked in VERSIONS else LATEST
-            command = environment.get("CNI_COMMAND", "")
             if command == "VERSION":
                 return 0, _encoded({"cniVersion": version, "supportedVersions": list(VERSIONS)})
             with _opened(command, environment, namespace) as descriptor:
-                found = self._carry_out(command, environment, tree, body, descriptor)
+                found = self._carry_out(command, environment, known or tree, body, descriptor)
             return 0, b"" if found is None else _encoded(found)
         except CniError as error:
             return 1, _encoded(error.tree(version))
@@ -125,12 +128,12 @@ class Plugin:
         if command not in verbs:
             raise CniError(INVALID_ENVIRONMENT, f"CNI_COMMAND: expected one of {', '.join(verbs)}, VERSION, got {command!r}")
         # Most containers of a network come with the same words, and to read them takes a tenth of what an ADD takes.
-        key = (body, environment.get("CNI_ARGS", "")) if command == "ADD" else None
-        read = self._read.get(key) if key else None
-        if read is None:
+        if isinstance(tree, Configuration):
+            read = tree
+        else:
             read = configuration.read(tree, _words(environment.get("CNI_ARGS", "")))
-            if key:
-                self._read = {key: read}
+            if command == "ADD":
+                self._read = {(body, environment.get("CNI_ARGS", "")): read}
         if read.version < _SINCE.get(command, ""):
             raise CniError(INCOMPATIBLE_VERSION, f"{command} is for cniVersion {_SINCE[command]} and later, not {read.version}")
         container, interface = environment.get("CNI_CONTAINERID", ""), environment.get("CNI_IFNAME", "")
@@ -163,7 +166,7 @@ class Plugin:
         assert call.namespace is not None
         assert asked.ipam is not None
         with contextlib.ExitStack() as undo, enter(call.namespace, _settings(asked)) as inside:
-            if inside.find(call.interface) is not None:
+            if inside.has(call.interface):
                 raise CniError(INVALID_ENVIRONMENT, f"CNI_IFNAME: the container has an interface {call.interface} already")
             answered = Result()
             if asked.ipam.delegate:
@@ -173,10 +176,9 @@ class Plugin:
                     raise CniError(INVALID_CONFIGURATION, f"ipam.type: the plugin {asked.ipam.delegate} gave no address")
             ledger = self._ledger(asked)
             with ledger.locked():
-                made = call.attachment(_texts(answered))
                 if not asked.ipam.delegate:
-                    answered = Result(ips=self._allocate(made, call, ledger), routes=asked.ipam.routes)
-                    made = replace(made, addresses=_texts(answered))
+                    answered = Result(ips=self._allocate(call.attachment(()), call, ledger), routes=asked.ipam.routes)
+                made = call.attachment(_texts(answered))
                 undo.callback(ledger.forget, made)
                 if asked.ipam.delegate:
                     ledger.record(made)
@@ -204,30 +206,27 @@ class Plugin:
         layout, pod = layout_of(asked, answered), wires_of(call, answered)
         network = self._network(layout)
         publication = effects.publication(asked, pod)
+        requests = network.in_pod(pod)
         try:
-            network.attach(pod, namespace, inside)
+            shown = network.attach_entered(pod, namespace, inside, requests)
         except NetworkFull as full:
             raise CniError(BRIDGE_FULL, str(full)) from full
         except KernelRefused as refused:
             if refused.errno != errno.ENODEV:
                 raise
             network.set_up()  # somebody has deleted the bridge since
-            network.attach(pod, namespace, inside)
+            shown = network.attach_entered(pod, namespace, inside, requests)
         undo.callback(network.remove, pod)
         if publication:
             undo.callback(effects.withdraw, call.port)
             effects.publish(publication, layout.bridge or pod.port)
         effects.limit(asked, namespace, pod.interface)
-        return self._result(call, network, pod, answered)
-
-    def _result(self, call: Call, network: PodNetwork, pod: Wires, answered: Result) -> Result:
-        asked = call.configuration
-        found = [network.find(name) for name in (network.layout.bridge, pod.port) if name]
-        shown = [Interface(link.name, link.mac.hex(":"), link.mtu) for link in found if link is not None]
-        inner = Interface(pod.interface, pod.mac.hex(":"), shown[-1].mtu if shown else asked.mtu, call.path)
-        ips = tuple(replace(ip, interface=len(shown)) for ip in answered.ips)
-        routes = tuple(configuration.Route(request.value.destination, request.value.gateway) for request in _routes(network.layout, pod))
-        return Result((*shown, inner), ips, routes, asked.dns or answered.dns)
+        outer = tuple(Interface(link.name, mac.hex(":"), mtu) for link in shown for mac, mtu in (link.mac_and_mtu(),))
+        inner = Interface(pod.interface, pod.mac.hex(":"), outer[-1].mtu, call.path)
+        ips = tuple(Ip(ip.address, ip.gateway, len(outer)) for ip in answered.ips)
+        made = (request.value for request in requests if isinstance(request.value, Route))
+        routes = tuple(configuration.Route(route.destination, route.gateway) for route in made if route.gateway is not None)
+        return Result((*outer, inner), ips, routes, asked.dns or answered.dns)
 
     def _add_chained(self, call: Call) -> Tree:
         """No interface of our own: host ports and rates for that of the plugin before."""
@@ -406,11 +405,6 @@ def wires_of(call: Call, answered: Result) -> Wires:
     """The names and addresses of both ends."""
     addresses = tuple(ip.address.ip for ip in answered.ips)
     return Wires(call.port, call.configuration.mac or wiring.mac_of(addresses[0]), addresses, call.interface)
-
-
-def _routes(layout: Layout, pod: Wires) -> Iterator[Any]:
-    """The container's routes by a gateway, as requests."""
-    return (one for one in layout.in_pod(pod, "") if isinstance(one.value, Route) and one.value.gateway is not None)
 
 
 def _after(previous: Tree | None, result: Result) -> Result:

@@ -18,7 +18,7 @@ Sources: rtnetlink(7); include/uapi/linux/{rtnetlink,if_link,if_addr,neighbour,f
 from __future__ import annotations
 
 from podwire.wire.rtnetlink.address import Address, BridgeEntry, Neighbour
-from podwire.wire.rtnetlink.link import Bridge, BridgePort, Link
+from podwire.wire.rtnetlink.link import Bridge, BridgePort, Link, LinkState, show
 from podwire.wire.rtnetlink.queue import TokenBucket
 from podwire.wire.rtnetlink.request import Part, Request, Value, add, change, delete, replace
 from podwire.wire.rtnetlink.route import Route, Rule
@@ -29,6 +29,7 @@ __all__ = [
     "BridgeEntry",
     "BridgePort",
     "Link",
+    "LinkState",
     "Neighbour",
     "Part",
     "Request",
@@ -40,4 +41,5 @@ __all__ = [
     "change",
     "delete",
     "replace",
+    "show",
 ]

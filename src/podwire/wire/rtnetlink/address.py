@@ -55,8 +55,8 @@ class Address:
         loopback = self.address.is_loopback
         payload = [
             _ADDRESS_HEADER.pack(family, self.address.network.prefixlen, 0, 254 if loopback else 0, number),
-            netlink.attribute(_IFA_LOCAL, self.address.ip.packed),
-            netlink.attribute(_IFA_ADDRESS, self.address.ip.packed),
+            netlink.attribute(_IFA_LOCAL, self.address.packed),
+            netlink.attribute(_IFA_ADDRESS, self.address.packed),
         ]
         if flags:
             payload.append(netlink.u32(_IFA_FLAGS, flags))

@@ -2,7 +2,8 @@
 
 A request is one thing to whoever asks; on the wire it may be several messages (a bridge port is made, then given its flags,
 then set up), each of which the kernel acknowledges. The verbs are those of ``ip``: ``add`` fails if the object exists,
-``replace`` does not, ``change`` alters one that exists, ``delete`` fails if there is none unless that is said to be fine.
+``replace`` does not, ``change`` alters one that exists, ``delete`` fails if there is none unless that is said to be fine. ``show``
+(of links alone: ``link.show``) asks how it is, in its turn among the others.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Final, Literal, NamedTuple, Protocol
 
 from podwire.wire import netlink
 
-Verb = Literal["add", "replace", "change", "delete"]
+Verb = Literal["add", "replace", "change", "delete", "show"]
 
 UNSPECIFIED: Final = 0
 INET: Final = 2
