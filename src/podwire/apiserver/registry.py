@@ -25,6 +25,7 @@ from podwire.apiserver.kinds import (
     networking,
     rbac,
     reviews,
+    runtime,
     volumes,
 )
 from podwire.compute import kinds as compute
@@ -110,6 +111,7 @@ REGISTRY = Registry(
         *limits.POLICY,
         *rbac.KINDS,
         *limits.SCHEDULING,
+        *runtime.KINDS,
         *volumes.STORAGE,
         *admission.KINDS,
         *custom.KINDS,

@@ -55,6 +55,10 @@ class Secret(Object, frozen=True):
     data: dict[str, str] = {}
 
 
+class RuntimeClass(Object, frozen=True):
+    handler: str = ""
+
+
 class LocalObjectReference(Value, frozen=True):
     name: str = ""
 
@@ -438,6 +442,7 @@ class PodSpec(Value, frozen=True):
     scheduling_gates: tuple[LocalObjectReference, ...] = ()
     image_pull_secrets: tuple[LocalObjectReference, ...] = ()
     scheduler_name: str = "default-scheduler"
+    runtime_class_name: str = ""
     overhead: dict[str, str | int | float] = {}
     priority: int = 0
     priority_class_name: str = ""

@@ -20,10 +20,12 @@ from typing import ParamSpec, TypeVar
 import msgspec
 
 from podwire.client.api import Client
+from podwire.client.errors import ApiError, Unreachable
 from podwire.client.events import EventRecorder
 from podwire.linux import namespaces, sysctl
 from podwire.linux.errors import KernelRefused
 from podwire.objects.core import Pod, Service
+from podwire.objects.resources import RUNTIME_CLASSES
 from podwire.pods import admission, desired, host_ports, wiring
 from podwire.pods.addresses import RangeExhausted
 from podwire.pods.cni import effects
@@ -42,6 +44,8 @@ from podwire.pods.standins.link import StandinsLink
 from podwire.pods.volumes.pod_volumes import VolumePlace
 from podwire.pods.wiring import IPAddress
 
+HANDLERS = ("runc",)
+"""What a RuntimeClass may name for this node to run its Pods."""
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -79,8 +83,21 @@ class Host:
 
         The record is written before anything exists that it speaks of. The descriptor is the caller's. Raises SandboxFailed.
         """
+        if pod.spec.runtime_class_name:
+            await self._check_runtime(pod.spec.runtime_class_name)
         record, namespace = await self._wired(self._make, pod, record)
         return record, await self._held(record.uid, namespace)
+
+    async def _check_runtime(self, name: str) -> None:
+        """Whether this node can run Pods of the class. Raises SandboxFailed."""
+        try:
+            handler = (await self.client.get(RUNTIME_CLASSES, name)).handler
+        except ApiError as error:
+            raise SandboxFailed(error.message if error.not_found else f'failed to lookup RuntimeClass "{name}": {error}') from error
+        except Unreachable as error:
+            raise SandboxFailed(f'failed to lookup RuntimeClass "{name}": {error}') from error
+        if handler not in HANDLERS:
+            raise SandboxFailed(f'failed to get sandbox runtime: no runtime for "{handler}" is configured')
 
     def _make(self, pod: Pod, record: Record) -> tuple[Record, int]:
         """Runs in the wiring's thread: files and the kernel, one Pod after the other."""

@@ -156,3 +156,16 @@ def test_a_node_does_not_take_what_does_not_fit() -> None:
         node.pod("next", {"name": "server", "image": "nginx", **most, **port})
         node.ready("next")
         assert node.get("elsewhere")["status"]["phase"] == "Failed"
+
+
+def test_a_node_runs_what_its_runtime_classes_name() -> None:
+    with running_node() as node:
+        node.service_account()
+        classes = "/apis/node.k8s.io/v1/runtimeclasses"
+        for name, handler in (("sandboxed", "gvisor"), ("plain", "runc")):
+            node.create(classes, {"metadata": {"name": name}, "handler": handler})
+            node.pod(name, {"name": "main", "image": "nginx"}, runtimeClassName=name)
+        node.ready("plain")
+        words = 'FailedCreatePodSandBox: Failed to create pod sandbox: failed to get sandbox runtime: no runtime for "gvisor" is configured'
+        eventually(lambda: words in node.events("sandboxed"), lambda: node.events("sandboxed"))
+        assert node.get("sandboxed")["status"]["phase"] == "Pending"

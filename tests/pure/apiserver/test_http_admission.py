@@ -40,6 +40,66 @@ def until(look: Callable[[], Any]) -> Any:
     return found
 
 
+# Runtime classes -------------------------------------------------------------------------------------------------------------
+
+
+def test_a_runtime_class_gives_its_overhead_and_its_nodes(call: Any, namespace: str) -> None:
+    scheduling = {"nodeSelector": {"sandbox": "gvisor"}, "tolerations": [{"key": "sandbox", "operator": "Exists"}]}
+    sandboxed = {"metadata": {"name": namespace}, "handler": "gvisor", "overhead": {"podFixed": {"cpu": "250m", "memory": "64Mi"}}}
+    assert call("POST", "/apis/node.k8s.io/v1/runtimeclasses", {**sandboxed, "scheduling": scheduling}).status == 201
+    assert (
+        call("POST", "/apis/node.k8s.io/v1/runtimeclasses", {"metadata": {"name": f"{namespace}-plain"}, "handler": "runc"}).status == 201
+    )
+    spec = call("POST", path(namespace), pod("a", runtimeClassName=namespace, tolerations=[{"key": "mine", "operator": "Exists"}])).tree[
+        "spec"
+    ]
+    assert spec["overhead"] == {"cpu": "250m", "memory": "64Mi"}
+    assert spec["nodeSelector"] == {"sandbox": "gvisor"}
+    assert [one["key"] for one in spec["tolerations"][:2]] == ["mine", "sandbox"]
+    assert len(spec["tolerations"]) == 4  # and those for nodes that are not ready
+    same = call("POST", path(namespace), pod("same", runtimeClassName=namespace, overhead={"cpu": "0.25", "memory": "65536Ki"}))
+    assert same.status == 201
+    assert "overhead" not in call("POST", path(namespace), pod("plain", runtimeClassName=f"{namespace}-plain")).tree["spec"]
+    for more, words in (
+        ({"runtimeClassName": "nope"}, 'pod rejected: RuntimeClass "nope" not found'),
+        (
+            {"runtimeClassName": namespace, "overhead": {"cpu": "1"}},
+            "pod rejected: Pod's Overhead doesn't match RuntimeClass's defined Overhead",
+        ),
+        ({"overhead": {"cpu": "1"}}, "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead"),
+        (
+            {"runtimeClassName": f"{namespace}-plain", "overhead": {"cpu": "1"}},
+            "pod rejected: Pod Overhead set without corresponding RuntimeClass defined Overhead",
+        ),
+        (
+            {"runtimeClassName": namespace, "nodeSelector": {"sandbox": "x"}},
+            "conflict: runtimeClass.scheduling.nodeSelector[sandbox] = gvisor; pod.spec.nodeSelector[sandbox] = x",
+        ),
+    ):
+        refused = call("POST", path(namespace), pod("b", **more))
+        assert (refused.status, refused.tree["message"]) == (403, f'pods "b" is forbidden: {words}')
+    changed = call("PATCH", f"/apis/node.k8s.io/v1/runtimeclasses/{namespace}", {"handler": "runc"}, content_type=MERGE)
+    assert changed.tree["message"].endswith('handler: Invalid value: "runc": field is immutable')
+
+
+def test_a_quota_counts_overhead(call: Any, namespace: str) -> None:
+    sandboxed = {"metadata": {"name": namespace}, "handler": "gvisor", "overhead": {"podFixed": {"cpu": "250m", "memory": "64Mi"}}}
+    assert call("POST", "/apis/node.k8s.io/v1/runtimeclasses", sandboxed).status == 201
+    hard = {"requests.cpu": "1", "limits.cpu": "2", "requests.memory": "100Mi"}
+    assert call("POST", path(namespace, "resourcequotas"), {"metadata": {"name": "q"}, "spec": {"hard": hard}}).status == 201
+    until(lambda: call("GET", path(namespace, "resourcequotas", "q")).tree.get("status", {}).get("hard"))
+    containers = [{"name": "c", "image": "nginx", "resources": {"requests": {"cpu": "100m", "memory": "1Mi"}, "limits": {"cpu": "200m"}}}]
+    made = call("POST", path(namespace), pod("a", containers=containers, runtimeClassName=namespace))
+    assert made.status == 201
+    used = call("GET", path(namespace, "resourcequotas", "q")).tree["status"]["used"]
+    assert used == {"requests.cpu": "350m", "limits.cpu": "450m", "requests.memory": "65Mi"}
+    refused = call("POST", path(namespace), pod("b", containers=containers, runtimeClassName=namespace))
+    assert (
+        "exceeded quota: q, requested: requests.memory=65Mi, used: requests.memory=65Mi, limited: requests.memory=100Mi"
+        in refused.tree["message"]
+    )
+
+
 # Ranges, priorities, claims ------------------------------------------------------------------------------------------------
 
 

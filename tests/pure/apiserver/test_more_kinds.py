@@ -75,6 +75,10 @@ RIGHT: dict[str, tuple[dict[str, Any], list[Any]]] = {
         ["x", "Pending", "", "", "", "", "<unset>", "5m", "Filesystem"],
     ),
     "storageclasses": ({"provisioner": "a.b/c"}, ["x", "a.b/c", "Delete", "Immediate", False, "5m"]),
+    "runtimeclasses": (
+        {"handler": "gvisor", "overhead": {"podFixed": {"cpu": "250m"}}, "scheduling": {"nodeSelector": {"a": "b"}}},
+        ["x", "gvisor", "5m"],
+    ),
     "priorityclasses": ({"value": 5}, ["x", 5, False, "5m", "PreemptLowerPriority"]),
     "resourcequotas": ({"spec": {"hard": {"pods": "4"}}}, ["x", "", "", "5m"]),
     "limitranges": ({"spec": {"limits": [{"type": "Pod"}]}}, ["x", "2026-01-01T23:55:00Z"]),
@@ -117,6 +121,8 @@ def test_what_is_right_is_stored_and_printed(plural: str) -> None:
         ("persistentvolumeclaims", {"spec": {}}, ["spec.accessModes: Required value: at least 1 access mode is required", "spec.resources[storage]: Required value"]),
         ("storageclasses", {}, ["provisioner: Required value"]),
         ("priorityclasses", {"value": 1000000001}, ["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"]),
+        ("runtimeclasses", {"handler": "", "scheduling": {"tolerations": [{"key": "a"}, {"key": "a"}]}}, ["handler: Invalid value: \"\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')", 'scheduling.tolerations[1]: Duplicate value: {"key":"a"}']),
+        ("runtimeclasses", {"handler": "x", "overhead": {"podFixed": {"cpu": "-1"}}}, ['overhead.podFixed[cpu]: Invalid value: "-1": must be greater than or equal to 0']),
         ("resourcequotas", {"spec": {"hard": {"pods": "-1"}}}, ['spec.hard[pods]: Invalid value: "-1": must be greater than or equal to 0']),
     ],
 )  # fmt: skip

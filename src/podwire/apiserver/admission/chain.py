@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from podwire.apiserver import keys, quantity, status
-from podwire.apiserver.admission import limits, policies, service_accounts, webhooks
+from podwire.apiserver.admission import limits, policies, runtime_classes, service_accounts, webhooks
 from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
 from podwire.apiserver.admission.matching import selects
 from podwire.apiserver.admission.quotas import Quotas
@@ -31,6 +31,7 @@ from podwire.store import Change, Store, Transaction
 
 Tree = dict[str, Any]
 _LOG = logging.getLogger("podwire.apiserver")
+_OF_CLASSES = frozenset({"priorityClassName", "runtimeClassName", "overhead"})
 _DEFAULT_CLASS = "storageclass.kubernetes.io/is-default-class"
 Change_ = Callable[["Admission", Attributes], None]
 
@@ -142,7 +143,9 @@ class Admission:
         if self.mutating or self.validating or self.judge.bindings or self.classes_for_all or namespace in self.ranges:
             return None
         spec, metadata = pod.get("spec"), pod.get("metadata")
-        if not isinstance(spec, dict) or not isinstance(metadata, dict) or "priorityClassName" in spec or service_accounts.is_mirror(pod):
+        if not isinstance(spec, dict) or not isinstance(metadata, dict):
+            return None
+        if not _OF_CLASSES.isdisjoint(spec) or service_accounts.is_mirror(pod):
             return None
         name = service_accounts.name(spec)
         record = self.store.latest(f"serviceaccounts/{namespace}/{name}")
@@ -222,6 +225,21 @@ def _priority(admission: Admission, asked: Attributes) -> None:
     spec.setdefault("preemptionPolicy", found.get("preemptionPolicy", "PreemptLowerPriority"))
 
 
+def _runtime_class(admission: Admission, asked: Attributes) -> None:
+    """RuntimeClass: the overhead of a Pod's class, and the nodes that can run it."""
+    spec = (asked.tree or {}).get("spec", {})
+    name = spec.get("runtimeClassName")
+    found = None
+    if name:
+        record = admission.store.latest(f"runtimeclasses.node.k8s.io/{name}")
+        if record is None:
+            raise status.forbidden(asked.kind, asked.name, runtime_classes.not_found(name))
+        found = decode(record.value)
+    why = runtime_classes.fill(spec, found) or (runtime_classes.place(spec, found) if found is not None else "")
+    if why:
+        raise status.forbidden(asked.kind, asked.name, why)
+
+
 def _storage_class(admission: Admission, asked: Attributes) -> None:
     """DefaultStorageClass: a claim that names no class gets the cluster's; of several, the newest."""
     spec = (asked.tree or {}).setdefault("spec", {})
@@ -250,6 +268,7 @@ CHANGES: Mapping[str, tuple[Change_, ...]] = {
     "pods": (
         _account,  # first: nothing else matters to a Pod that may not be
         _priority,  # before ranges and quotas, which may be for Pods of some priority
+        _runtime_class,  # before ranges and quotas, which count the overhead
         _fill_ranges,  # before quotas, which count what it fills in
     ),
     "persistentvolumeclaims": (

@@ -84,8 +84,8 @@ def pod_amounts(spec: Tree, word: str) -> dict[str, Decimal]:
     for name in dict.fromkeys((*total, *stay, *most)):
         total[name] = max(total.get(name, Decimal(0)) + stay.get(name, Decimal(0)), most.get(name, Decimal(0)))
     for name, value in spec.get("overhead", {}).items():
-        if name in total:
-            total[name] += quantity.value(str(value))
+        if name in total or word == "requests":
+            total[name] = total.get(name, Decimal(0)) + quantity.value(str(value))
     return total
 
 

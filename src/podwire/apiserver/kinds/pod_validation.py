@@ -91,7 +91,7 @@ def spec_errors(spec: Tree, path: Path) -> list[FieldError]:
     for key in ("hostname", "subdomain"):
         if value := spec.get(key):
             errors += label_name_errors(value, path / key)
-    return errors + _network(spec, path) + _tolerations(spec, path / "tolerations") + _scheduling(spec, path)
+    return errors + _network(spec, path) + toleration_errors(spec, path / "tolerations") + _scheduling(spec, path)
 
 
 def _not_before_others(container: Tree, path: Path) -> list[FieldError]:
@@ -138,7 +138,8 @@ def _network(spec: Tree, path: Path) -> list[FieldError]:
     return errors
 
 
-def _tolerations(spec: Tree, path: Path) -> list[FieldError]:
+def toleration_errors(spec: Tree, path: Path) -> list[FieldError]:
+    """Give the errors of ``tolerations``."""
     errors: list[FieldError] = []
     for index, one in enumerate(spec.get("tolerations", ())):
         where, key, operator = path @ index, one.get("key", ""), one.get("operator", "")
