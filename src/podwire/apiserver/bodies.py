@@ -104,20 +104,23 @@ def of_kind(request: Request, kind: Kind) -> Tree:
     return found
 
 
-def check_schema(request: Request, kind: Kind, found: Tree) -> None:
-    """Bring an object into its kind's shape. Unknown fields are dropped, told or refused, as the request says. Raises Failure (400)."""
+def check_schema(request: Request, kind: Kind, found: Tree, refused: Callable[[str], status.Failure] = status.bad_request) -> None:
+    """Bring an object into its kind's shape. Unknown fields are dropped, told or refused, as the request says.
+
+    Raises what ``refused`` makes of a message about the object, Failure (400) for a request that does not say a level.
+    """
     wanted = request.query.get("fieldValidation", "")
     if wanted not in _FIELD_VALIDATION:
         raise status.bad_request(f'fieldValidation: Unsupported value: "{wanted}": supported values: "Ignore", "Strict", "Warn"')
     if not isinstance(found.get("metadata", {}), dict):
-        raise status.bad_request(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: metadata is not an object')
+        raise refused(f'{kind.kind} in version "{kind.version}" cannot be handled as a {kind.kind}: metadata is not an object')
     try:
         unknown = prune_and_check(kind, found)
     except Mistyped as error:
-        raise status.bad_request(str(error)) from None
+        raise refused(str(error)) from None
     if not unknown:
         return
     if wanted == "Strict":
-        raise status.bad_request(strict_message(kind, unknown))
+        raise refused(strict_message(kind, unknown))
     if wanted != "Ignore":
         request.warnings += unknown[:_WARNINGS]

@@ -45,8 +45,10 @@ def json_patch(tree: Any, operations: Any) -> Any:
         raise PatchError(f"The allowed maximum operations in a JSON patch is {JSON_PATCH_LIMIT}, got {len(operations)}", 413)
     document = copied(tree)
     for operation in operations:
-        if not isinstance(operation, dict) or not isinstance(operation.get("path"), str):
-            raise PatchError("an operation of a JSON patch is an object with op and path", 400)
+        if not isinstance(operation, dict):
+            raise PatchError("an operation of a JSON patch is an object", 400)
+        if not isinstance(operation.get("path"), str):
+            raise PatchError("operation missing path field: missing value", 422)
         document = _operate(document, operation)
     return document
 
@@ -80,7 +82,7 @@ def _value(operation: dict[str, Any]) -> Any:
 def _transfer(document: Any, verb: str, operation: dict[str, Any]) -> Any:
     source, path = operation.get("from"), operation["path"]
     if not isinstance(source, str):
-        raise PatchError(f"a {verb} operation names where it takes from", 400)
+        raise PatchError("failed to decode from: operation, missing from field: missing value", 422)
     value = _get(document, source, verb)
     if verb == "copy":
         return _add(document, path, copied(value), verb)
@@ -105,7 +107,7 @@ def _same(left: Any, right: Any) -> bool:
 
 def _parts(path: str) -> list[str]:
     if path and not path.startswith("/"):
-        raise PatchError(f'"{path}" is no JSON pointer', 400)
+        raise PatchError(f'doc is missing path: "{path}": missing value', 422)
     return [part.replace("~1", "/").replace("~0", "~") for part in path.split("/")[1:]]
 
 

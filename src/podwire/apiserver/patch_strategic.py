@@ -22,6 +22,7 @@ import orjson
 
 from podwire.apiserver.definitions import Schema, definition, referenced
 from podwire.apiserver.kind import Kind, Tree
+from podwire.apiserver.patch_refusals import printed
 
 DIRECTIVE, RETAIN = "$patch", "$retainKeys"
 DELETE_VALUES, ORDER = "$deleteFromPrimitiveList/", "$setElementOrder/"
@@ -163,7 +164,7 @@ def _identity(element: Any, merge_key: str) -> Any:
     if not merge_key:
         return element
     if not isinstance(element, dict) or merge_key not in element:
-        raise PatchError(f"map: {element} does not contain declared merge key: {merge_key}", 400)
+        raise PatchError(f"map: {printed(element)} does not contain declared merge key: {merge_key}", 400)
     return element[merge_key]
 
 

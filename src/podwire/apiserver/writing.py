@@ -21,9 +21,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
-from podwire.apiserver import bodies, conversion, keys, merge_types, ownership, ownership_versions, shapes, status, templates
+from podwire.apiserver import (
+    bodies,
+    conversion,
+    keys,
+    merge_types,
+    ownership,
+    ownership_versions,
+    patch_refusals,
+    shapes,
+    status,
+    templates,
+)
 from podwire.apiserver.admission import gate
 from podwire.apiserver.answers import Answer, Tree, decode, encode
 from podwire.apiserver.api import Api, Grant, fresh_uid, generated_name, latest_tree, put, remove
@@ -177,7 +189,7 @@ async def patch(api: Api, request: Request, kind: Kind, subresource: str = "") -
     # The patched tree may share parts with the one it was made of, and is changed from here on: so it is made of a copy.
     tree = patched(request, kind, decode(encode(old)), change)
     ownership.keep_reset(tree)
-    bodies.check_schema(request, kind, tree)
+    bodies.check_schema(request, kind, tree, partial(_unfit, request, kind, old, change))
     metadata = tree["metadata"]
     for field in ("name", "namespace", "uid"):
         if metadata.get(field, old["metadata"].get(field)) != old["metadata"].get(field):
@@ -186,14 +198,25 @@ async def patch(api: Api, request: Request, kind: Kind, subresource: str = "") -
     return await update_tree(api, request, kind, tree, old, subresource)
 
 
+def _unfit(request: Request, kind: Kind, old: Tree, change: Any, why: str) -> status.Failure:
+    """Refuse what came of a patch: what it was before fields fell out of it is worked out once more."""
+    if request.content_type == STRATEGIC_PATCH:
+        return patch_refusals.unfit(change, why, strategic=True)
+    return patch_refusals.unfit(patched(request, kind, decode(encode(old)), change), why, strategic=False)
+
+
 def read_patch(request: Request) -> Any:
-    """Read the body of a patch. Raises Failure (400, 415, 422)."""
+    """Read the body of a patch, which is a list of operations or an object. Raises Failure (400, 415, 422)."""
     media = request.content_type
     if media not in (JSON_PATCH, MERGE_PATCH, STRATEGIC_PATCH):
         raise status.unsupported_media_type(media, PATCHES)
     if "force" in request.query:
         raise status.invalid_options("PatchOptions", forbidden(Path("force"), "may not be specified for non-apply patch"))
-    return bodies.READERS[JSON](request.body)
+    change = bodies.READERS[JSON](request.body)
+    wanted, name = (list, "[]interface {}") if media == JSON_PATCH else (dict, "map[string]interface {}")
+    if not isinstance(change, wanted):
+        raise patch_refusals.no_object(request.body, name)
+    return change
 
 
 def patched(request: Request, kind: Kind | None, old: Tree, change: Any) -> Tree:
