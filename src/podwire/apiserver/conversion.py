@@ -16,16 +16,18 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from podwire.apiserver import keys, merge_types, status
 from podwire.apiserver.answers import TooDeep, Tree, decode, encode
-from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind, Versions
 from podwire.apiserver.merge_types import Type
 from podwire.apiserver.ownership_versions import Steps
 from podwire.apiserver.schema import Mistyped
 from podwire.store import Change, Record
+
+if TYPE_CHECKING:
+    from podwire.apiserver.api import Api
 
 TOGETHER = 500  # objects in one review
 _SIZE = 2 * 1024 * 1024  # bytes of objects in one review, if there are several
@@ -117,6 +119,20 @@ async def _converted(versions: Versions, trees: list[Tree], to: Kind) -> list[Tr
             to.custom.shape(after)
         except (Mistyped, RecursionError) as error:
             raise status.Failure(500, "", str(error)) from None
+    return found
+
+
+async def across(trees: list[Tree], to: Kind) -> list[Tree]:
+    """Give objects of kinds that are stored alike as those of one of them. Raises Failure."""
+    if to.versions is not None:
+        return await _converted(to.versions, trees, to)
+    found: list[Tree] = []
+    for tree in trees:
+        if (tree["apiVersion"], tree["kind"]) != (to.api_version, to.kind):
+            if to.conversion is None:
+                raise status.Failure(500, "", f"unable to convert to {to.api_version}, Kind={to.kind}")
+            tree = {**to.conversion.from_stored(tree), "apiVersion": to.api_version, "kind": to.kind}
+        found.append(tree)
     return found
 
 

@@ -82,6 +82,12 @@ class Registry:
         found: Made = made[key]
         return found
 
+    def alike(self, kind: Kind) -> tuple[Kind, ...]:
+        """Give the kinds in which the objects of one are served, of whatever groups and versions, itself among them."""
+        return self.once(
+            ("alike", kind.stored.resource), lambda: tuple(one for one in self._kinds if one.stored.resource == kind.stored.resource)
+        )
+
     def groups(self) -> dict[str, tuple[str, ...]]:
         """Give the groups, core first, and their versions, preferred first."""
         found: dict[str, dict[str, None]] = {}

@@ -17,11 +17,14 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import parse_qsl
 
 from podwire.apiserver import status
 from podwire.apiserver.authentication import User
+
+if TYPE_CHECKING:
+    from podwire.apiserver.kind import Kind
 
 JSON, YAML = "application/json", "application/yaml"
 PROTOBUF = "application/vnd.kubernetes.protobuf"
@@ -71,6 +74,8 @@ class Request:
     user: User
     body: bytes = b""
     warnings: list[str] = field(default_factory=list)
+    spoken: Kind | None = None
+    """The kind that the client speaks of, where the request was translated to another (``versions.py``)."""
 
     def flag(self, name: str) -> bool:
         """Read a boolean of the query. Raises Failure (400)."""

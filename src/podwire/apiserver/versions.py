@@ -50,7 +50,7 @@ def _request(api: Api, request: Request, kind: Kind, conversion: Conversion) -> 
         if "fieldSelector" in words:
             words["fieldSelector"] = words["fieldSelector"].replace(name, inner)
     if request.method not in ("POST", "PUT", "PATCH"):
-        return replace(request, target=target, query=words)
+        return replace(request, target=target, query=words, spoken=kind)
     words["fieldValidation"] = "Ignore"  # said of the client's own version, below
     media, method = JSON, request.method
     if request.content_type == APPLY_PATCH and method == "PATCH":
@@ -63,7 +63,7 @@ def _request(api: Api, request: Request, kind: Kind, conversion: Conversion) -> 
     else:
         tree = _checked(request, kind, bodies.of_kind(request, kind), conversion)
     headers = {**request.headers, b"content-type": media.encode()}
-    return replace(request, method=method, target=target, query=words, headers=headers, body=orjson.dumps(tree))
+    return replace(request, method=method, target=target, query=words, headers=headers, body=orjson.dumps(tree), spoken=kind)
 
 
 def _patched(api: Api, request: Request, kind: Kind, conversion: Conversion) -> Tree:

@@ -354,6 +354,23 @@ def test_webhooks_change_and_refuse(call: Any, namespace: str, hook: Webhook, ti
     assert (hook.asked[-1]["operation"], hook.asked[-1]["oldObject"]["metadata"]["name"]) == ("DELETE", "good")
 
 
+@pytest.mark.parametrize(
+    ("group", "other"), [("extensions/v1beta1", "networking.k8s.io/v1"), ("networking.k8s.io/v1", "extensions/v1beta1")]
+)
+def test_a_webhook_is_shown_the_group_that_it_names(call: Any, namespace: str, hook: Webhook, tidy: None, group: str, other: str) -> None:
+    """The rule names one group, the client speaks another of the same objects."""
+    hook.answers["/judge"] = lambda _request: {"allowed": False, "status": {"message": "no"}}
+    rule = {"apiGroups": [group.split("/")[0]], "apiVersions": ["*"], "operations": ["CREATE"], "resources": ["ingresses"]}
+    register(call, hook, namespace, VALIDATING, "/judge", rules=[rule])
+    backend = {"serviceName": "a", "servicePort": 1} if "extensions" in other else {"service": {"name": "a", "port": {"number": 1}}}
+    spec = {"backend" if "extensions" in other else "defaultBackend": backend}
+    refused = call("POST", f"/apis/{other}/namespaces/{namespace}/ingresses", {"metadata": {"name": "i"}, "spec": spec})
+    assert refused.tree["message"] == 'admission webhook "judge.hooks.example.com" denied the request: no'
+    asked = hook.asked[-1]
+    assert (asked["kind"]["group"], asked["requestKind"]["group"]) == (group.split("/")[0], other.split("/")[0])
+    assert (asked["object"]["apiVersion"], "backend" in asked["object"]["spec"]) == (group, "extensions" in group)
+
+
 def test_a_webhook_that_cannot_be_asked(call: Any, namespace: str, hook: Webhook, tidy: None) -> None:
     gone = {"url": "https://127.0.0.1:1/x"}
     register(call, hook, namespace, VALIDATING, "/gone", clientConfig=gone, matchConditions=[{"name": "c", "expression": "object.metadata.name != 'skip'"}])  # fmt: skip

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import copy
 import http.client
 import json
@@ -530,6 +531,74 @@ def test_a_write_that_was_overtaken_is_made_anew(call: Any, server: ApiServer, p
     webhook.answers["/convert"] = overtake
     got = call("PATCH", f"{places.v1beta1}/a", {"spec": {"hostPort": "g:9"}}, content_type=MERGE)
     assert (got.status, got.tree["spec"]) == (200, {"hostPort": "g:9", "replicas": 5})
+
+
+# Who judges --------------------------------------------------------------------------------------------------------------------
+
+ADMISSION = "/apis/admissionregistration.k8s.io/v1"
+
+
+@pytest.fixture
+def tidy(call: Any) -> Iterator[None]:
+    yield
+    for plural in ("validatingadmissionpolicybindings", "validatingadmissionpolicies", "mutatingwebhookconfigurations"):
+        assert call("DELETE", f"{ADMISSION}/{plural}").status == 200
+
+
+def of_beta(places: Places) -> Tree:
+    return {"apiGroups": [places.group], "apiVersions": ["v1beta1"], "operations": ["CREATE", "UPDATE"], "resources": ["places"]}
+
+
+def test_a_webhook_is_shown_the_version_that_it_names(call: Any, places: Places, webhook: Webhook, tidy: None) -> None:
+    patch = [{"op": "replace", "path": "/spec/hostPort", "value": "changed:9"}]
+    webhook.answers["/change"] = lambda _request: {
+        "allowed": True,
+        "patchType": "JSONPatch",
+        "patch": base64.b64encode(json.dumps(patch).encode()).decode(),
+    }
+    hook = {
+        "name": "change.hooks.example.com",
+        "clientConfig": {"url": webhook.url("/change"), "caBundle": webhook.bundle},
+        "rules": [of_beta(places)],
+        "sideEffects": "None",
+        "admissionReviewVersions": ["v1"],
+    }
+    path = f"{ADMISSION}/mutatingwebhookconfigurations"
+    assert call("POST", path, {"metadata": {"name": "change"}, "webhooks": [hook]}).status == 201
+    made = places.make("a", host="h", port=1)
+    assert made["spec"] == {"host": "changed", "port": 9}
+    asked = next(one for one in webhook.asked if one["path"] == "/change")
+    assert (asked["kind"]["version"], asked["requestKind"]["version"], asked["requestResource"]["version"]) == ("v1beta1", "v1", "v1")
+    assert (asked["object"]["apiVersion"], asked["object"]["spec"]) == (f"{places.group}/v1beta1", {"hostPort": "h:1"})
+    exact = [{"op": "add", "path": "/webhooks/0/matchPolicy", "value": "Exact"}]
+    assert call("PATCH", f"{path}/change", exact, content_type=JSON_PATCH).status == 200
+    assert places.make("b", host="h", port=1)["spec"] == {"host": "h", "port": 1}
+    webhook.answers["/convert"] = lambda _request: {"result": {"status": "Failed", "message": "out of order"}}
+    assert call("PATCH", f"{path}/change", [exact[0] | {"value": "Equivalent"}], content_type=JSON_PATCH).status == 200
+    refused = call("POST", places.v1, places.new("c", host="h", port=1))
+    assert refused.tree["message"] == f"Internal error occurred: {places.failure('failed: out of order', 'v1')}"
+
+
+def test_a_policy_is_put_to_the_version_that_it_names(call: Any, places: Places, tidy: None) -> None:
+    limit = places.make("limit", hostPort="most:7")
+    spec: Tree = {
+        "matchConstraints": {"resourceRules": [of_beta(places)]},
+        "paramKind": {"apiVersion": limit["apiVersion"], "kind": "Place"},
+        "validations": [{"expression": "object.spec.hostPort != 'bad:' + params.spec.hostPort.split(':')[1]"}],
+    }
+    assert call("POST", f"{ADMISSION}/validatingadmissionpolicies", {"metadata": {"name": "beta"}, "spec": spec}).status == 201
+    bound = {"policyName": "beta", "validationActions": ["Deny"], "paramRef": {"name": "limit", "parameterNotFoundAction": "Deny"}}
+    assert call("POST", f"{ADMISSION}/validatingadmissionpolicybindings", {"metadata": {"name": "beta"}, "spec": bound}).status == 201
+    refused = call("POST", places.v1, places.new("a", host="bad", port=7))
+    assert refused.status == 422, refused.tree
+    assert refused.tree["message"].startswith(
+        f"places.{places.group} \"a\" is forbidden: ValidatingAdmissionPolicy 'beta' with binding 'beta'"
+    )
+    assert call("POST", places.v1, places.new("a", host="bad", port=8)).status == 201
+    exact = [{"op": "replace", "path": "/spec/matchConstraints/matchPolicy", "value": "Exact"}]
+    assert call("PATCH", f"{ADMISSION}/validatingadmissionpolicies/beta", exact, content_type=JSON_PATCH).status == 200
+    assert call("POST", places.v1, places.new("b", host="bad", port=7)).status == 201
+    assert call("POST", places.v1beta1, places.new("c", hostPort="bad:7")).status == 422
 
 
 # What is no conversion -----------------------------------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ _OPTIONS = {CREATE: "CreateOptions", UPDATE: "UpdateOptions", DELETE: "DeleteOpt
 class Attributes:
     """One request. ``tree`` is the object as it is to be (None: deleted), ``old`` as it was (None: created).
 
-    ``warnings`` go to the client.
+    ``warnings`` go to the client. ``spoken`` is the kind that the client speaks of, where ``kind`` is another of the same objects.
     """
 
     operation: str
@@ -34,6 +34,12 @@ class Attributes:
     subresource: str = ""
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
+    spoken: Kind | None = None
+
+    @property
+    def own(self) -> Kind:
+        """The kind that the client speaks of."""
+        return self.spoken or self.kind
 
     @property
     def options(self) -> Tree:
@@ -43,8 +49,8 @@ class Attributes:
 
     def review(self, uid: str) -> Tree:
         """Give the request as an AdmissionReview has it, and expressions see it."""
-        kind = {"group": self.kind.group, "version": self.kind.version, "kind": self.kind.kind}
-        resource = {"group": self.kind.group, "version": self.kind.version, "resource": self.kind.plural}
+        kind, resource = _named(self.kind)
+        own, own_resource = _named(self.own)
         user: Tree = {"username": self.user.name, "groups": list(self.user.groups)}
         if self.user.uid:
             user["uid"] = self.user.uid
@@ -54,8 +60,8 @@ class Attributes:
             "uid": uid,
             "kind": kind,
             "resource": resource,
-            "requestKind": kind,
-            "requestResource": resource,
+            "requestKind": own,
+            "requestResource": own_resource,
             "name": self.name,
             "operation": self.operation,
             "userInfo": user,
@@ -69,3 +75,9 @@ class Attributes:
         if self.subresource:
             shown |= {"subResource": self.subresource, "requestSubResource": self.subresource}
         return shown
+
+
+def _named(kind: Kind) -> tuple[Tree, Tree]:
+    """Name a kind and its resource as reviews do."""
+    place = {"group": kind.group, "version": kind.version}
+    return {**place, "kind": kind.kind}, {**place, "resource": kind.plural}

@@ -12,11 +12,11 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-contro
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
-from podwire.apiserver import keys, quantity, status
+from podwire.apiserver import conversion, keys, quantity, status
 from podwire.apiserver.admission import limits, policies, runtime_classes, service_accounts, webhooks
 from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
 from podwire.apiserver.admission.matching import selects
@@ -43,9 +43,8 @@ class Admission:
         self.store = store
         self.registry = registry
         self.quotas = Quotas(store, registry, put)
-        self.judge = policies.Judge(self.labels, self.versions, self.namespace)
-        self.judge.params = self._params
-        self.caller = webhooks.Caller(calls, self.labels, self.versions)
+        self.judge = policies.Judge(self.labels, registry.alike, self.namespace)
+        self.caller = webhooks.Caller(calls, self.labels, registry.alike)
         self.mutating: list[webhooks.Webhook] = []
         self.validating: list[webhooks.Webhook] = []
         self.ranges: dict[str, dict[str, Tree]] = {}
@@ -116,20 +115,19 @@ class Admission:
         found: Mapping[str, str] = tree["metadata"].get("labels", {}) if tree is not None else {}
         return found
 
-    def versions(self, group: str, plural: str) -> list[str]:
-        """Give the versions in which a kind is served."""
-        return [kind.version for kind in self.registry if (kind.group, kind.plural) == (group, plural)]
-
-    def _params(self, about: Tree, reference: Tree, namespace: str) -> Iterable[Tree]:
+    async def params(self, about: Tree, reference: Tree, namespace: str) -> list[Tree]:
+        """Give the objects that a binding names as parameters, in the version that its policy names. Raises Failure."""
         kind = self.registry.find_kind(about["apiVersion"], about["kind"])
         if kind is None:
             return []
         where = reference.get("namespace") or namespace if kind.namespaced else ""
         if name := reference.get("name"):
             record = self.store.latest(keys.key(kind, where, name))
-            return [] if record is None else [decode(record.value)]
-        trees = (decode(record.value) for record in self.store.latest_range(keys.prefix(kind, where)))
-        return [tree for tree in trees if selects(reference.get("selector"), tree["metadata"].get("labels", {}))]
+            records = [] if record is None else [record]
+        else:
+            records = self.store.latest_range(keys.prefix(kind, where))
+        trees = [decode(record.value) for record in await conversion.shown(kind, records)]
+        return [tree for tree in trees if name or selects(reference.get("selector"), tree["metadata"].get("labels", {}))]
 
     # Asking --------------------------------------------------------------------------------------------------------------------
 
@@ -166,8 +164,6 @@ class Admission:
             _check_ranges(self, asked)
         if asked.operation == UPDATE and asked.kind.resource == "persistentvolumeclaims" and not asked.subresource:
             _check_growth(self, asked)
-        if self.judge.bindings:
-            self.judge.validate(asked)
 
     def charge(self, kind: Kind, tree: Tree, old: Tree | None) -> list[Tree]:
         """Give the quotas that are stored with an object. Raises Failure (403)."""

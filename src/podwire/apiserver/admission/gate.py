@@ -12,6 +12,7 @@ from typing import TypeVar
 from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import CREATE, DELETE, UPDATE, Attributes
 from podwire.apiserver.admission.chain import CHANGES
+from podwire.apiserver.admission.seeing import seen_as
 from podwire.apiserver.answers import Tree, decode, encode
 from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
@@ -51,6 +52,7 @@ def _asked(request: Request, kind: Kind, tree: Tree | None, old: Tree | None, pa
         part or request.target.subresource,
         request.dry_run,
         request.warnings,
+        request.spoken,
     )
 
 
@@ -96,11 +98,24 @@ async def refused(api: Api, request: Request, kind: Kind, tree: Tree | None, old
         return False
     asked = _asked(request, kind, tree, old, part)
     admission.refuse(asked)
+    waited = await _judged(api, asked) if admission.judge.bindings else False
     hooks = admission.caller.concerned(admission.validating, asked)
     if not hooks:
-        return False
+        return waited
     await admission.caller.validate(hooks, asked)
     return True
+
+
+async def _judged(api: Api, asked: Attributes) -> bool:
+    """Put a write to policies; say whether there were any: objects and parameters in other versions are waited for. Raises Failure."""
+    admission = api.admission
+    matters = admission.judge.matters(asked)
+    for matter in matters:
+        about, reference = matter.policy.param_kind, matter.reference
+        found = await admission.params(about, reference, asked.namespace) if about is not None and reference is not None else []
+        seen = await seen_as(asked, matter.kind)
+        admission.judge.validate(matter, seen, matter.checked(found))
+    return bool(matters)
 
 
 async def deleted(api: Api, request: Request, kind: Kind, tree: Tree) -> bool:

@@ -18,6 +18,7 @@ from podwire.apiserver.kind import Kind
 Tree = dict[str, Any]
 Labels = Mapping[str, str]
 LabelsOf = Callable[[str], Labels]  # of a namespace
+Alike = Callable[[Kind], Sequence[Kind]]  # the kinds in which the objects of one are served
 
 # What judges writes is not judged itself: a wrong rule could never be taken back.
 EXEMPT = frozenset(
@@ -57,16 +58,23 @@ def _requirement(requirement: Tree, labels: Labels) -> bool:
     return key not in labels
 
 
-def rules_match(rules: Iterable[Tree], asked: Attributes, versions: Sequence[str]) -> bool:
-    """Say whether a rule means a request. ``versions`` are those in which the rule may name it."""
-    return any(_rule(rule, asked, versions) for rule in rules)
+def meant(rules: Sequence[Tree], policy: str, asked: Attributes, alike: Alike) -> Kind | None:
+    """Give the kind in which a rule means a request, None when none does: the client's own before others of the same objects.
+
+    ``policy``: whether others count (``Equivalent``). ``alike`` gives them.
+    """
+    own = asked.own
+    if any(_rule(rule, asked, own) for rule in rules):
+        return own
+    if policy != "Equivalent":
+        return None
+    return next((kind for rule in rules for kind in alike(own) if kind is not own and _rule(rule, asked, kind)), None)
 
 
-def _rule(rule: Tree, asked: Attributes, versions: Sequence[str]) -> bool:
-    kind = asked.kind
+def _rule(rule: Tree, asked: Attributes, kind: Kind) -> bool:
     if not {"*", asked.operation} & set(rule.get("operations", ())) or not {"*", kind.group} & set(rule.get("apiGroups", ())):
         return False
-    if not {"*", *versions} & set(rule.get("apiVersions", ())):
+    if not {"*", kind.version} & set(rule.get("apiVersions", ())):
         return False
     if rule.get("resourceNames") and asked.name not in rule["resourceNames"]:
         return False

@@ -7,17 +7,18 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/validating-admis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import Attributes
-from podwire.apiserver.admission.matching import EXEMPT, REQUEST, Conditions, LabelsOf, rules_match, selected
+from podwire.apiserver.admission.matching import EXEMPT, REQUEST, Alike, Conditions, LabelsOf, meant, selected
 from podwire.apiserver.cel import types
 from podwire.apiserver.cel.check import Program, Rejected, compile_text
 from podwire.apiserver.cel.types import Type
 from podwire.apiserver.cel.values import Fault
+from podwire.apiserver.kind import Kind
 from podwire.apiserver.validation import FieldError, Path, invalid
 
 Tree = dict[str, Any]
@@ -64,15 +65,16 @@ class Policy:
         self.validations = [_validation(one, scope) for one in spec.get("validations", ())]
         self.annotations = [compile_text(one["valueExpression"], scope) for one in spec.get("auditAnnotations", ())]
 
-    def means(self, match: Tree, asked: Attributes, versions: list[str], labels: LabelsOf) -> bool:
-        """Say whether a request is meant by the policy's constraints, or by a binding's."""
-        if match.get("matchPolicy", "Equivalent") != "Equivalent":
-            versions = [asked.kind.version]
-        if match.get("excludeResourceRules") and rules_match(match["excludeResourceRules"], asked, versions):
-            return False
-        if match.get("resourceRules") and not rules_match(match["resourceRules"], asked, versions):
-            return False
-        return selected(match, asked, labels)
+
+def _means(match: Tree, asked: Attributes, alike: Alike, labels: LabelsOf) -> Kind | None:
+    """Give the kind in which the constraints of a policy, or of a binding, mean a request; None when they do not."""
+    policy = match.get("matchPolicy", "Equivalent")
+    if meant(match.get("excludeResourceRules", ()), policy, asked, alike) is not None:
+        return None
+    kind: Kind | None = asked.own
+    if rules := match.get("resourceRules"):
+        kind = meant(rules, policy, asked, alike)
+    return kind if kind is not None and selected(match, asked, labels) else None
 
 
 def _validation(said: Tree, scope: Mapping[str, Type]) -> _Validation:
@@ -92,49 +94,69 @@ class _Failed:
     reason: str
 
 
-class Judge:
-    """Puts writes to policies. ``params`` finds the objects that a binding names: each, or a Fault."""
+@dataclass(frozen=True, slots=True)
+class Matter:
+    """A policy that a request is put to, with the binding that says so and the kind in which the policy wants it."""
 
-    def __init__(self, labels: LabelsOf, versions: Callable[[str, str], list[str]], namespace: Callable[[str], Tree | None]) -> None:
+    policy: Policy
+    binding_name: str
+    binding: Tree
+    kind: Kind
+
+    @property
+    def reference(self) -> Tree | None:
+        """Where its parameters are, None when it has none."""
+        return self.binding.get("paramRef") if self.policy.param_kind is not None else None
+
+    def checked(self, params: Sequence[Tree]) -> Sequence[Tree | None] | Fault:
+        """Give the parameters to put it with, of those that were found."""
+        if self.reference is None:
+            return (None,)
+        if not params and self.reference.get("parameterNotFoundAction") == "Deny":
+            return Fault("no params found for policy binding with `Deny` parameterNotFoundAction")
+        return params
+
+
+class Judge:
+    """Puts writes to policies."""
+
+    def __init__(self, labels: LabelsOf, alike: Alike, namespace: Callable[[str], Tree | None]) -> None:
         self._labels = labels
-        self._versions = versions
+        self._alike = alike
         self._namespace = namespace
         self.policies: dict[str, Policy] = {}
         self.bindings: dict[str, Tree] = {}
-        self.params: Callable[[Tree, Tree, str], Iterable[Tree | None]] = lambda _kind, _reference, _namespace: (None,)
 
-    def validate(self, asked: Attributes) -> None:
-        """Put a request to every policy that is bound. Raises Failure of the first that denies it."""
+    def matters(self, asked: Attributes) -> list[Matter]:
+        """Give the policies that a request is put to."""
         if asked.kind.resource in EXEMPT:
-            return
+            return []
+        found: list[Matter] = []
         for name in sorted(self.bindings):
             binding = self.bindings[name]["spec"]
             policy = self.policies.get(binding.get("policyName", ""))
             if policy is None:
                 continue
-            versions = self._versions(asked.kind.group, asked.kind.plural)
+            kind = _means(policy.match, asked, self._alike, self._labels)
             bound = binding.get("matchResources") or {}
-            if not policy.means(policy.match, asked, versions, self._labels) or not policy.means(bound, asked, versions, self._labels):
-                continue
-            for failed in self._failures(policy, binding, asked):
-                self._act(policy, name, binding, asked, failed)
+            if kind is not None and _means(bound, asked, self._alike, self._labels) is not None:
+                found.append(Matter(policy, name, binding, kind))
+        return found
 
-    def _failures(self, policy: Policy, binding: Tree, asked: Attributes) -> Iterator[_Failed]:
+    def validate(self, matter: Matter, asked: Attributes, params: Sequence[Tree | None] | Fault) -> None:
+        """Put a request, as its policy wants it, to the policy. Raises Failure if it is denied."""
+        for failed in self._failures(matter.policy, asked, params):
+            self._act(matter.policy, matter.binding_name, matter.binding, asked, failed)
+
+    def _failures(self, policy: Policy, asked: Attributes, params: Sequence[Tree | None] | Fault) -> Iterator[_Failed]:
         try:
-            for param in self._params(policy, binding, asked):
+            if isinstance(params, Fault):
+                raise params
+            for param in params:
                 yield from self._put(policy, asked, param)
         except Fault as fault:
             if policy.must_work:
                 yield _Failed(str(fault), "Invalid")
-
-    def _params(self, policy: Policy, binding: Tree, asked: Attributes) -> Iterable[Tree | None]:
-        reference = binding.get("paramRef")
-        if policy.param_kind is None or reference is None:
-            return (None,)
-        found = list(self.params(policy.param_kind, reference, asked.namespace))
-        if not found and reference.get("parameterNotFoundAction") == "Deny":
-            raise Fault("no params found for policy binding with `Deny` parameterNotFoundAction")
-        return found
 
     def _put(self, policy: Policy, asked: Attributes, param: Tree | None) -> Iterator[_Failed]:
         values = {
@@ -173,7 +195,7 @@ class Judge:
         if "Deny" not in actions:
             return
         message = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{name}' denied request: {failed.message}"
-        failure = status.forbidden(asked.kind, asked.name, message, [{"message": message}])
+        failure = status.forbidden(asked.own, asked.name, message, [{"message": message}])
         raise status.Failure(_CODES.get(failed.reason, 422), failed.reason, failure.message, failure.details)
 
 

@@ -1,7 +1,8 @@
 """Webhooks: programs of users that are asked about writes, over HTTPS.
 
 Mutating ones are asked one after the other, in the order of their names, and each sees what those before it changed; one that asks for it
-is asked again when a later one changed something. Validating ones are asked all at once. What one answers is told in the API's words.
+is asked again when a later one changed something. Validating ones are asked all at once. Each is shown the object in the kind and version
+that its rules name. What one answers is told in the API's words.
 
 Source: https://kubernetes.io/docs/reference/access-authn-authz/extensible-admission-controllers/
 """
@@ -20,9 +21,11 @@ import orjson
 
 from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import Attributes
-from podwire.apiserver.admission.matching import EXEMPT, Conditions, LabelsOf, rules_match, selected
+from podwire.apiserver.admission.matching import EXEMPT, Alike, Conditions, LabelsOf, meant, selected
+from podwire.apiserver.admission.seeing import converted, seen_as
 from podwire.apiserver.calls import FAILURES, Callee, Calls, NoAnswer, told
 from podwire.apiserver.cel.values import Fault
+from podwire.apiserver.kind import Kind
 from podwire.apiserver.patch import PatchError, json_patch
 
 Tree = dict[str, Any]
@@ -54,55 +57,65 @@ def of_configuration(tree: Tree) -> list[Webhook]:
     return [Webhook(name, one, Conditions(one.get("matchConditions", ())), Callee(one["clientConfig"])) for one in tree.get("webhooks", ())]
 
 
-class Caller:
-    """Asks webhooks. ``labels`` gives those of a namespace, ``versions`` those of a kind that are served."""
+@dataclass(frozen=True, slots=True)
+class Invocation:
+    """A webhook that is to be asked, and the kind in which it is shown the object: the one that its rules name."""
 
-    def __init__(self, calls: Calls, labels: LabelsOf, versions: Callable[[str, str], Sequence[str]]) -> None:
+    webhook: Webhook
+    kind: Kind
+
+
+class Caller:
+    """Asks webhooks. ``labels`` gives those of a namespace, ``alike`` the kinds in which the objects of one are served."""
+
+    def __init__(self, calls: Calls, labels: LabelsOf, alike: Alike) -> None:
         self._calls = calls
         self._labels = labels
-        self._versions = versions
+        self._alike = alike
 
-    def concerned(self, webhooks: Sequence[Webhook], asked: Attributes) -> list[Webhook]:
+    def concerned(self, webhooks: Sequence[Webhook], asked: Attributes) -> list[Invocation]:
         """Give the webhooks that a request concerns by its kind and labels."""
         if asked.kind.resource in EXEMPT:
             return []
-        return [one for one in webhooks if self._means(one, asked) and selected(one.said, asked, self._labels)]
+        found: list[Invocation] = []
+        for one in webhooks:
+            kind = meant(one.said.get("rules", ()), one.said.get("matchPolicy", ""), asked, self._alike)
+            if kind is not None and selected(one.said, asked, self._labels):
+                found.append(Invocation(one, kind))
+        return found
 
-    def _means(self, webhook: Webhook, asked: Attributes) -> bool:
-        versions = [asked.kind.version]
-        if webhook.said.get("matchPolicy") == "Equivalent":
-            versions = list(self._versions(asked.kind.group, asked.kind.plural)) or versions
-        return rules_match(webhook.said.get("rules", ()), asked, versions)
-
-    async def mutate(self, webhooks: Sequence[Webhook], asked: Attributes, shape: Shape) -> None:
+    async def mutate(self, invocations: Sequence[Invocation], asked: Attributes, shape: Shape) -> None:
         """Let webhooks change ``asked.tree``. ``shape`` brings what they made into its kind's shape. Raises Failure."""
         last_change = -1
-        for step, webhook in enumerate(webhooks):
-            if await self._change(webhook, asked, shape):
+        for step, one in enumerate(invocations):
+            if await self._change(one, asked, shape):
                 last_change = step
-        for step, webhook in enumerate(webhooks):
-            if step < last_change and webhook.said.get("reinvocationPolicy") == "IfNeeded":
-                await self._change(webhook, asked, shape)
+        for step, one in enumerate(invocations):
+            if step < last_change and one.webhook.said.get("reinvocationPolicy") == "IfNeeded":
+                await self._change(one, asked, shape)
 
-    async def _change(self, webhook: Webhook, asked: Attributes, shape: Shape) -> bool:
-        response = await self._ask(webhook, asked)
+    async def _change(self, invocation: Invocation, asked: Attributes, shape: Shape) -> bool:
+        webhook, seen = invocation.webhook, await seen_as(asked, invocation.kind)
+        response = await self._ask(webhook, seen)
         if response is None or not response.get("patch"):
             return False
-        assert asked.tree is not None
+        assert seen.tree is not None
         try:
             if response.get("patchType") != "JSONPatch":
                 raise NoAnswer(f'unsupported patch type "{response.get("patchType", "")}"')
             operations = orjson.loads(base64.b64decode(response["patch"], validate=True))
-            tree = shape(asked, json_patch(asked.tree, operations))
+            tree = shape(seen, json_patch(seen.tree, operations))
+            if tree == seen.tree:
+                return False
+            asked.tree = tree if seen is asked else shape(asked, (await converted([tree], asked.kind))[0])
         except (PatchError, ValueError, binascii.Error, NoAnswer) as error:
             raise status.internal(f'failed calling webhook "{webhook.name}": {error}') from None
-        changed = tree != asked.tree
-        asked.tree = tree
-        return changed
+        return True
 
-    async def validate(self, webhooks: Sequence[Webhook], asked: Attributes) -> None:
+    async def validate(self, invocations: Sequence[Invocation], asked: Attributes) -> None:
         """Ask webhooks, all at once. Raises the Failure of the first that refuses."""
-        found = await asyncio.gather(*(self._ask(webhook, asked) for webhook in webhooks), return_exceptions=True)
+        seen = {kind: await seen_as(asked, kind) for kind in dict.fromkeys(one.kind for one in invocations)}
+        found = await asyncio.gather(*(self._ask(one.webhook, seen[one.kind]) for one in invocations), return_exceptions=True)
         for one in found:
             if isinstance(one, BaseException):
                 raise one
@@ -120,7 +133,7 @@ class Caller:
         except Fault as fault:
             if not webhook.must_answer:
                 return None
-            raise status.forbidden(asked.kind, asked.name, str(fault)) from None
+            raise status.forbidden(asked.own, asked.name, str(fault)) from None
         except (NoAnswer, *FAILURES) as error:
             if not webhook.must_answer:
                 return None
