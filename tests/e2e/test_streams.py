@@ -8,6 +8,7 @@ import http.client
 import json
 import os
 import re
+import socket
 import subprocess
 import time
 from collections.abc import Iterator
@@ -220,6 +221,21 @@ def test_port_forward_carries_several_connections(pods: Pods, protocol: dict[str
         with contextlib.suppress(OSError, http.client.HTTPException, json.JSONDecodeError):
             fetch(port, "/")
         until(lambda: "connect: connection refused" in said.read_text(), "the refusal is told")
+
+
+@PROTOCOLS
+def test_port_forward_ends_when_both_sides_have_said_all(pods: Pods, protocol: dict[str, str]) -> None:
+    """A client that says that it has said all is answered, and then sees the end; so does one that waits for it."""
+    with forwarded(pods, protocol, "pod/web", 8080) as (port, _):
+        for says_so in (True, False):
+            with socket.create_connection(("127.0.0.1", port), 20) as connection:
+                connection.sendall(b"GET /end HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n")
+                if says_so:
+                    connection.shutdown(socket.SHUT_WR)
+                answer = b""
+                while piece := connection.recv(65536):
+                    answer += piece
+                assert json.loads(answer.partition(b"\r\n\r\n")[2])["path"] == "/end"
 
 
 def test_proxies_lead_to_pods_services_and_nodes(pods: Pods) -> None:

@@ -98,6 +98,8 @@ class PodConnection(asyncio.Protocol):
 
     def eof_received(self) -> bool:
         self._end()
+        if self._eof:
+            self.finish("")
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002
@@ -133,6 +135,8 @@ class PodConnection(asyncio.Protocol):
         self._eof = True
         if self._transport is not None and not self._transport.is_closing():
             self._transport.write_eof()
+        if self._ended:  # a client that has seen the other end end sends no reset any more
+            self.finish("")
 
     def finish(self, words: str) -> None:
         """End in both directions."""
