@@ -185,7 +185,9 @@ def test_a_clients_shell_runs_its_command_for_who_attaches(pods: Pods) -> None:
     done = cluster.kubectl(*words, stdin="wget -qO- http://web/hello 2>&1 | tr , '\\n'\n")
     assert '"path":"/hello"' in done.stdout
     debug = ["debug", "tool", "-i", "--image=busybox", "-c", "looking", "--quiet", *here]
-    assert cluster.kubectl(*debug, "--", "hostname").stdout == "tool\n"
+    assert cluster.kubectl(*debug, "--", "sh", "-c", "hostname; echo -n bad >&2").stdout == "tool\n"
+    # What was said to who attached is the container's log.
+    assert cluster.kubectl("logs", *here, "tool", "-c", "looking").stdout == "tool\nbad"
 
 
 @contextlib.contextmanager

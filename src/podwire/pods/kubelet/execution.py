@@ -19,6 +19,7 @@ import os
 import sys
 import uuid
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, Final
 
 import msgspec
@@ -33,6 +34,8 @@ from podwire.pods.host import Host
 from podwire.pods.kubelet import outcome, pipes
 from podwire.pods.kubelet.channels import Channels, Wanted
 from podwire.pods.kubelet.containers import Place, first
+from podwire.pods.kubelet.recorded import Recorded
+from podwire.pods.logs.file import path_of
 from podwire.pods.programs import program_name
 from podwire.pods.standard_streams import Console
 from podwire.pods.standins import personalities
@@ -109,7 +112,9 @@ class Executions:
         except BaseException:
             self._attached.discard(key)
             raise
-        await self._serve(place, command, wanted, channels, ended)
+        path = path_of(Path(self._host.records.path("")), place.uid, place.container.name, key[2])
+        with contextlib.closing(Recorded(channels, path)) as recorded:
+            await self._serve(place, command, wanted, recorded, ended)
 
     async def _serve(
         self, place: Place, command: Sequence[str], wanted: Wanted, channels: Channels, ended: Callable[[int], None] | None
