@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from podwire.cluster.paths import Paths
-from podwire.linux import init, namespaces, syscalls, unix
+from podwire.linux import ids, init, namespaces, syscalls, unix
 from podwire.linux.errors import KernelRefused
 
 _TIGHT = syscalls.MS_NOSUID | syscalls.MS_NODEV
@@ -59,7 +59,7 @@ def start_init(paths: Paths, held: Mapping[str, int], kept: set[int]) -> int:
 
 def _between(paths: Paths, held: Mapping[str, int], kept: set[int], guard: int, report: int) -> NoReturn:
     try:
-        namespaces.enter_new()
+        namespaces.enter_new(lent=ids.lent())
         own = os.pidfd_open(os.getpid())
         pid = os.fork()
         if pid == 0:

@@ -44,7 +44,7 @@ def examine(environment: Mapping[str, str], ranges: Mapping[str, IPv4Network] | 
     findings = [_kernel(), _python(), _state_directory(environment)]
     findings += features()
     findings += [_open_files(), _socket_buffer(), _conntrack(), _congestion_control(), _processes()]
-    return [*findings, _address_clashes(ranges), _kubectl(environment), _images(), _private(environment)]
+    return [*findings, _address_clashes(ranges), _kubectl(environment), _images(), _users(), _private(environment)]
 
 
 def _kernel() -> Finding:
@@ -332,6 +332,17 @@ def _private(environment: Mapping[str, str]) -> Finding:
     return Finding(
         "private files", "ok", f"containers do not see {', '.join(there)}; the rest they may read" if there else "none are there"
     )
+
+
+def _users() -> Finding:
+    """Whether containers have the users that they and their images name, or user 0 alone."""
+    from podwire.linux import ids
+
+    lent = ids.lent()
+    if lent is not None and ids.with_users(lambda: None):
+        first, count = lent.users
+        return Finding("users of images", "ok", f"0 to {count}: on the machine they are {first} to {first + count - 1}, who are nobody")
+    return Finding("users of images", "warning", "0 alone: containers with another one are refused", ids.missing())
 
 
 def _images() -> Finding:

@@ -28,6 +28,7 @@ from podwire.cluster import changes
 from podwire.cluster.changes import Changes
 from podwire.cluster.paths import IMAGES, NAME_RULE, Paths, is_name
 from podwire.cluster.problem import Problem
+from podwire.linux import ids
 
 LAYOUT = 1
 
@@ -325,7 +326,7 @@ def remove(place: Paths, forget_entry: Callable[[Entry], None]) -> None:
         if item.name in last:
             continue
         if item.is_dir(follow_symlinks=False):
-            shutil.rmtree(item.path, onerror=_open_up)
+            _remove_folder(item.path)
         else:
             _unlink(item.path)
     unmark(place, "deleting")
@@ -333,6 +334,15 @@ def remove(place: Paths, forget_entry: Callable[[Entry], None]) -> None:
     with contextlib.suppress(FileNotFoundError):
         os.rmdir(place.root)
     _remove_empty_parents(place.root)
+
+
+def _remove_folder(path: str) -> None:
+    """Remove a folder in which containers may have had their say: modes, and owners that are this user's only in a cluster."""
+    try:
+        shutil.rmtree(path, onerror=_open_up)
+    except PermissionError:
+        if not ids.with_users(lambda: shutil.rmtree(path, onerror=_open_up)):
+            raise
 
 
 def _remove_empty_parents(root: str) -> None:

@@ -4,15 +4,17 @@ A layer is a tar archive that somebody else made. A name that leads out (``..``,
 link to what the layer does not have), a device node, and more than the limits allow refuse the whole layer by name. Where a path
 leads is decided from what the layer itself has said so far, never by asking the file system.
 
-All files are this user's: a container has no other user. So set-user-ID and set-group-ID bits would mean nothing and are dropped, as are
-owners, file capabilities and all other extended attributes. A whiteout is the character device 0/0, an opaque folder has the
-attribute that overlayfs reads in a user namespace.
+All files are this user's at first. ``give_owners`` gives those to their owners that have others, with their set-user-ID and set-group-ID
+bits, where the machine lends this user further ones (``podwire.linux.ids``); elsewhere a container has one user, and none of that would
+mean anything. File capabilities and all other extended attributes are dropped. A whiteout is the character device 0/0, an opaque folder
+has the attribute that overlayfs reads in a user namespace.
 
 Sources: https://github.com/opencontainers/image-spec/blob/main/layer.md; the kernel's filesystems/overlayfs (userxattr)
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
@@ -22,6 +24,7 @@ from typing import Any, Final
 
 from podwire.images.errors import ImageRefused
 from podwire.images.streams import Hashed
+from podwire.linux import ids
 
 _WHITEOUT, _OPAQUE, _RESERVED = ".wh.", ".wh..wh..opq", ".wh..wh."
 _MOST_LINKS: Final = 40
@@ -81,6 +84,7 @@ class Unpacking:
         self._root, self._budget = root, budget
         self._kinds: dict[str, str] = {"": _FOLDER}  # path -> kind; of a symbolic link: "->" and where it leads
         self._folders: dict[str, tuple[int, float]] = {}  # modes and times, set when nothing is written below them any more
+        self._owned: dict[str, tuple[int, int, int]] = {}  # user, group, mode of what is not user 0's, or has more than rights for all
         self.size = 0
 
     def take(self, stream: Hashed) -> None:
@@ -99,6 +103,24 @@ class Unpacking:
             os.chmod(self._place(path), mode)
             os.utime(self._place(path), (modified, modified))
 
+    def give_owners(self) -> None:
+        """Give files to their owners: in a namespace that has these. One that it has not leaves the file with user 0."""
+        for path, (user, group, mode) in self._owned.items():
+            place = self._place(path)
+            try:
+                os.lchown(place, user, group)
+            except OSError as error:
+                if error.errno != errno.EINVAL:
+                    raise
+                continue
+            if not stat.S_ISLNK(os.lstat(place).st_mode):
+                os.chmod(place, mode)
+
+    @property
+    def has_owners(self) -> bool:
+        """Whether there is anything to give."""
+        return bool(self._owned)
+
     def _add(self, tar: tarfile.TarFile, member: tarfile.TarInfo) -> None:
         parts = _parts(member.name)
         if not parts:
@@ -111,6 +133,7 @@ class Unpacking:
         path = f"{parent}/{name}" if parent else name
         if member.isdir():
             self._folder(path, member)
+            self._own(path, member)
             return
         if member.isreg():
             self._remove(path)
@@ -128,6 +151,14 @@ class Unpacking:
         else:
             kind = "a device node" if member.ischr() or member.isblk() else f"of the unknown type {member.type!r}"
             raise ImageRefused(f"{member.name} is {kind}, which no layer may bring")
+        self._own(path, member)
+
+    def _own(self, path: str, member: tarfile.TarInfo) -> None:
+        if member.islnk():
+            return  # it is another name of what has its owner already
+        self._owned.pop(path, None)
+        if member.uid or member.gid or member.mode & (stat.S_ISUID | stat.S_ISGID):
+            self._owned[path] = member.uid, member.gid, stat.S_IMODE(member.mode)
 
     def _place(self, path: str) -> str:
         return f"{self._root}/{path}"
@@ -173,11 +204,13 @@ class Unpacking:
     def _remove(self, path: str) -> None:
         """Make place for what comes again in the same layer."""
         kind = self._kinds.pop(path, None)
+        self._owned.pop(path, None)
         if kind == _FOLDER:
             for folder, names, files in os.walk(self._place(path)):
                 below = folder[len(self._root) + 1 :]
                 for name in (*names, *files):
                     del self._kinds[f"{below}/{name}"]
+                    self._owned.pop(f"{below}/{name}", None)
                 self._folders.pop(below, None)
             shutil.rmtree(self._place(path))
         elif kind is not None:
@@ -266,9 +299,17 @@ def is_opaque(place: str) -> bool:
 
 
 def remove_tree(path: str) -> None:
-    """Remove what was unpacked, whatever the modes of its folders are."""
+    """Remove what was unpacked, whatever the modes and owners of its folders are."""
     if not os.path.lexists(path):
         return
+    try:
+        _remove_tree(path)
+    except PermissionError:
+        if not ids.with_users(lambda: _remove_tree(path)):
+            raise
+
+
+def _remove_tree(path: str) -> None:
     folders = [path]
     while folders:
         folder = folders.pop()

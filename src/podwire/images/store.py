@@ -34,7 +34,7 @@ from podwire.images.errors import ImageRefused
 from podwire.images.layer import Budget, Unpacking, is_opaque, remove_tree
 from podwire.images.reference import Reference
 from podwire.images.streams import BROKEN_TAR, Hashed, decompressed
-from podwire.linux import syscalls
+from podwire.linux import ids, syscalls
 
 VERSION: Final = 1
 _KEY: Final = 24
@@ -327,6 +327,8 @@ class Store:
             self._check_blob(layer, blob)
         if plain.digest != layer.diff_id:
             raise ImageRefused(f"{layer.what}: its content has the digest {plain.digest}, the configuration says {layer.diff_id}")
+        if unpacking.has_owners:
+            ids.with_users(unpacking.give_owners)
         return place, unpacking.size
 
     @staticmethod

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final, TypeVar
 
-from podwire.linux import syscalls
+from podwire.linux import ids, syscalls
 from podwire.linux.errors import KernelRefused, NamespaceGone, NamespacesRefused
 
 T = TypeVar("T")
@@ -155,11 +155,21 @@ def _in_thread(action: Callable[[], T]) -> T:
 # ------------------------------------------------------------------------------------------------ fresh namespaces
 
 
-def enter_new(*, user: bool = True, pid: bool = True, mount: bool = True, net: bool = True, ipc: bool = True, uts: bool = True) -> None:
+def enter_new(
+    *,
+    user: bool = True,
+    pid: bool = True,
+    mount: bool = True,
+    net: bool = True,
+    ipc: bool = True,
+    uts: bool = True,
+    lent: ids.Lent | None = None,
+) -> None:
     """Move this single-threaded process into fresh namespaces; with ``pid``, its next child is the first process of one.
 
     With ``user``, this user becomes uid 0 and gid 0 there, with every capability over the other new namespaces and none
-    outside. Without, the process must already have CAP_SYS_ADMIN.
+    outside. ``lent``: further users that it is to have; where they are refused, it has that one. Without ``user``, the process must
+    already have CAP_SYS_ADMIN.
 
     Raises:
         NamespacesRefused: naming the setting that forbids it.
@@ -170,9 +180,15 @@ def enter_new(*, user: bool = True, pid: bool = True, mount: bool = True, net: b
     uid, gid = os.geteuid(), os.getegid()
     flags = user * syscalls.CLONE_NEWUSER | pid * syscalls.CLONE_NEWPID | mount * syscalls.CLONE_NEWNS
     flags |= net * syscalls.CLONE_NEWNET | ipc * syscalls.CLONE_NEWIPC | uts * syscalls.CLONE_NEWUTS
+    mapper = ids.Mapper(lent) if user and lent is not None else None
     try:
-        syscalls.unshare(flags)
-        if user:
+        try:
+            syscalls.unshare(flags)
+        except BaseException:
+            if mapper is not None:
+                mapper.end()
+            raise
+        if user and not (mapper is not None and mapper.map()):
             _map_user(uid, gid)
         if mount:
             syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_PRIVATE)

@@ -22,19 +22,18 @@ import os
 import resource
 import signal
 import socket
+import stat
 import termios
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NoReturn, cast
 
-from podwire.linux import syscalls, terminals, unix, view
+from podwire.linux import runtime, syscalls, terminals, view
 from podwire.linux.errors import ProgramNotStarted
 
 #: What containerd leaves to a container: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service,
 #: net_raw, sys_chroot, mknod, audit_write, setfcap.
 CONTAINER_CAPABILITIES: Final = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
-#: Where a runtime finds the socket that it sends a terminal to, in the folder of its ``pid_file``.
-CONSOLE_SOCKET: Final = "console.sock"
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _DESCRIPTOR_FIELDS: Final = ("stdin", "stdout", "stderr", "namespace", "join", "console")
@@ -62,6 +61,7 @@ class Program:
     ``no_new_privileges``: nothing that it executes gains rights. ``own_processes``: it is the first process of a PID
     namespace: when it ends, all that it started ends; signals that it does not handle are ignored, save SIGKILL.
     ``own_sys``: /sys shows the interfaces of its network namespace (a container's does anyway).
+    ``user``: a user, a group, and further groups that it has; it owns its stdin, stdout and stderr. Empty: those of its starter.
     ``hostname``: of its own when not empty. ``open_files``: the soft limit; None: what the starter had at its own start.
     ``runtime``: an OCI runtime's command that makes the program and ends: it has written the program's pid to ``pid_file``, or why there is
     none as a line of JSON to ``runtime_log``. ``overlay``: mounted for it, in a mount namespace of its own: ``target``, ``upper``,
@@ -91,6 +91,7 @@ class Program:
     no_new_privileges: bool = False
     own_processes: bool = False
     own_sys: bool = False
+    user: Sequence[int] = ()
     hostname: str = ""
     umask: int = 0o022
     open_files: int | None = None
@@ -340,7 +341,7 @@ class _Child:
         self._own_namespaces(mount=bool(own_view) or bool(program.runtime))
         if program.runtime:
             self.step = "mount the image"
-            _mount_image(program.overlay)
+            runtime.mount_image(program.overlay)
         if own_view:
             self.step = "prepare the file system"
             view.apply(own_view)
@@ -353,6 +354,8 @@ class _Child:
         if program.terminal or (program.console is not None and not program.runtime):
             self.step = "take the terminal"
             fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        if program.user:
+            self._own_streams(program.user[0])
         if not program.runtime:  # which does the same where its program is
             self.step = f"change to the folder {program.cwd}"
             os.chdir(program.cwd)
@@ -379,13 +382,17 @@ class _Child:
         """A terminal of the file system that the program sees; gives its end, above all the numbers that are to be had."""
         master, slave = terminals.open_pair()
         terminals.set_size(master, *self.program.size)
-        self._hand_over(master)
+        terminals.hand_over(cast("int", self._console), master)
         os.close(master)
         return fcntl.fcntl(slave, fcntl.F_DUPFD_CLOEXEC, 3 + len(self.program.descriptors))
 
-    def _hand_over(self, master: int) -> None:
-        with socket.socket(fileno=os.dup(cast("int", self._console))) as through:
-            unix.send(through, {}, [master])
+    @staticmethod
+    def _own_streams(user: int) -> None:
+        """A program may open its streams once more by their names in /proc, where who owns them counts."""
+        for fd in (0, 1, 2):
+            mode = os.fstat(fd).st_mode
+            if stat.S_ISFIFO(mode) or os.isatty(fd):
+                os.fchown(fd, user, -1)
 
     def _own_namespaces(self, *, mount: bool) -> None:
         program = self.program
@@ -411,42 +418,31 @@ class _Child:
             keep = frozenset(self.program.capabilities)
             permitted = syscalls.permitted_capabilities()
             syscalls.drop_bounding_set(keep)
-            syscalls.set_capabilities(keep & permitted)
+            self._become_user()
+            syscalls.set_capabilities(keep & permitted & syscalls.permitted_capabilities())
+        else:
+            self._become_user()
         if self.program.no_new_privileges:
             syscalls.prctl(syscalls.PR_SET_NO_NEW_PRIVS, 1, "set no new privileges")
 
-    def _let_runtime(self) -> NoReturn:
-        """Let the runtime make the program, whose parent this process is until it ends: nobody else can reap it before its pid is told."""
-        program = self.program
-        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1, "become a subreaper")
-        listening: socket.socket | None = None
-        if program.console is not None:
-            os.chdir(os.path.dirname(program.pid_file))  # a socket's path is short
-            listening = unix.listen(CONSOLE_SOCKET, socket.SOCK_STREAM)
-        pid = os.fork()
-        if pid == 0:
-            try:
-                os.execve(program.runtime[0], list(program.runtime), {"PATH": DEFAULT_PATH})
-            finally:
-                os._exit(127)
-        _, status = os.waitpid(pid, 0)
-        if status == 0:
-            if listening is not None:
-                self._pass_on(listening)
-            with open(program.pid_file, encoding="ascii") as file:
-                self._tell({"pid": int(file.read())})
-            os._exit(0)
-        number, hint, step = _refusal(program.runtime_log, status)
-        self._tell({"errno": number, "hint": hint, "step": step})
-        os._exit(126)
+    def _become_user(self) -> None:
+        """The kernel takes all capabilities from who stops being user 0."""
+        if not self.program.user:
+            return
+        user, group, *groups = self.program.user
+        os.setgroups(groups)
+        os.setresgid(group, group, group)
+        os.setresuid(user, user, user)
 
-    def _pass_on(self, listening: socket.socket) -> None:
-        """The runtime has made the terminal, and what it has sent waits here."""
-        self.step = "take the terminal"
-        listening.setblocking(False)
-        with listening.accept()[0] as connected:
-            _, masters, _, _ = socket.recv_fds(connected, 4096, 1)
-        self._hand_over(masters[0])
+    def _let_runtime(self) -> NoReturn:
+        program = self.program
+        try:
+            pid = runtime.make(program.runtime, program.pid_file, program.runtime_log, self._console)
+        except runtime.RuntimeRefused as refused:
+            self._tell({"errno": refused.number, "hint": str(refused), "step": refused.step})
+            os._exit(126)
+        self._tell({"pid": pid})
+        os._exit(0)
 
     def _execute(self) -> None:
         program = self.program
@@ -463,27 +459,3 @@ class _Child:
             except OSError as failure:
                 refused = failure  # there is one, but it cannot be executed; a later folder may have a better one
         raise refused or FileNotFoundError(errno.ENOENT, f"it is in none of {env['PATH']}")
-
-
-def _mount_image(overlay: Mapping[str, str]) -> None:
-    """Mount the image's layers for a runtime; and let it leave the machine's cgroups as they are."""
-    syscalls.mount("none", "/", "", syscalls.MS_REC | syscalls.MS_SLAVE)
-    if os.path.isdir("/sys/fs/cgroup"):
-        syscalls.mount_setattr("/sys/fs/cgroup", set_flags=syscalls.MOUNT_ATTR_RDONLY, recursive=True)
-    os.chdir(overlay["base"])
-    upper, work = (overlay[name].replace("\\", "\\\\").replace(",", "\\,") for name in ("upper", "work"))
-    options = f"userxattr,lowerdir={overlay['lower']},upperdir={upper},workdir={work}"
-    syscalls.mount("overlay", overlay["target"], "overlay", syscalls.MS_NODEV, options)
-    os.chdir("/")
-
-
-def _refusal(log: str, status: int) -> tuple[int, str, str]:
-    """Why a runtime has made nothing: error number, its words, and the step: ``execute`` where the program itself is at fault."""
-    words = f"the runtime ended with status {os.waitstatus_to_exitcode(status)}"
-    with contextlib.suppress(OSError, ValueError, IndexError, KeyError, TypeError), open(log, encoding="utf-8") as file:
-        words = str(json.loads(file.read().splitlines()[-1])["msg"])
-    for number in (errno.ENOENT, errno.EACCES, errno.ENOTDIR, errno.ENOEXEC, errno.EISDIR):
-        text = os.strerror(number).lower()
-        if "exec: " in words and (text in words or (number == errno.ENOENT and "not found in $PATH" in words)):
-            return number, words, "execute"
-    return errno.EINVAL, words, "let the runtime make it"

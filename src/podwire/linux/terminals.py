@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import struct
 import termios
 from typing import Final
+
+from podwire.linux import unix
 
 _TIOCSPTLCK: Final = 0x40045431
 _TIOCGPTPEER: Final = 0x5441
@@ -37,3 +40,9 @@ def set_size(terminal: int, columns: int, rows: int) -> None:
     """Give a terminal its size; its programs are told. A size that is none is left as it is."""
     if 0 < columns < 65_536 and 0 < rows < 65_536:
         fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+
+def hand_over(console: int, master: int) -> None:
+    """Send a terminal's master through a unix socket, in a packet of its own. Both descriptors stay the caller's."""
+    with socket.socket(fileno=os.dup(console)) as through:
+        unix.send(through, {}, [master])

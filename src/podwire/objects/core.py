@@ -334,6 +334,7 @@ class ResourceRequirements(Value, frozen=True):
 
 class SeccompProfile(Value, frozen=True):
     type: str = ""
+    localhost_profile: str = ""
 
 
 class Capabilities(Value, frozen=True):
@@ -364,6 +365,10 @@ class Sysctl(Value, frozen=True):
 
 class PodSecurityContext(SecurityContext, frozen=True):
     sysctls: tuple[Sysctl, ...] = ()
+    fs_group: int | None = None
+    fs_group_change_policy: str = ""
+    supplemental_groups: tuple[int, ...] = ()
+    supplemental_groups_policy: str = ""
 
 
 class Container(Value, frozen=True):

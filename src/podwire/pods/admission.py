@@ -72,16 +72,25 @@ def refusal(pod: Pod) -> Refusal | None:
     return None
 
 
-def check_user(pod: Pod, container: Container) -> None:
-    """A program of the machine is root of the cluster's user namespace, which has no other user. Raises CannotStart."""
+def machine_user(pod: Pod, container: Container, users: int, groups: int) -> tuple[int, ...]:
+    """Who a program of the machine is, where there are so many users and groups from 0 on: user, group, and its further groups.
+
+    Raises CannotStart.
+    """
     where = f'(pod: "{pod.name}_{pod.namespace}({pod.metadata.uid})", container: {container.name})'
     contexts = [context for context in (container.security_context, pod.spec.security_context) if context is not None]
     user = next((context.run_as_user for context in contexts if context.run_as_user is not None), None)
     group = next((context.run_as_group for context in contexts if context.run_as_group is not None), None)
-    for field, value in (("runAsUser", user), ("runAsGroup", group)):
-        if value:
-            words = f"a program of the machine runs as user 0 and group 0 of the cluster alone: {field} {value} cannot be had {where}"
+    for field, value, count in (("runAsUser", user, users), ("runAsGroup", group, groups)):
+        if value is not None and value >= count:
+            there = "user 0 and group 0 of the cluster alone" if count == 1 else f"one of the cluster's first {count}"
+            words = f"a program of the machine runs as {there}: {field} {value} cannot be had {where}"
             raise CannotStart("CreateContainerConfigError", words)
-    if next((context.run_as_non_root for context in contexts if context.run_as_non_root is not None), False):
+    if not user and next((context.run_as_non_root for context in contexts if context.run_as_non_root is not None), False):
         words = "container's runAsUser breaks non-root policy" if user == 0 else "container has runAsNonRoot and image will run as root"
         raise CannotStart("CreateContainerConfigError", f"{words} {where}")
+    if groups == 1:
+        return ()  # as its starter: there is nobody else
+    context = pod.spec.security_context
+    further = () if context is None else (*([] if context.fs_group is None else [context.fs_group]), *context.supplemental_groups)
+    return user or 0, group or 0, *dict.fromkeys((group or 0, *(one for one in further if one < groups)))

@@ -166,7 +166,7 @@ class Host:
         self.records.write(record)
         desired.kernel_hostname(pod, self.facts)  # one that the kernel would cut is refused before anything is made
         # Read by each program of the machine in the Pod, those of `podwire exec` too, which asks nobody.
-        self.records.write_files(record.uid, {"hosts": desired.hosts(pod, self.facts, ips)})
+        self.records.write_files(record.uid, {"hosts": desired.hosts(pod, self.facts, ips)}, mode=0o644)
         self.records.share(record.uid, "resolv.conf", desired.resolv_conf(pod, self.facts))
 
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from podwire.linux import ids
 from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod, Service
 from podwire.pods import admission, environment
@@ -49,7 +50,7 @@ class Machine:
         self, pod: Pod, container: Container, record: Record, namespace: int | str | None, volumes: PodVolumes, *, fresh: bool = False
     ) -> Program:
         """The program of a container. ``fresh``: for a new run, whose termination message is empty. Raises CannotStart."""
-        admission.check_user(pod, container)
+        user = admission.machine_user(pod, container, *ids.own())
         await volumes.known()
         variables = self.variables(pod, container, record, volumes)
         # Of its own the image has a shell, for whom it is spoken to; a shell that nobody speaks to would end at once.
@@ -59,10 +60,12 @@ class Machine:
                 "CreateContainerError", "no command specified: without stdin the image podwire.dev/machine has none of its own"
             )
         files, folders, hostname = self.shown(pod, container, volumes, variables, fresh=fresh)
+        terminal = {"TERM": "xterm"} if container.tty else {}
         program = Program(
             argv=tuple(argv),
-            env={"HOSTNAME": hostname, "HOME": "/root", **({"TERM": "xterm"} if container.tty else {}), **variables},
+            env={"HOSTNAME": hostname, "HOME": "/" if user and user[0] else "/root", **terminal, **variables},
             cwd=container.working_dir or "/",
+            user=user,
             namespace=namespace,
             files=self._seen | {"/etc/nsswitch.conf": self._records.path(pod.metadata.uid, "nsswitch.conf")} | files,
             folders=folders,
@@ -83,7 +86,7 @@ class Machine:
         folders: dict[str, str] = {}
         if container.termination_message_path:
             if fresh:
-                self._records.write_files(uid, {container.name: b""}, "termination")
+                self._records.write_files(uid, {container.name: b""}, "termination", mode=0o666)
             folders[container.termination_message_path] = self._records.termination(uid, container.name)
         hostname = kernel_hostname(pod, self._facts)
         for name, text in (("nsswitch.conf", NSSWITCH), ("hostname", hostname + "\n")):

@@ -50,7 +50,7 @@ class Records:
         text, path = msgspec.json.encode(record), f"{self._folder}/{record.uid}.json"
         if not _over_written(path, text):
             new = f"{self._folder}/.{record.uid}.new"
-            _write(new, text)
+            _write(new, text, 0o600)
             os.rename(new, path)
 
     def share(self, uid: str, name: str, content: str) -> None:
@@ -65,13 +65,13 @@ class Records:
                 return
         try:
             if not os.path.exists(shared):
-                _write(f"{shared}.new", content.encode())
+                _write(f"{shared}.new", content.encode(), 0o644)
                 os.rename(f"{shared}.new", shared)
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(path)
             os.link(shared, path)
         except OSError:  # as many names as a file may have, or a file system that knows only one
-            self.write_files(uid, {name: content})
+            self.write_files(uid, {name: content}, mode=0o644)
 
     def remove(self, uid: str) -> None:
         """Remove everything that is kept of a Pod."""
@@ -87,20 +87,22 @@ class Records:
         """Where the message of a container's end lies."""
         return self.path(uid, f"termination/{container}")
 
-    def write_files(self, uid: str, files: Mapping[str, str | bytes], folder: str = "") -> str:
-        """Write files of a Pod, readable by this user alone, and give the path of their folder."""
+    def write_files(self, uid: str, files: Mapping[str, str | bytes], folder: str = "", mode: int = 0o600) -> str:
+        """Write files of a Pod and give the path of their folder, which is this user's alone; ``mode``: for users of containers."""
         place = str(self._folder / uid / folder)
         os.makedirs(place, exist_ok=True, mode=0o700)
         for name, content in files.items():
             new = f"{place}/.{name}.new"
-            _write(new, content.encode() if isinstance(content, str) else content)
+            _write(new, content.encode() if isinstance(content, str) else content, mode)
             os.rename(new, f"{place}/{name}")
         return place
 
 
-def _write(path: str, content: bytes) -> None:
+def _write(path: str, content: bytes, mode: int) -> None:
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     try:
+        if mode != 0o600:
+            os.fchmod(descriptor, mode)
         while content:
             content = content[os.write(descriptor, content) :]
     finally:

@@ -38,6 +38,7 @@ class StartedWith(msgspec.Struct, frozen=True):
     env: dict[str, str] = {}
     cwd: str = "/"
     capabilities: tuple[int, ...] = CONTAINER_CAPABILITIES
+    user: tuple[int, ...] = ()
 
 
 class Console:
@@ -88,7 +89,7 @@ class StandardStreams:
     async def start(self, name: str, container: Container, program: Program) -> None:
         """Start a container's program. Raises ProgramNotStarted, KernelRefused, OSError."""
         uid = run_of(name).partition("/")[0]
-        kept = msgspec.json.encode(StartedWith(dict(program.env), program.cwd, tuple(program.capabilities or ())))
+        kept = msgspec.json.encode(StartedWith(dict(program.env), program.cwd, tuple(program.capabilities or ()), tuple(program.user)))
         self._records.write_files(uid, {f"{container.name}.json": kept}, "started")
         if container.tty:
             await self._start_with_terminal(name, program)
@@ -157,6 +158,7 @@ class StandardStreams:
             cwd=started.cwd,
             join=program,
             capabilities=started.capabilities,
+            user=started.user,
             no_new_privileges=True,
         )
 

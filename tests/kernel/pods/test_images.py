@@ -181,8 +181,9 @@ def test_endings_and_refusals() -> None:
         assert found["asked"]["terminated"]["exitCode"] == 9  # by the signal that the image names
         assert found["absent"]["terminated"]["reason"] == "StartError"
         assert 'exec: "/nope"' in found["absent"]["terminated"]["message"]
-        assert "the image's user 'web': 1000 cannot be had" in found["user"]["waiting"]["message"]
-        assert "runAsGroup 7 cannot be had" in found["group"]["waiting"]["message"]
+        words = "is to have {} {}, and the cluster has only user and group 0: `podwire doctor` says why"
+        assert words.format("user", 1000) in found["user"]["waiting"]["message"]
+        assert words.format("group", 7) in found["group"]["waiting"]["message"]
         assert "breaks non-root policy" in found["nonroot"]["waiting"]["message"]
         assert 'Container image "shop/absent" is not present with pull policy of Never' in found["never"]["waiting"]["message"]
         node.delete("ends")

@@ -14,6 +14,7 @@ from typing import Any, Final
 from podwire.objects.core import ContainerSecurityContext
 from podwire.pods.oci import profile
 from podwire.pods.oci.execution import Words
+from podwire.pods.oci.users import Identity
 
 Tree = dict[str, Any]
 
@@ -36,6 +37,7 @@ _MOUNTS: Final[list[Tree]] = [
 
 def configuration(
     words: Words,
+    user: Identity,
     *,
     files: Mapping[str, str],
     folders: Mapping[str, str],
@@ -63,7 +65,7 @@ def configuration(
         "ociVersion": VERSION,
         "process": {
             "terminal": terminal,
-            "user": {"uid": 0, "gid": 0, "umask": 0o022},
+            "user": {"uid": user.user, "gid": user.group, "additionalGids": list(user.groups), "umask": 0o022},
             "args": list(words.argv),
             "env": [f"{name}={value}" for name, value in words.env.items()],
             "cwd": words.cwd,

@@ -25,15 +25,17 @@ import orjson
 from podwire.images.errors import ImageRefused
 from podwire.images.reference import parse
 from podwire.images.store import Image, Store
+from podwire.linux import ids
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.init_client import AsyncInitClient
-from podwire.linux.process import CONSOLE_SOCKET, DEFAULT_PATH, Program
+from podwire.linux.process import DEFAULT_PATH, Program
+from podwire.linux.runtime import CONSOLE_SOCKET
 from podwire.objects.core import Container, ContainerSecurityContext, Pod
 from podwire.pods import admission
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
 from podwire.pods.machine import Machine
-from podwire.pods.oci import bundle, execution, profile
+from podwire.pods.oci import bundle, execution, profile, users
 from podwire.pods.oci.pulls import Pulls
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -117,17 +119,20 @@ class ImagePlayer:
         if image is None:
             raise CannotStart("CreateContainerError", f"image {container.image} is no longer there")
         await volumes.known()
-        execution.check_user(pod, container, image.execution, lambda path: self._read(image, path))
+        user = users.identity(pod, container, image.execution, lambda path: self._read(image, path))
+        there = ids.own()
+        users.check(user, *there, container.name)
         await self._hold(record.uid, container.name, image)
         variables = self._machine.variables(pod, container, record, volumes)
         files, folders, hostname = self._machine.shown(pod, container, volumes, variables, fresh=True)
-        usual = {"PATH": DEFAULT_PATH, "HOME": "/root", "HOSTNAME": hostname} | ({"TERM": "xterm"} if container.tty else {})
+        usual = {"PATH": DEFAULT_PATH, "HOME": user.home, "HOSTNAME": hostname} | ({"TERM": "xterm"} if container.tty else {})
         words = execution.merged(container, image.execution, variables, usual)
         context = container.security_context or ContainerSecurityContext()
         filters = (one.seccomp_profile for one in (context, pod.spec.security_context) if one is not None)
         chosen = next((one for one in filters if one is not None), None)
         tree = bundle.configuration(
             words,
+            user,
             files=files,
             folders=folders,
             hostname=hostname,
@@ -154,6 +159,7 @@ class ImagePlayer:
             env=words.env,
             cwd=words.cwd,
             capabilities=profile.numbers(context),
+            user=user.numbers if there != (1, 1) else (),
             namespace=namespace,
             overlay={
                 "target": f"{made}/root",
@@ -195,6 +201,8 @@ class ImagePlayer:
                 (places / folder).mkdir(parents=True, exist_ok=True)
             for file in _FILES:
                 (places / file).touch()
+            for place in (places, *places.rglob("*")):  # for all users of containers
+                place.chmod(0o755 if place.is_dir() else 0o644)
             (self._memory / "places-made").touch()
         return str(places)
 

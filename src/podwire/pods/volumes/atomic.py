@@ -14,14 +14,23 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+from podwire.pods.volumes import groups
 from podwire.pods.volumes.payload import File, Payload
 
 _DATA, _NEW_DATA = "..data", "..data_tmp"
 
 
-def write(folder: Path, payload: Payload, stamp: str) -> bool:
-    """Make the folder show exactly these files; False: it does already. ``stamp``: the time, as part of a file's name."""
-    folder.mkdir(parents=True, exist_ok=True, mode=0o755)
+def write(folder: Path, payload: Payload, stamp: str, group: int | None = None) -> bool:
+    """Make the folder show exactly these files; False: it does already. ``stamp``: the time, as part of a file's name.
+
+    ``group``: may read all of it.
+    """
+    if not folder.is_dir():
+        folder.mkdir(parents=True, exist_ok=True)
+        folder.chmod(0o755)
+    if group is not None:
+        groups.give_one(folder, group, read_only=True)
+        payload = {path: File(file.content, file.mode | groups.READ) for path, file in payload.items()}
     data = folder / _DATA
     old = os.readlink(data) if data.is_symlink() else ""
     if old and dict(_files(folder / old)) == dict(payload):
@@ -31,6 +40,8 @@ def write(folder: Path, payload: Payload, stamp: str) -> bool:
     new.chmod(0o755)
     for path, file in payload.items():
         _write(new / path, file)
+    if group is not None:
+        groups.give(new, group, read_only=True)
     with contextlib.suppress(FileNotFoundError):
         (folder / _NEW_DATA).unlink()
     (folder / _NEW_DATA).symlink_to(new.name)
@@ -43,9 +54,17 @@ def write(folder: Path, payload: Payload, stamp: str) -> bool:
 
 
 def _write(path: Path, file: File) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+    _make_parents(path.parent)
     path.write_bytes(file.content)
     path.chmod(file.mode)
+
+
+def _make_parents(folder: Path) -> None:
+    """Make a folder that every user of a container may enter, whatever this process's umask is."""
+    if not folder.is_dir():
+        _make_parents(folder.parent)
+        folder.mkdir()
+        folder.chmod(0o755)
 
 
 def _link(folder: Path, payload: Payload) -> None:

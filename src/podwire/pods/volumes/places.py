@@ -13,7 +13,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from podwire.client.api import Client
 from podwire.client.errors import ApiError, Unreachable
@@ -39,8 +39,11 @@ def shows_root(volume: Volume) -> bool:
 
 @dataclass(frozen=True)
 class Place:
+    """``is_claim``: a directory of the cluster's own, which a Pod's group may be given."""
+
     path: str
     read_only: bool = False
+    is_claim: bool = False
 
 
 @dataclass(frozen=True)
@@ -61,7 +64,7 @@ class Places:
         if name:
             source = volume.persistent_volume_claim
             place = await self._of_claim(pod, name, ephemeral=volume.ephemeral is not None)
-            return Place(place.path, place.read_only or (source is not None and source.read_only))
+            return replace(place, read_only=place.read_only or (source is not None and source.read_only))
         if volume.host_path is not None:
             return Place(self._on_machine(volume.host_path.path, volume.host_path.type))
         return None
@@ -86,11 +89,12 @@ class Places:
                 os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
                 with contextlib.suppress(FileExistsError):  # of a volume that a person made there is none yet
                     os.mkdir(path, 0o700)
+                    os.chmod(path, 0o755)  # noqa: S103  (as a new disk's root is; the folder above it is its user's alone)
             except (OSError, ValueError) as error:
                 raise Unavailable(f"the directory of volume {volume.name} cannot be made: {error}") from error
             if os.path.islink(path):
                 raise Unavailable(f"the directory of volume {volume.name} is a symbolic link")
-            return Place(path, volume.spec.csi.read_only)
+            return Place(path, volume.spec.csi.read_only, is_claim=True)
         if volume.spec.host_path is not None:
             return Place(self._on_machine(volume.spec.host_path.path, volume.spec.host_path.type))
         raise Unavailable(f"volume {volume.name} is of a kind that is not mounted here: only csi of {DIRECTORY_DRIVER} and hostPath are")

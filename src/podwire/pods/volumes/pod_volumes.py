@@ -14,13 +14,14 @@ import asyncio
 import contextlib
 import os
 import shutil
+import stat
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 from podwire.client.api import Client
-from podwire.linux import view
+from podwire.linux import ids, view
 from podwire.objects.core import Container, Pod, VolumeMount
 from podwire.objects.quantities import exact
 from podwire.objects.volumes import Volume
@@ -28,7 +29,7 @@ from podwire.pods import downward, environment
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
 from podwire.pods.environment import Sources, Unavailable, expand
-from podwire.pods.volumes import atomic, payload, tokens
+from podwire.pods.volumes import atomic, groups, payload, tokens
 from podwire.pods.volumes.places import Place, Places, shows_root
 from podwire.pods.volumes.sources import Interest
 from podwire.pods.volumes.sources import Sources as Followed
@@ -162,16 +163,36 @@ class PodVolumes:
     async def _make(self, volume: Volume) -> None:
         folder = self._place.folder(self._pod.metadata.uid, volume)
         if payload.is_written(volume):
-            atomic.write(folder, payload.payload(volume, self._pod, self.sources()), self._stamp())
+            atomic.write(folder, payload.payload(volume, self._pod, self.sources()), self._stamp(), self._group())
         elif volume.empty_dir is not None:
             folder.mkdir(parents=True, exist_ok=True)
             folder.chmod(0o777)
+            if (group := self._group()) is not None:
+                groups.give_one(folder, group)
         elif volume.name not in self._elsewhere and not shows_root(volume):
             place = await self._place.places.of(self._pod, volume)
             if place is None:
                 kinds = "configMap, secret, projected, downwardAPI, emptyDir, persistentVolumeClaim, ephemeral and hostPath"
                 raise Unavailable(f"a volume of this kind is not made here: only {kinds} are")
+            await self._give(place)
             self._elsewhere[volume.name] = place
+
+    def _group(self) -> int | None:
+        """The group that is to have the Pod's volumes, where there is one of this number."""
+        context = self._pod.spec.security_context
+        group = context.fs_group if context is not None else None
+        return group if group is not None and group < ids.own()[1] else None
+
+    async def _give(self, place: Place) -> None:
+        """Give a claim's directory to the Pod's group. Raises Unavailable."""
+        context, group = self._pod.spec.security_context, self._group()
+        if group is None or context is None or place.read_only or not place.is_claim:
+            return
+        once = context.fs_group_change_policy == "OnRootMismatch"
+        try:
+            await asyncio.to_thread(groups.give, Path(place.path), group, only_on_mismatch=once)
+        except OSError as error:
+            raise Unavailable(f"applyFSGroup failed for vol {place.path}: {error}") from error
 
     def _stamp(self) -> str:
         return f"{datetime.fromtimestamp(self._place.now(), UTC):%Y_%m_%d_%H_%M_%S}"
@@ -237,6 +258,7 @@ class PodVolumes:
                 words = f'failed to prepare subPath for volumeMount "{mount.name}" of container: {below} is not in the volume'
                 raise CannotStart("CreateContainerConfigError", words)
             source.mkdir(parents=True)
+            source.chmod(stat.S_IMODE(folder.stat().st_mode))  # who may write to the volume may write here
         return str(source)
 
 
