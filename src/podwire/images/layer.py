@@ -157,8 +157,9 @@ class Unpacking:
         if member.islnk():
             return  # it is another name of what has its owner already
         self._owned.pop(path, None)
-        if member.uid or member.gid or member.mode & (stat.S_ISUID | stat.S_ISGID):
-            self._owned[path] = member.uid, member.gid, stat.S_IMODE(member.mode)
+        user, group = (one if 0 <= one < ids.COUNT else 0 for one in (member.uid, member.gid))
+        if user or group or member.mode & (stat.S_ISUID | stat.S_ISGID):
+            self._owned[path] = user, group, stat.S_IMODE(member.mode)
 
     def _place(self, path: str) -> str:
         return f"{self._root}/{path}"

@@ -358,3 +358,11 @@ def test_an_archive_on_standard_input(store: Store, tmp_path: Path) -> None:
     with pytest.raises(ImageRefused, match=re.escape("the archive on standard input is no archive of images, or not all of it")):
         store.load(Pipe(text[:4000]))
     assert state(store) == before
+
+
+def test_owners_that_nobody_can_be_are_user_0(tmp_path: Path, store: Store) -> None:
+    odd = entry("odd", b"x")
+    odd[0].uid, odd[0].gid = 1 << 40, -5
+    store.load(str(layout(Made((layer(odd),), {}), "shop/odd:1").write_tar(tmp_path / "odd.tar")))
+    (place,) = Path(store.folder, "layers").iterdir()
+    assert ((place / "odd").stat().st_uid, (place / "odd").stat().st_gid) == (os.geteuid(), os.getegid())
