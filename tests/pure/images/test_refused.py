@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from image_archives import ARCHITECTURE, DOCKER, OCI, Entry, Layout, Made, docker_archive, entry, folder, layer, layout, symlink
+from image_archives import ARCHITECTURE, DOCKER, OCI, Entry, Layout, Made, digest, docker_archive, entry, folder, layer, layout, symlink
 from podwire.images.documents import Platform
 from podwire.images.errors import ImageRefused
 from podwire.images.layer import Budget
@@ -363,6 +363,7 @@ def test_an_archive_on_standard_input(store: Store, tmp_path: Path) -> None:
 def test_owners_that_nobody_can_be_are_user_0(tmp_path: Path, store: Store) -> None:
     odd = entry("odd", b"x")
     odd[0].uid, odd[0].gid = 1 << 40, -5
-    store.load(str(layout(Made((layer(odd),), {}), "shop/odd:1").write_tar(tmp_path / "odd.tar")))
-    (place,) = Path(store.folder, "layers").iterdir()
+    made = Made((layer(odd),), {})
+    store.load(str(layout(made, "shop/odd:1").write_tar(tmp_path / "odd.tar")))
+    place = Path(store.layer(digest(made.layers[0])))
     assert ((place / "odd").stat().st_uid, (place / "odd").stat().st_gid) == (os.geteuid(), os.getegid())
