@@ -119,7 +119,7 @@ class Protocol(UpgradableProtocol):
     def on_headers_complete(self) -> None:
         """Begin with a request as soon as its head is there; one that came too early waits for those before it."""
         scope, parser = self.scope, self.parser
-        self._fruitless = 0
+        self._begin_request()
         scope["method"] = parser.get_method().decode("ascii")
         scope["http_version"] = version = parser.get_http_version()
         if version not in _VERSIONS:
@@ -155,7 +155,6 @@ class Protocol(UpgradableProtocol):
         if before is None or before.response_complete:
             self._start_asgi_task(self.cycle, self.app)
         else:
-            self.flow.pause_reading()
             self.pipeline.appendleft((self.cycle, self.app))
 
     # An idle connection ends. uvicorn sets a timer with each answer and takes it back with each request.

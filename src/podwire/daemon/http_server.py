@@ -7,6 +7,9 @@ such a request without taking over is its connection's last.
 The head of a request has an end (``HEAD_LIMIT``), and so has what follows a body in chunks: bytes that bring neither a whole head nor a
 piece of a body are counted. What follows a body is dropped: it is no header of the request, whose application may not have looked yet.
 
+Requests that are sent before the one at hand is answered wait for it. They are few and small, or who sends them is cut off: reading does
+not stop for them, since only who reads learns that the client has gone.
+
 Source: RFC 9110 section 6.5.1, RFC 6585 section 5
 """
 
@@ -16,12 +19,14 @@ import asyncio
 from typing import Any, Final
 
 import httptools
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from podwire.daemon.duplex import Duplex
 
 EXTENSION: Final = "podwire"
 HEAD_LIMIT: Final = 1024 * 1024  # bytes, as upstream
+AHEAD: Final = 256  # requests that a client may send before it has the answer to the first
+_WAITING: Final = 64 * 1024  # bytes of the body of a request that waits
 _LINGER_S: Final = 0.5  # as Go's server
 _EARLY: Final = 256 * 1024  # bytes that may wait for the answer to the request before them
 
@@ -33,6 +38,7 @@ class UpgradableProtocol(HttpToolsProtocol):
         super().connection_made(transport)
         self._upgrading = False
         self._early: list[bytes] = []
+        self._running: RequestResponseCycle | None = None  # the request that is worked on; ``cycle`` is the one that was read last
         self._fruitless = 0  # bytes since the last head or piece of a body
 
     def taking_over(self) -> dict[str, Any]:
@@ -57,13 +63,35 @@ class UpgradableProtocol(HttpToolsProtocol):
                 self._refuse_head()
 
     def on_headers_complete(self) -> None:
-        self._fruitless = 0
+        self._begin_request()
         super().on_headers_complete()
+        self.flow.resume_reading()  # which has stopped if the request is not the first
         self.headers = []  # what comes after the body is put there and forgotten
+
+    def _begin_request(self) -> None:
+        """Note that a head is whole. Raises ValueError, which the parser gives up on, when too many wait before it."""
+        self._fruitless = 0
+        if len(self.pipeline) >= AHEAD:
+            raise ValueError(f"more than {AHEAD} requests ahead of their answers")
+
+    def _start_asgi_task(self, cycle: RequestResponseCycle, app: Any) -> None:
+        self._running = cycle
+        super()._start_asgi_task(cycle, app)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Tell the request that is worked on, too, when others were sent after it."""
+        super().connection_lost(exc)
+        self.pipeline.clear()
+        running, self._running = self._running, None
+        if running is not None and not running.response_complete:
+            running.disconnected = True
+            running.message_event.set()
 
     def on_body(self, body: bytes) -> None:
         self._fruitless = 0
         super().on_body(body)
+        if self.cycle is not self._running and len(self.cycle.body) > _WAITING:
+            raise ValueError("a long body before its turn")  # told to the parser, which gives up
 
     def _refuse_head(self) -> None:
         text = b"431 Request Header Fields Too Large"

@@ -14,7 +14,7 @@ import pytest
 import uvicorn
 
 from podwire.apiserver.protocol import Exchange, Protocol
-from podwire.daemon.http_server import HEAD_LIMIT
+from podwire.daemon.http_server import AHEAD, HEAD_LIMIT
 from running_apiserver import ApiServer
 
 LIMIT_S = 20
@@ -112,6 +112,12 @@ async def slow_to_hear(_scope: dict[str, Any], receive: Any, send: Any) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
+async def patient(_scope: dict[str, Any], receive: Any, _send: Any) -> None:
+    """Answer nothing until the client has gone, as a watch of what does not change."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
 async def headers_at_the_end(scope: dict[str, Any], receive: Any, send: Any) -> None:
     """Say which headers there are when the whole body has come."""
     while (await receive()).get("more_body", False):
@@ -205,6 +211,35 @@ async def test_a_head_has_an_end(endless: bytes) -> None:
         assert b"connection: close\r\n" in received
         body = b"a" * (2 * HEAD_LIMIT)
         assert (await said(port, ask("/last", "POST", headers=f"content-length: {len(body)}\r\n"), body)).startswith(b"HTTP/1.1 200")
+
+
+async def test_requests_ahead_of_their_answers_have_an_end() -> None:
+    async with serving(echo, LIMIT_S) as port:
+        received = await said(port, *[ask("/b")] * (AHEAD - 1), ask("/last"))
+        assert received.count(b"GET /b? 0\n") == AHEAD - 1
+        assert b"GET /last? 0" in received
+    for ahead in ([ask("/b")] * (AHEAD + 2), [ask("/b"), ask("/c", "POST", headers="content-length: 1000000\r\n"), b"a" * 1_000_000]):
+        async with serving(patient, LIMIT_S) as port:
+            assert (await told(port, b"".join(ahead))).count(b"HTTP/1.1 400") == 1
+
+
+async def test_who_has_gone_is_not_answered_whatever_he_sent_ahead() -> None:
+    """The request that is worked on learns it, though it is not the last that was read; else it would go on for ever."""
+    begun, over = asyncio.Event(), asyncio.Event()
+
+    async def watching(scope: dict[str, Any], receive: Any, send: Any) -> None:
+        begun.set()
+        await patient(scope, receive, send)
+        over.set()
+
+    async with serving(watching, LIMIT_S) as port:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(ask("/watch") + ask("/b"))
+        await asyncio.wait_for(begun.wait(), LIMIT_S)
+        writer.write(ask("/c"))
+        await writer.drain()
+        writer.transport.abort()
+        await asyncio.wait_for(over.wait(), LIMIT_S)
 
 
 async def test_what_follows_a_body_is_no_header() -> None:
