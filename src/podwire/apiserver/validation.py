@@ -12,7 +12,7 @@ import functools
 import re
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -21,6 +21,8 @@ FORBIDDEN, TOO_LONG, TOO_MANY, NOT_FOUND = "FieldValueForbidden", "FieldValueToo
 INTERNAL, TYPE_INVALID = "InternalError", "FieldValueTypeInvalid"
 
 IMMUTABLE = "field is immutable"
+OMITTED: Final = "\0omitted"
+"""The value of an error that is about no value."""
 
 _TITLES = {
     INVALID: "Invalid value",
@@ -81,7 +83,7 @@ class FieldError:
     def message(self) -> str:
         """The text without the field, as a StatusCause has it: ``Invalid value: 99999: must be between 1 and 65535, inclusive``."""
         title = _TITLES[self.reason]
-        if self.reason not in _WITHOUT_VALUE and not (self.reason == TOO_MANY and self.value is None):
+        if self.reason not in _WITHOUT_VALUE and self.value != OMITTED and not (self.reason == TOO_MANY and self.value is None):
             title = f"{title}: {_printed(self.value)}"
         return f"{title}: {self.detail}" if self.detail else title
 

@@ -103,7 +103,7 @@ def test_what_is_right_is_stored_and_printed(plural: str) -> None:
         ("daemonsets", {"spec": {**WEB, "updateStrategy": {"rollingUpdate": {"maxUnavailable": 0}}}}, ["spec.updateStrategy.rollingUpdate.maxUnavailable: Invalid value: 0: cannot be 0 when maxSurge is 0"]),
         ("statefulsets", {"spec": {**WEB, "podManagementPolicy": "X"}}, ['spec.podManagementPolicy: Unsupported value: "X": supported values: "OrderedReady", "Parallel"']),
         ("replicationcontrollers", {"spec": {"selector": {"a": "b"}, "template": WEB["template"]}}, ['spec.template.metadata.labels: Invalid value: {"app":"web"}: `selector` does not match template `labels`']),
-        ("jobs", {"spec": {"template": {"spec": POD}}}, ['spec.template.spec.restartPolicy: Unsupported value: "Always": supported values: "Never", "OnFailure"']),
+        ("jobs", {"spec": {"template": {"spec": POD}}}, ['spec.template.spec.restartPolicy: Required value: valid values: "OnFailure", "Never"']),
         ("jobs", {"spec": {**JOB, "backoffLimit": -1}}, ["spec.backoffLimit: Invalid value: -1: must be greater than or equal to 0"]),
         ("cronjobs", {"spec": {"schedule": "* *", "jobTemplate": {"spec": JOB}}}, ["spec.schedule: Invalid value: \"* *\": expected exactly 5 fields, found 2: [* *]"]),
         ("ingresses", {"spec": {}}, ["spec: Invalid value: null: either `defaultBackend` or `rules` must be specified"]),

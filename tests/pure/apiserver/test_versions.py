@@ -235,7 +235,8 @@ def test_autoscalers_in_both_versions(call: Any, namespace: str) -> None:
     shown["spec"]["maxReplicas"] = 4
     assert call("PUT", f"{old}/b", shown).status == 200
     back = call("GET", f"{new}/b").tree
-    assert back["spec"] == spec | {"maxReplicas": 4}
+    assert back["spec"] == made.tree["spec"] | {"maxReplicas": 4}
+    assert back["spec"]["behavior"]["scaleUp"]["stabilizationWindowSeconds"] == 5
     assert "annotations" not in back["metadata"]
     refused = call("POST", old, {"metadata": {"name": "c"}, "spec": {"scaleTargetRef": target, "maxReplicas": 0}})
     assert "spec.maxReplicas: Invalid value: 0: must be greater than 0" in refused.tree["message"]

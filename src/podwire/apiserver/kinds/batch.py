@@ -10,9 +10,8 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 from podwire.apiserver.kind import STATUS, Kind, Tree
 from podwire.apiserver.kinds import workload_cells as cells
 from podwire.apiserver.kinds import workload_defaults as defaults
-from podwire.apiserver.kinds.pod_validation import template_errors
-from podwire.apiserver.kinds.workload_validation import selector_and_labels
-from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, dns_subdomain, invalid, required, unsupported
+from podwire.apiserver.kinds.job_validation import job_errors, template_of_job_errors
+from podwire.apiserver.validation import FieldError, Path, dns_subdomain, invalid, required
 from podwire.apiserver.validation_values import not_negative, one_of
 from podwire.objects import cron
 
@@ -27,40 +26,16 @@ def _select_own_pods(tree: Tree) -> None:
     if spec.get("manualSelector"):
         return
     labels = spec["template"].setdefault("metadata", {}).setdefault("labels", {})
-    for prefix in (_OF_A_JOB, ""):
-        labels[prefix + "controller-uid"] = metadata.get("uid", "")
-        labels[prefix + "job-name"] = metadata.get("name", "")
-    spec["selector"] = {"matchLabels": {_OF_A_JOB + "controller-uid": metadata.get("uid", "")}}
+    for prefix in (_OF_A_JOB, ""):  # what is there already stays, and is refused if it is another Job's
+        labels.setdefault(prefix + "controller-uid", metadata.get("uid", ""))
+        labels.setdefault(prefix + "job-name", metadata.get("name", ""))
+    spec.setdefault("selector", {}).setdefault("matchLabels", {}).setdefault(_OF_A_JOB + "controller-uid", metadata.get("uid", ""))
 
 
-def _job_spec_errors(spec: Tree, path: Path) -> list[FieldError]:
-    errors: list[FieldError] = []
-    for key in ("parallelism", "completions", "activeDeadlineSeconds", "backoffLimit", "ttlSecondsAfterFinished"):
-        errors += not_negative(spec.get(key), path / key)
-    template = spec.get("template", {})
-    errors += template_errors(template, path / "template")
-    policy = template.get("spec", {}).get("restartPolicy", "")
-    if policy == "Always":
-        where = path / "template" / "spec" / "restartPolicy"
-        errors.append(unsupported(where, policy, ("Never", "OnFailure")))
-    return errors
-
-
-def _validate_job(tree: Tree, old: Tree | None) -> list[FieldError]:
-    spec = tree.get("spec", {})
-    errors = _job_spec_errors(spec, _SPEC) + one_of(spec.get("completionMode", ""), ("Indexed", "NonIndexed"), _SPEC / "completionMode")
-    errors += selector_and_labels(spec.get("selector"), spec.get("template", {}), "job", _SPEC)
-    if old is not None:
-        before = old.get("spec", {})
-        fixed = ("completionMode", "selector", "template", *(() if spec.get("completionMode") == "Indexed" else ("completions",)))
-        errors += [invalid(_SPEC / key, spec.get(key), IMMUTABLE) for key in fixed if spec.get(key) != before.get(key)]
-    return errors
-
-
-def _validate_cron_job(tree: Tree, _old: Tree | None) -> list[FieldError]:
+def _validate_cron_job(tree: Tree, old: Tree | None) -> list[FieldError]:
     spec, name = tree.get("spec", {}), tree["metadata"].get("name", "")
     errors: list[FieldError] = []
-    if len(name) > _LONGEST_CRON_NAME:
+    if old is None and len(name) > _LONGEST_CRON_NAME:
         errors.append(invalid(Path("metadata") / "name", name, f"must be no more than {_LONGEST_CRON_NAME} characters"))
     schedule = spec.get("schedule", "")
     if not schedule:
@@ -71,7 +46,7 @@ def _validate_cron_job(tree: Tree, _old: Tree | None) -> list[FieldError]:
     errors += one_of(spec.get("concurrencyPolicy", ""), ("Allow", "Forbid", "Replace"), _SPEC / "concurrencyPolicy")
     for key in ("startingDeadlineSeconds", "successfulJobsHistoryLimit", "failedJobsHistoryLimit"):
         errors += not_negative(spec.get(key), _SPEC / key)
-    return errors + _job_spec_errors(spec.get("jobTemplate", {}).get("spec", {}), _SPEC / "jobTemplate" / "spec")
+    return errors + template_of_job_errors(spec.get("jobTemplate", {}), _SPEC / "jobTemplate")
 
 
 def _schedule_errors(schedule: str) -> list[FieldError]:
@@ -115,7 +90,7 @@ JOB = Kind(
     name_errors=dns_subdomain,
     default=defaults.default_job,
     prepare_create=_select_own_pods,
-    validate=_validate_job,
+    validate=job_errors,
 )
 CRON_JOB = Kind(
     "batch",

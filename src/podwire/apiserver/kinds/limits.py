@@ -11,6 +11,7 @@ from typing import Any
 
 from podwire.apiserver.cells import NONE, UNKNOWN, age
 from podwire.apiserver.kind import AGE, NAME, STATUS, Column, Kind, Tree
+from podwire.apiserver.kinds import autoscaler_rules
 from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, forbidden, invalid, required
 from podwire.apiserver.validation_values import amount_errors, amount_or_percent_errors, one_of, selector_errors
 
@@ -76,45 +77,13 @@ def _validate_budget(tree: Tree, _old: Tree | None) -> list[FieldError]:
 def _scaler_row(tree: Tree, now: datetime) -> list[Any]:
     spec, status = tree.get("spec", {}), tree.get("status", {})
     target = spec.get("scaleTargetRef", {})
-    current = {one.get("resource", {}).get("name"): one["resource"] for one in status.get("currentMetrics", ()) if "resource" in one}
-    shown = [_metric(metric, current) for metric in spec.get("metrics", ())]
-    targets = ", ".join(shown[:2]) + (f" + {len(shown) - 2} more..." if len(shown) > 2 else "")
     counts = [str(spec.get("minReplicas", UNKNOWN)), spec.get("maxReplicas", 0), status.get("currentReplicas", 0)]
-    return [tree["metadata"]["name"], f"{target.get('kind', '')}/{target.get('name', '')}", targets or NONE, *counts, _born(tree, now)]
-
-
-def _metric(metric: Tree, current: dict[str, Tree]) -> str:
-    resource = metric.get("resource")
-    if resource is None:
-        return f"{UNKNOWN}/{metric.get('type', '')}"
-    name, target = resource.get("name", ""), resource.get("target", {})
-    now = current.get(name, {}).get("current", {})
-    if "averageUtilization" in target:
-        used = f"{now['averageUtilization']}%" if "averageUtilization" in now else UNKNOWN
-        return f"{name}: {used}/{target['averageUtilization']}%"
-    return f"{name}: {now.get('averageValue', UNKNOWN)}/{target.get('averageValue', '')}"
-
-
-def _default_scaler(tree: Tree) -> None:
-    spec = tree.setdefault("spec", {})
-    spec.setdefault("minReplicas", 1)
-    if not spec.get("metrics"):
-        target = {"type": "Utilization", "averageUtilization": 80}
-        spec["metrics"] = [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]
+    named = f"{target.get('kind', '')}/{target.get('name', '')}"
+    return [tree["metadata"]["name"], named, autoscaler_rules.targets(tree) or NONE, *counts, _born(tree, now)]
 
 
 def _validate_scaler(tree: Tree, _old: Tree | None) -> list[FieldError]:
-    spec = tree.get("spec", {})
-    errors: list[FieldError] = []
-    least, most = spec.get("minReplicas", 1), spec.get("maxReplicas", 0)
-    if least < 1:
-        errors.append(invalid(_SPEC / "minReplicas", least, "must be greater than or equal to 1"))
-    if most < 1:
-        errors.append(invalid(_SPEC / "maxReplicas", most, "must be greater than 0"))
-    if most < least:
-        errors.append(invalid(_SPEC / "maxReplicas", most, "must be greater than or equal to `minReplicas`"))
-    target = spec.get("scaleTargetRef", {})
-    return errors + [required(_SPEC / "scaleTargetRef" / key) for key in ("kind", "name") if not target.get(key)]
+    return autoscaler_rules.errors(tree)
 
 
 # Priorities --------------------------------------------------------------------------------------------------------------------
@@ -211,7 +180,7 @@ HORIZONTAL_POD_AUTOSCALER = Kind(
         AGE,
     ),
     row=_scaler_row,
-    default=_default_scaler,
+    default=autoscaler_rules.fill,
     validate=_validate_scaler,
     generations=False,
 )

@@ -86,7 +86,8 @@ def decide(
         first = failures[0]
         words = f"the HPA was unable to compute the replica count: {first}"
         conditions = (able, Condition("ScalingActive", "False", first.reason, words))
-        return Plan(None, "", current, conditions, shown, (*warnings, ("FailedComputeMetricsReplicas", _invalid(scaler, first))), history)
+        words = f"invalid metrics ({len(failures)} invalid out of {len(scaler.spec.metrics)}), first error is: {first}"
+        return Plan(None, "", current, conditions, shown, (*warnings, ("FailedComputeMetricsReplicas", words)), history)
     words = f"the HPA was able to successfully calculate a replica count from {best.name}"
     active = Condition("ScalingActive", "True", "ValidMetricFound", words)
     wanted, stable, limited, history = _normalized(scaler, current, best.replicas, history, now)
@@ -95,11 +96,6 @@ def decide(
         return Plan(None, "", current, told, shown, warnings, history)
     reason = f"{best.name} above target" if wanted > current else "All metrics below target"
     return Plan(wanted, reason, wanted, told, shown, warnings, history)
-
-
-def _invalid(scaler: HorizontalPodAutoscaler, first: Unmeasured) -> str:
-    count = len(scaler.spec.metrics)
-    return f"invalid metrics (1 invalid out of {count}), first error is: {first}"
 
 
 def _outside(scaler: HorizontalPodAutoscaler, current: int) -> tuple[int, str] | None:

@@ -90,6 +90,7 @@ def _take_stock(cron_job: CronJob, mine: Sequence[Job]) -> _Draft:
             if job.metadata.uid not in listed and SCHEDULED not in job.metadata.annotations:
                 text = f"Saw a job that the controller did not create or forgot: {job.name}"
                 draft.notices.append(Notice("Warning", "UnexpectedJob", text))
+                continue  # as `kubectl create job --from` makes one: it runs beside the others, whatever their policy
             draft.active[job.metadata.uid] = reference(job)
             continue
         if job.metadata.uid in listed:
@@ -155,7 +156,7 @@ def _schedule(cron_job: CronJob, mine: Sequence[Job], draft: _Draft, now: dateti
         draft.notices.append(Notice("Normal", "JobAlreadyActive", text))
         return
     if spec.concurrency_policy == "Replace":
-        draft.delete += [job for job in mine if not job.finished and job.metadata.deletion_timestamp is None]
+        draft.delete += [job for job in mine if job.metadata.uid in draft.active and job.metadata.deletion_timestamp is None]
         draft.active.clear()
     draft.create = job_of(cron_job, due, zone)
     draft.last = stamp(due)
