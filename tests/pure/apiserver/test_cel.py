@@ -11,7 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.apiserver.cel import types
-from podwire.apiserver.cel.check import Rejected, compile_text, escaped, unescaped
+from podwire.apiserver.cel.check import Rejected, compile_text
+from podwire.apiserver.cel.fields import escaped, unescaped
 from podwire.apiserver.cel.values import CostExceeded, Fault
 from podwire.apiserver.extension.rules import schema_type
 

@@ -9,21 +9,17 @@ Source: https://github.com/google/cel-spec/blob/master/doc/langdef.md
 
 from __future__ import annotations
 
-import base64
-import binascii
-import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from podwire.apiserver.cel import comprehensions, functions, libraries, syntax
 from podwire.apiserver.cel.comprehensions import Frame, Run
-from podwire.apiserver.cel.functions import FUNCTIONS, read_duration, read_time
+from podwire.apiserver.cel.fields import reader, unescaped
+from podwire.apiserver.cel.functions import FUNCTIONS, Overload
 from podwire.apiserver.cel.syntax import Call, ListOf, Literal, MapOf, Name, Node, Select, SyntaxFault
 from podwire.apiserver.cel.types import (
     BOOL,
-    BYTES,
-    DOUBLE,
     DURATION,
     DYN,
     NAMES,
@@ -49,10 +45,6 @@ _NAMED_TYPES = {
     "list": Type("list"),
     "map": Type("map"),
 }
-_KEYWORDS = frozenset(
-    "true false null in as break const continue else for function if import let loop package namespace return var void while".split()  # noqa: SIM905
-)
-
 assert libraries  # it has put its functions into the table
 
 
@@ -83,6 +75,26 @@ class Program:
         return value, limit - frame[0] + 1
 
 
+@dataclass(frozen=True)
+class Checked:
+    """An expression with what was found out about its parts, by the ``id`` of their nodes: types, and the overloads that fit."""
+
+    node: Node
+    types: Mapping[int, Type]
+    overloads: Mapping[int, Sequence[Overload]]
+
+
+def check_text(text: str, variables: Mapping[str, Type]) -> Checked:
+    """Check an expression that compiles. Raises Rejected."""
+    compiler = _Compiler(variables)
+    try:
+        node = syntax.parse(text)
+        compiler.node(node)
+    except SyntaxFault as fault:
+        raise Rejected(_pointed(text, fault)) from None
+    return Checked(node, compiler.types, compiler.overloads)
+
+
 def compile_text(text: str, variables: Mapping[str, Type], wanted: Type | None = None) -> Program:
     """Compile an expression over variables of known types. Raises Rejected."""
     try:
@@ -105,60 +117,6 @@ def _pointed(text: str, fault: SyntaxFault) -> str:
     return f"ERROR: <input>:{line}:{column + 1}: {fault.message}\n | {shown}\n | {'.' * column}^"
 
 
-# Names of fields ---------------------------------------------------------------------------------------------------------
-
-_ESCAPED = (("__", "__underscores__"), (".", "__dot__"), ("-", "__dash__"), ("/", "__slash__"))
-_PARTS = re.compile("|".join(word for _, word in _ESCAPED))
-
-
-def escaped(name: str) -> str:
-    """Give the name by which an expression calls a field, ``""`` when none can."""
-    if name in _KEYWORDS:
-        return f"__{name}__"
-    for sign, word in _ESCAPED:
-        name = name.replace(sign, word)
-    return name if re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", name) else ""
-
-
-def unescaped(name: str) -> str:
-    """Give the name of the field that an expression means."""
-    if name.startswith("__") and name.endswith("__") and name[2:-2] in _KEYWORDS:
-        return name[2:-2]
-    signs = {word: sign for sign, word in _ESCAPED}
-    return _PARTS.sub(lambda match: signs[match[0]], name)
-
-
-# Values of a schema that JSON has no type for ----------------------------------------------------------------------------
-
-
-def reader(kind: Type) -> Callable[[Any], Any] | None:
-    """Give what makes a value of a type from its JSON; None when it is what it should be."""
-    if kind == DOUBLE:
-        return lambda value: float(value) if type(value) is int else value
-    if kind == TIMESTAMP:
-        return lambda value: _read_time(value) if type(value) is str else value
-    if kind == DURATION:
-        return lambda value: read_duration(value) if type(value) is str else value
-    if kind == BYTES:
-        return _read_bytes
-    if kind.name == "list" and kind.of and (inner := reader(kind.of[0])) is not None:
-        return lambda value: [inner(one) for one in value] if type(value) is list else value
-    if kind.name == "map" and kind.of and (below := reader(kind.of[1])) is not None:
-        return lambda value: {key: below(one) for key, one in value.items()} if type(value) is dict else value
-    return None
-
-
-def _read_time(text: str) -> Any:
-    return read_time(f"{text}T00:00:00Z" if len(text) == len("2006-01-02") else text)
-
-
-def _read_bytes(value: Any) -> Any:
-    try:
-        return base64.b64decode(value) if type(value) is str else value
-    except (binascii.Error, ValueError):
-        raise Fault("illegal base64 data") from None
-
-
 # Compiling ---------------------------------------------------------------------------------------------------------------
 
 # How many arguments each takes at least, the names of its variables among them.
@@ -177,8 +135,15 @@ class _Compiler:
         self._given = frozenset(variables)
         self.size = len(variables) + 1
         self.uses: set[str] = set()
+        self.types: dict[int, Type] = {}
+        self.overloads: dict[int, list[Overload]] = {}
 
     def node(self, node: Node) -> tuple[Type, Run]:
+        kind, run = self._node(node)
+        self.types[id(node)] = kind
+        return kind, run
+
+    def _node(self, node: Node) -> tuple[Type, Run]:
         match node:
             case Literal():
                 value = Uint(node.value) if node.kind == "uint" else node.value
@@ -341,6 +306,7 @@ class _Compiler:
             fitting = []
         if not fitting:
             raise SyntaxFault(node.position, f"found no matching overload for '{name}' applied to '{_applied(kinds, member=member)}'")
+        self.overloads[id(node)] = fitting
         results = {one.gives(kinds) if callable(one.gives) else one.gives for one in fitting}
         kind = results.pop() if len(results) == 1 else DYN
         return kind, _calling(function, [run for _, run in made])

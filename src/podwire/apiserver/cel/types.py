@@ -14,11 +14,15 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True)
 class Type:
-    """``of`` are the types of elements, of keys and values. An object's ``fields`` do not take part in comparisons: its name does."""
+    """``of`` are the types of elements, of keys and values. An object's ``fields`` do not take part in comparisons: its name does.
+
+    ``most`` is how many characters, elements or entries a value has at most, None where nobody knows; it does not take part either.
+    """
 
     name: str
     of: tuple[Type, ...] = ()
     fields: Mapping[str, Type] | None = field(default=None, compare=False, repr=False)
+    most: int | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         if self.name in ("list", "map", "optional_type", "type") and self.of:

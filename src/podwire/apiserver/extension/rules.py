@@ -9,16 +9,18 @@ Source: https://kubernetes.io/docs/tasks/extend-kubernetes/custom-resources/cust
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import orjson
 
 from podwire.apiserver.cel import types
-from podwire.apiserver.cel.check import Program, Rejected, compile_text, escaped
+from podwire.apiserver.cel.check import Program, Rejected, compile_text
+from podwire.apiserver.cel.cost import estimate
+from podwire.apiserver.cel.fields import escaped
 from podwire.apiserver.cel.types import Type
 from podwire.apiserver.cel.values import NONE, CostExceeded, Fault, Optional
-from podwire.apiserver.extension import paths
+from podwire.apiserver.extension import paths, sizes
 from podwire.apiserver.extension.values import ABSENT
 from podwire.apiserver.kind import Tree
 from podwire.apiserver.schema import Where, spelled
@@ -30,40 +32,38 @@ OBJECT_LIMIT = 10_000_000  # what all rules of one object may cost
 _REASONS = (DUPLICATE, FORBIDDEN, INVALID, REQUIRED)
 _LONGEST_MESSAGE = 5 * 1024
 _FORMATS = {"byte": types.BYTES, "date": types.TIMESTAMP, "date-time": types.TIMESTAMP, "duration": types.DURATION}
-_METADATA = Type("metadata", fields={"name": types.STRING, "generateName": types.STRING})
+_NUMBERS = {"boolean": Type("bool", most=0), "integer": Type("int", most=0), "number": Type("double", most=0)}
+_TEXT, _KEY = Type("string", most=sizes.text_length({})), Type("string", most=0)
+_METADATA = Type("metadata", fields={"name": _TEXT, "generateName": _TEXT}, most=0)
 _OUT_OF_BUDGET = "validation failed due to running out of cost budget, no further validation rules will be run"
 
 
 def schema_type(schema: Schema, name: str = "object", *, root: bool = False) -> Type:
     """Give the type of the values of a schema. ``name`` tells objects apart."""
     if schema.get("x-kubernetes-int-or-string"):
-        return types.DYN
+        return Type("dyn", most=sizes.text_length(schema))
     match schema.get("type", ""):
         case "array":
-            return types.list_of(schema_type(schema.get("items", {}), name + ".@idx"))
+            return Type("list", (schema_type(schema.get("items", {}), name + ".@idx"),), most=sizes.item_count(schema))
         case "object":
             return _object_type(schema, name, root=root or bool(schema.get("x-kubernetes-embedded-resource")))
         case "string":
-            return _FORMATS.get(schema.get("format", ""), types.STRING)
-        case "boolean":
-            return types.BOOL
-        case "integer":
-            return types.INT
-        case "number":
-            return types.DOUBLE
+            return Type(_FORMATS.get(schema.get("format", ""), types.STRING).name, most=sizes.text_length(schema))
+        case "boolean" | "integer" | "number" as kind:
+            return _NUMBERS[kind]
     return types.DYN
 
 
 def _object_type(schema: Schema, name: str, *, root: bool) -> Type:
     values = schema.get("additionalProperties")
     if isinstance(values, dict):
-        return types.map_of(types.STRING, schema_type(values, name + ".@elem"))
+        return Type("map", (_KEY, schema_type(values, name + ".@elem")), most=sizes.entry_count(schema))
     if values or (schema.get("x-kubernetes-preserve-unknown-fields") and not schema.get("properties")):
         return types.DYN
     fields = {escaped(key): schema_type(one, f"{name}.{key}") for key, one in schema.get("properties", {}).items() if escaped(key)}
     if root:
-        fields |= {"apiVersion": types.STRING, "kind": types.STRING, "metadata": _METADATA}
-    return Type(name, fields=fields)
+        fields |= {"apiVersion": _TEXT, "kind": _TEXT, "metadata": _METADATA}
+    return Type(name, fields=fields, most=0)
 
 
 # Compiling ---------------------------------------------------------------------------------------------------------------
@@ -247,26 +247,37 @@ def _refusal(rule: _Rule, values: Tree, where: Where) -> FieldError:
 
 
 def errors(schema: Schema, path: Path) -> list[FieldError]:
-    """Give what is wrong with the rules of a structural schema."""
-    return list(_errors(schema, path, root=True, loose=None))
+    """Give what is wrong with the rules of a structural schema, what they may cost among it."""
+    budget = sizes.Budget()
+    return [*_errors(schema, path, _Place(budget, 1), root=True), *budget.errors(path)]
 
 
-def _errors(schema: Schema, path: Path, *, root: bool, loose: Path | None) -> Iterator[FieldError]:
-    """``loose`` is the list whose elements cannot be told apart, so that nothing below it has a state before."""
+@dataclass(frozen=True)
+class _Place:
+    """Where in a schema one is: how often a value may be there (None: without limit), and the list whose elements cannot be told apart
+    (``loose``), so that nothing below it has a state before.
+    """
+
+    budget: sizes.Budget
+    times: int | None
+    loose: Path | None = None
+
+
+def _errors(schema: Schema, path: Path, place: _Place, *, root: bool = False) -> Iterator[FieldError]:
     kind = schema_type(schema, root=root) if schema.get(WORD) else types.DYN
     for index, rule in enumerate(schema.get(WORD, ())):
-        yield from _rule_errors(schema, rule, kind, path / WORD @ index, loose)
+        yield from _rule_errors(schema, rule, kind, path / WORD @ index, place)
+    below = replace(place, times=sizes.below(schema, place.times))
     for name, one in schema.get("properties", {}).items():
-        yield from _errors(one, path / "properties" % name, root=False, loose=loose)
+        yield from _errors(one, path / "properties" % name, below)
     if isinstance(schema.get("items"), dict):
-        below = path / "items"
-        apart = schema.get("x-kubernetes-list-type") == "map"
-        yield from _errors(schema["items"], below, root=False, loose=loose if loose is not None or apart else path)
+        apart = place.loose is not None or schema.get("x-kubernetes-list-type") == "map"
+        yield from _errors(schema["items"], path / "items", below if apart else replace(below, loose=path))
     if isinstance(schema.get("additionalProperties"), dict):
-        yield from _errors(schema["additionalProperties"], path / "additionalProperties", root=False, loose=loose)
+        yield from _errors(schema["additionalProperties"], path / "additionalProperties", below)
 
 
-def _rule_errors(schema: Schema, rule: Tree, kind: Type, path: Path, loose: Path | None) -> Iterator[FieldError]:
+def _rule_errors(schema: Schema, rule: Tree, kind: Type, path: Path, where: _Place) -> Iterator[FieldError]:
     text, message = rule.get("rule", ""), rule.get("message")
     if not text.strip():
         yield required(path / "rule", "rule is not specified")
@@ -282,8 +293,10 @@ def _rule_errors(schema: Schema, rule: Tree, kind: Type, path: Path, loose: Path
     variables = _variables(rule, kind)
     try:
         program = compile_text(text, variables, types.BOOL)
-        if "oldSelf" in program.uses and loose is not None and not rule.get("optionalOldSelf"):
-            yield invalid(path / "rule", text, f"oldSelf cannot be used on the uncorrelatable portion of the schema within {loose}")
+        cost = where.budget.spend(estimate(text, variables), schema, where.times)
+        yield from where.budget.note("rule", cost, path / "rule")
+        if "oldSelf" in program.uses and where.loose is not None and not rule.get("optionalOldSelf"):
+            yield invalid(path / "rule", text, f"oldSelf cannot be used on the uncorrelatable portion of the schema within {where.loose}")
         if rule.get("optionalOldSelf") and "oldSelf" not in program.uses:
             yield invalid(path / "optionalOldSelf", True, "may not be set if oldSelf is not used in rule")
     except Rejected as error:
@@ -291,6 +304,7 @@ def _rule_errors(schema: Schema, rule: Tree, kind: Type, path: Path, loose: Path
     if said := rule.get("messageExpression"):
         try:
             compile_text(said, variables, types.STRING)
+            yield from where.budget.note("messageExpression", estimate(said, variables), path / "messageExpression")
         except Rejected as error:
             text = _compilation(error, "messageExpression must evaluate to a string")
             yield invalid(path / "messageExpression", rule, "messageExpression " * ("failed" in text) + text)
