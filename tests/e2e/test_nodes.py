@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from e2e.lab import Cluster, a_cluster, a_user, until
+from e2e.lab import Cluster, a_cluster, a_user, installation, until
 
 SPEC = """\
 apiVersion: podwire.dev/v1alpha1
@@ -254,6 +254,52 @@ def test_a_pool_is_upgraded_and_requests_go_on(lab: Cluster) -> None:
     lab.ready()
     answers = lab.fetch("internet", f"http://{lab.balancer('default/web')['address']}/", 4)
     assert {answer["pod"]["name"] for answer in answers} <= set(where(lab))
+
+
+def test_an_upgrade_that_was_killed_goes_on(lab: Cluster) -> None:
+    old = names(lab)
+    command = ("node-pool", "upgrade", "default-pool", "--name", lab.name)
+
+    def begin() -> subprocess.Popen[str]:
+        return lab.user.start([f"{installation()}/.venv/bin/podwire", *command], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def cordoned() -> list[str]:
+        return [name for name, row in rows(lab).items() if row["unschedulable"]]
+
+    # Where no Pod may go the first drain lasts.
+    lab.kubectl("create", "pdb", "web", "--selector=app=web", "--max-unavailable=0")
+    with begin() as first:
+        until(lambda: len(rows(lab)) == len(old) + 1, "a node was made ahead")
+        first.kill()
+    with begin() as second:
+        [victim] = until(cordoned, "a node is cordoned")
+        second.send_signal(signal.SIGINT)
+        _, told = second.communicate()
+        assert second.returncode == 130
+    assert "the upgrade of node pool default-pool is not complete: say it again to go on, or --cancel" in told
+    assert (len(rows(lab)), cordoned()) == (len(old) + 1, [victim]), "what was begun is gone on with"
+    with begin() as third:
+        until(lambda: cordoned() == [victim], "the same node is first again")
+        third.kill()
+    assert len(rows(lab)) == len(old) + 1
+    lab.kubectl("delete", "pdb", "web")
+    done = say(lab, "node-pool", "upgrade", "default-pool", "--max-surge", "0", "--max-unavailable", "2").stdout.splitlines()
+    assert {line.split()[1] for line in done} == set(old)
+    assert not set(names(lab)) & set(old)
+    assert names(lab) == sorted(rows(lab)) == sorted(one["metadata"]["name"] for one in lab.get("instances")["items"])
+    assert (len(names(lab)), cordoned()) == (len(old), [])
+    assert "no upgrade of node pool" in say(lab, "node-pool", "upgrade", "default-pool", "--cancel", status=1).stderr
+    lab.kubectl("create", "pdb", "web", "--selector=app=web", "--max-unavailable=0")
+    with begin() as last:
+        until(cordoned, "a node is cordoned")
+        last.kill()
+    lab.kubectl("delete", "pdb", "web")
+    now = names(lab)
+    told = say(lab, "node-pool", "upgrade", "default-pool", "--cancel").stdout
+    assert told.startswith("the upgrade of node pool default-pool is cancelled")
+    assert (len(names(lab)), cordoned()) == (len(old), [])
+    assert set(names(lab)) < set(now)
+    lab.ready()
 
 
 def test_what_is_not_there_is_refused_with_what_is(lab: Cluster) -> None:

@@ -28,6 +28,14 @@ class AddedNode(msgspec.Struct, frozen=True):
     index: int
 
 
+class Upgrade(msgspec.Struct, frozen=True):
+    """An upgrade of a node pool that is not complete: the nodes that are still to be replaced, and the new ones that were made ahead."""
+
+    pool: str
+    old: tuple[str, ...]
+    surplus: tuple[str, ...] = ()
+
+
 class Changes(msgspec.Struct, frozen=True):
     """``number`` grows with each change, so that two who change at once are told apart. ``deleted`` are nodes of the specification."""
 
@@ -36,6 +44,7 @@ class Changes(msgspec.Struct, frozen=True):
     deleted: tuple[str, ...] = ()
     stopped: tuple[str, ...] = ()
     stopped_zones: tuple[str, ...] = ()
+    upgrades: tuple[Upgrade, ...] = ()
 
     def stop(self, nodes: Iterable[str]) -> Changes:
         """These nodes are without power."""
@@ -58,11 +67,45 @@ class Changes(msgspec.Struct, frozen=True):
         ours = {one.name for one in self.added}
         added = tuple(one for one in self.added if one.name != node)
         deleted = self.deleted if node in ours else _with(self.deleted, [node])
-        return self._next(added=added, deleted=deleted, stopped=_without(self.stopped, [node]))
+        upgrades = tuple(
+            msgspec.structs.replace(one, old=_without(one.old, [node]), surplus=_without(one.surplus, [node])) for one in self.upgrades
+        )
+        return self._next(added=added, deleted=deleted, stopped=_without(self.stopped, [node]), upgrades=upgrades)
 
     def add(self, node: AddedNode) -> Changes:
         """There is one more."""
         return self._next(added=(*self.added, node))
+
+    # Upgrades of pools -------------------------------------------------------------------------------------------------------
+
+    def upgrade(self, pool: str) -> Upgrade | None:
+        """What of a pool's upgrade is left to do."""
+        return next((one for one in self.upgrades if one.pool == pool), None)
+
+    def begin_upgrade(self, pool: str, old: Iterable[str]) -> Changes:
+        """All of these nodes are to be replaced."""
+        return self._next(upgrades=(*self._other_upgrades(pool), Upgrade(pool, tuple(old))))
+
+    def end_upgrade(self, pool: str) -> Changes:
+        """The pool is as it should be."""
+        return self._next(upgrades=self._other_upgrades(pool))
+
+    def add_ahead(self, node: AddedNode) -> Changes:
+        """There is one more, for a node that is to be replaced."""
+        now = self.upgrade(node.pool) or Upgrade(node.pool, ())
+        more = msgspec.structs.replace(now, surplus=(*now.surplus, node.name))
+        return msgspec.structs.replace(self.add(node), upgrades=(*self._other_upgrades(node.pool), more))
+
+    def replace(self, old: str, new: AddedNode | str) -> Changes:
+        """A node is no more; its place has one that was made ahead (its name), or one that comes now."""
+        gone = self.delete(old)
+        if not isinstance(new, str):
+            return msgspec.structs.replace(gone, added=(*gone.added, new))
+        upgrades = tuple(msgspec.structs.replace(one, surplus=_without(one.surplus, [new])) for one in gone.upgrades)
+        return msgspec.structs.replace(gone, upgrades=upgrades)
+
+    def _other_upgrades(self, pool: str) -> tuple[Upgrade, ...]:
+        return tuple(one for one in self.upgrades if one.pool != pool)
 
     def _next(self, **fields: object) -> Changes:
         return msgspec.structs.replace(self, number=self.number + 1, **fields)

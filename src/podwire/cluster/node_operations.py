@@ -19,11 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from podwire.cluster import changes, control_client, identity, lifecycle, state
-from podwire.cluster.changes import Changes, known
+from podwire.cluster.changes import Changes, Upgrade, known
 from podwire.cluster.paths import Paths
 from podwire.cluster.plan import Plan, new_node, plan
 from podwire.cluster.problem import Problem
 from podwire.cluster.spec import parse
+from podwire.cluster.upgrade import Add, Remove, Replace, next_step
 
 _MEANWHILE = "another command has changed the nodes meanwhile"
 _ATTEMPTS = 5
@@ -50,7 +51,7 @@ class Operation:
             before = self.current()
             wanted = make(before)
             after = plan(before.spec, self.place, api_port=0, changes=wanted)
-            if len(after.nodes) > len(before.nodes):
+            if {node.name for node in after.nodes} - {node.name for node in before.nodes}:
                 lifecycle.prepare(self.place, state.read(self.place), wanted)
             try:
                 tree = json.loads(changes.encode(wanted))
@@ -137,6 +138,7 @@ class Operation:
             made[:] = [node.name]
             return now.changes.add(node)
 
+        self._settle()
         after = self._alter(make)
         self._api(lambda client: _add_instance(client, after, made[0]))
         self._wait_up(made)
@@ -151,11 +153,9 @@ class Operation:
                 raise Problem(f"{name} is the only node: a cluster needs at least one")
             return now.changes.delete(name)
 
+        self._settle()
         self._alter(make)
-        self._api(lambda client: _forget(client, name))
-        for file in (self.place.kubeconfig(f"node/{name}"), self.place.config(f"node/{name}")):
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(file)
+        self._forget(name)
 
     def drain(self, name: str) -> int:
         """Cordon a node and have its Pods move; gives how many there were. Raises Problem."""
@@ -167,26 +167,110 @@ class Operation:
     def upgrade(self, pool: str, surge: int, unavailable: int) -> list[tuple[str, str]]:
         """Recreate every node of a pool, as GKE's surge upgrade does; gives the names, old and new. Raises Problem.
 
-        ``surge`` nodes more than there are, ``unavailable`` fewer, at most, at any moment.
+        ``surge`` nodes more than there are, ``unavailable`` fewer, at most, at any moment. One that was interrupted goes on where it was.
         """
-        now = self.current()
-        known("node pool", [pool], sorted(one.name for one in now.spec.node_pools))
-        waiting = [(node.name, node.zone) for node in now.nodes if node.pool == pool]
-        total, at_once = len(waiting), surge + unavailable
+        known("node pool", [pool], sorted(one.name for one in self.current().spec.node_pools))
+        self._settle()
+        if self.current().changes.upgrade(pool) is None:
+            self._alter(lambda now: now.changes.begin_upgrade(pool, [node.name for node in now.nodes if node.pool == pool]))
+        before = self.current()
+        begun = before.changes.upgrade(pool) or Upgrade(pool, ())
+        self._wait_up([node.name for node in before.nodes if node.pool == pool and node.name not in (*begun.old, *before.changes.stopped)])
         replaced: list[tuple[str, str]] = []
-        while waiting:
-            batch, waiting = waiting[:at_once], waiting[at_once:]
-            new = {}
-            for old, zone in batch[:surge]:
-                self.told(f"[{len(replaced)}/{total}] a node to take the place of {old}")
-                new[old] = self.add(pool=pool, zone=zone)
-            for old, _zone in batch:
-                self.told(f"[{len(replaced)}/{total}] draining {old}")
-                self.drain(old)
-                self.delete(old)
-            for old, zone in batch:
-                replaced.append((old, new[old] if old in new else self.add(pool=pool, zone=zone)))
-        return replaced
+        while True:
+            now = self.current().changes.upgrade(pool) or Upgrade(pool, ())
+            step = next_step(now, surge, unavailable, self._api(_cordoned))
+            self.told(f"[{len(replaced)}/{len(begun.old)}] node pool {pool}")
+            match step:
+                case Add(like):
+                    self._add_ahead(pool, like)
+                case Replace(nodes):
+                    self._drain([old for old, _ in nodes])
+                    made = [(old, self._replace(pool, old, ahead)) for old, ahead in nodes]
+                    self._wait_up([new for _, new in made])
+                    replaced += made
+                case Remove(node):
+                    self._drain([node])
+                    self.delete(node)
+                case None:
+                    self._alter(lambda now: now.changes.end_upgrade(pool))
+                    return replaced
+
+    def cancel_upgrade(self, pool: str) -> list[str]:
+        """Leave a pool with the nodes that it has now, old and new; gives those that were not replaced. Raises Problem."""
+        self._settle()
+        now = self.current().changes.upgrade(pool)
+        if now is None:
+            raise Problem(f"no upgrade of node pool {pool!r} is under way")
+        left = list(now.old)
+        self._api(lambda client: _uncordon(client, left))
+        for node in now.surplus:
+            self._drain([node])
+            self.delete(node)
+        self._alter(lambda now: now.changes.end_upgrade(pool))
+        return left
+
+    def _add_ahead(self, pool: str, like: str) -> None:
+        made: list[str] = []
+
+        def make(now: Plan) -> Changes:
+            known("node", [like], [node.name for node in now.nodes])
+            node = new_node(now, pool, now.node(like).zone)
+            made[:] = [node.name]
+            return now.changes.add_ahead(node)
+
+        after = self._alter(make)
+        self._api(lambda client: _add_instance(client, after, made[0]))
+        self._wait_up(made)
+
+    def _replace(self, pool: str, old: str, ahead: str) -> str:
+        """A node gives way to one that is there already, or to one that comes in the same moment; gives its name."""
+        made: list[str] = []
+
+        def make(now: Plan) -> Changes:
+            known("node", [old], [node.name for node in now.nodes])
+            new = ahead or new_node(now, pool, now.node(old).zone)
+            made[:] = [new if isinstance(new, str) else new.name]
+            return now.changes.replace(old, new)
+
+        after = self._alter(make)
+        self._api(lambda client: _add_instance(client, after, made[0]))
+        self._forget(old)
+        return made[0]
+
+    def _drain(self, nodes: list[str]) -> None:
+        """Drain nodes, all cordoned before the first Pod moves: what leaves one does not go to another one that is about to go."""
+        from podwire.cluster.drain import cordon, drain
+
+        async def work(client: Any) -> None:
+            for node in nodes:
+                await cordon(client, node)
+            await asyncio.gather(*(drain(client, node, self.wait_s, self.told) for node in nodes))
+
+        self._api(work)
+
+    def _settle(self) -> None:
+        """Put right what a command that was killed has left: nodes that the cloud does not know yet, or still knows."""
+        now = self.current()
+        nodes = {node.name for node in now.nodes}
+        known_once = {
+            file.removeprefix("node.") for file in os.listdir(os.path.dirname(self.place.kubeconfig(""))) if file.startswith("node.")
+        }
+
+        async def work(client: Any) -> list[str]:
+            instances, registered = await _names(client)
+            for name in sorted(nodes - instances):
+                await _add_instance(client, now, name)
+            return sorted((known_once - nodes) & (instances | registered))
+
+        for name in self._api(work):
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._api(lambda client: _forget(client, name))
+        for file in (self.place.kubeconfig(f"node/{name}"), self.place.config(f"node/{name}")):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file)
 
     # Waiting -----------------------------------------------------------------------------------------------------------------
 
@@ -249,6 +333,28 @@ async def _not_ready(client: Any, names: list[str]) -> list[str]:
     return [name for name in names if name not in ready]
 
 
+async def _cordoned(client: Any) -> set[str]:
+    from podwire.objects.resources import NODES
+
+    return {node.name for node in await client.list(NODES) if node.spec.unschedulable}
+
+
+async def _uncordon(client: Any, names: list[str]) -> None:
+    from podwire.cluster.drain import cordon
+
+    cordoned = await _cordoned(client)
+    for name in names:
+        if name in cordoned:
+            await cordon(client, name, unschedulable=False)
+
+
+async def _names(client: Any) -> tuple[set[str], set[str]]:
+    """The names of all instances, and of all nodes, as the API has them."""
+    from podwire.objects.resources import INSTANCES, NODES
+
+    return {one.name for one in await client.list(INSTANCES)}, {one.name for one in await client.list(NODES)}
+
+
 async def _add_instance(client: Any, now: Plan, name: str) -> None:
     from podwire.client.errors import ApiError
     from podwire.cluster.addons import instance
@@ -265,7 +371,7 @@ async def _forget(client: Any, name: str) -> None:
     from podwire.client.errors import ApiError
     from podwire.objects.resources import INSTANCES, NODES
 
-    for resource in (INSTANCES, NODES):
+    for resource in (NODES, INSTANCES):  # as long as the second is there, it is seen that the first may be, too
         try:
             await client.delete(resource, name)
         except ApiError as error:

@@ -371,6 +371,18 @@ class PodSecurityContext(SecurityContext, frozen=True):
     supplemental_groups_policy: str = ""
 
 
+class ExitCodes(Value, frozen=True):
+    operator: str = ""
+    values: tuple[int, ...] = ()
+
+
+class ContainerRestartRule(Value, frozen=True):
+    """What becomes of a container that ends with one of these statuses (``NotIn``: with any other one)."""
+
+    action: str = ""
+    exit_codes: ExitCodes | None = None
+
+
 class Container(Value, frozen=True):
     name: str = ""
     image: str = ""
@@ -383,6 +395,7 @@ class Container(Value, frozen=True):
     resources: ResourceRequirements = ResourceRequirements()
     volume_mounts: tuple[VolumeMount, ...] = ()
     restart_policy: str = ""
+    restart_policy_rules: tuple[ContainerRestartRule, ...] = ()
     image_pull_policy: str = ""
     readiness_probe: Probe | None = None
     liveness_probe: Probe | None = None

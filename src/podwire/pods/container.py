@@ -24,7 +24,7 @@ from podwire.objects.core import Container, Pod
 from podwire.pods import desired, hooks, runs, termination
 from podwire.pods.admission import CannotStart
 from podwire.pods.checks import Checks, Execute
-from podwire.pods.desired import Player, player
+from podwire.pods.desired import Player, player, runs_again
 from podwire.pods.host import Host
 from podwire.pods.programs import program_name
 from podwire.pods.pulling import OF_IMAGES, Pulling
@@ -124,18 +124,18 @@ class ContainerLife:
 
     # Running --------------------------------------------------------------------------------------------------------------
 
-    async def live(self, policy: str) -> None:
+    async def live(self) -> None:
         """Run the container as often as it is to run; when the Pod ends, until the present run has ended."""
         while self.run.state is State.RUNNING or not (self._over or self._pod.ending.is_set()):
             run = self.run
             if run.state is State.TERMINATED and run.ending is not None:
-                if not runs.restarts_after(policy, run.ending.exit_code):
+                if not runs_again(self._pod.pod, self.definition, run.ending.exit_code):
                     return
                 run = runs.to_restart(run, self._host.now())
                 self._pod.put(self._name, run)
             if run.state is not State.RUNNING:
                 await self._back_off(run)
-                if self._pod.ending.is_set() or not await self._start(policy):
+                if self._pod.ending.is_set() or not await self._start():
                     continue
             status = await self._until_ended()
             await self._host.streams.ended(self.run.program)
@@ -166,7 +166,7 @@ class ContainerLife:
             async with asyncio.timeout(wait_s):
                 await self._pod.ending.wait()
 
-    async def _start(self, policy: str) -> bool:
+    async def _start(self) -> bool:
         """Start the container; False: it does not run, and its run says why."""
         try:
             await self._start_program()
@@ -181,15 +181,15 @@ class ContainerLife:
                 await self._wait_at_most(_NOT_CONFIGURED_S, self._pod.volumes.changed())
             return False
         except ProgramNotStarted as refused:
-            await self._not_started(refused, policy)
+            await self._not_started(refused)
             return False
         self._event("Normal", "Started", "Container started")
         return await self._post_start()
 
-    async def _not_started(self, refused: ProgramNotStarted, policy: str) -> None:
+    async def _not_started(self, refused: ProgramNotStarted) -> None:
         over = runs.not_started(self.run, self._host.now(), str(refused), self._container_id())
         self._event("Warning", "Failed", f"Error: {refused}")
-        if runs.restarts_after(policy, runs.NOT_STARTED_STATUS):
+        if runs_again(self._pod.pod, self.definition, runs.NOT_STARTED_STATUS):
             later = runs.to_restart(over, self._host.now())
             self._pod.put(self._name, runs.waiting(later, "RunContainerError", str(refused)))
             await self._wait_at_most(_NOT_STARTED_S)
@@ -341,7 +341,7 @@ class ContainerLife:
         """End the run because a probe asks for it, or because the definition is another one now."""
         container, spec = self.definition, self._pod.pod.spec
         words = f"Container {self._name} failed {probe} probe" if probe else f"Container {self._name} definition changed"
-        self._event("Normal", "Killing", words + (", will be restarted" if spec.restart_policy != "Never" else ""))
+        self._event("Normal", "Killing", words + (", will be restarted" if runs_again(self._pod.pod, container, 137) else ""))
         failed = {"startup": container.startup_probe, "liveness": container.liveness_probe}.get(probe)
         grace = failed.termination_grace_period_seconds if failed is not None else None
         await self.end(float(spec.termination_grace_period_seconds if grace is None else grace))
@@ -370,9 +370,7 @@ class ContainerLife:
             return None
 
         async def execute(command: Sequence[str]) -> tuple[int, bytes]:
-            joins = self._player is Player.IMAGE
-            program = self._host.streams.further(name, command) if joins else await self._program()
-            return await self._host.programs.output(name, program, command)
+            return await self._host.programs.output(name, self._host.streams.further(name, command), command)
 
         return execute
 

@@ -73,6 +73,21 @@ def is_sidecar(container: Container) -> bool:
     return container.restart_policy == "Always"
 
 
+def runs_again(pod: Pod, container: Container, exit_code: int) -> bool:
+    """Whether a container is started again after it ended so: by its first rule that says so, its own policy, or the Pod's."""
+    for rule in container.restart_policy_rules:
+        if rule.action == "Restart" and rule.exit_codes is not None:
+            found = exit_code in rule.exit_codes.values
+            if found == (rule.exit_codes.operator == "In"):
+                return True
+    policy = container.restart_policy or pod.spec.restart_policy
+    if container in pod.spec.ephemeral_containers:
+        policy = "Never"
+    elif container in pod.spec.init_containers and not is_sidecar(container) and policy == "Always":
+        policy = "OnFailure"
+    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
+
+
 # Ports -----------------------------------------------------------------------------------------------------------------
 
 

@@ -20,7 +20,14 @@ from podwire.linux.process import Program
 
 MAXIMUM_OUTPUT = 10 * 1024
 """Bytes of a command's output that are kept."""
+_LATE_OUTPUT_S = 0.5  # what a command has written is read soon after its end, unless somebody who outlives it has the pipe
 _NO_SUCH = {errno.ENOENT, errno.ESRCH}
+
+
+async def _read(stream: asyncio.StreamReader, said: bytearray) -> None:
+    """Read to the end, so that whoever writes does not wait; keep what there is room for."""
+    while part := await stream.read(MAXIMUM_OUTPUT):
+        said += part[: MAXIMUM_OUTPUT - len(said)]
 
 
 def namespace_name(uid: str) -> str:
@@ -133,8 +140,14 @@ class Programs:
             finally:
                 os.close(writer)
             try:
-                said = await stream.read(MAXIMUM_OUTPUT)
-                return await self.wait(name), said
+                said = bytearray()
+                reading = asyncio.create_task(_read(stream, said))
+                try:
+                    status = await self.wait(name)
+                    await asyncio.wait({reading}, timeout=_LATE_OUTPUT_S)
+                finally:
+                    reading.cancel()
+                return status, bytes(said)
             finally:
                 if not self._future(name).done():
                     await self.end(name, 0)

@@ -87,11 +87,6 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
         return msgspec.structs.replace(self, runs={**self.runs, name: run})
 
 
-def restarts_after(policy: str, exit_code: int) -> bool:
-    """Whether a container is started again after it ended so."""
-    return policy == "Always" or (policy == "OnFailure" and exit_code != 0)
-
-
 def next_number(run: Run) -> int:
     """How many runs came before the one that is to begin: its restart count."""
     return run.restarts + 1 if run.started_at else 0

@@ -14,8 +14,8 @@ from typing import Any
 
 from podwire.objects.core import Container, Pod
 from podwire.objects.quantities import thousandths
-from podwire.pods.desired import NodeFacts, is_sidecar
-from podwire.pods.runs import Ending, Record, Run, State, restarts_after
+from podwire.pods.desired import NodeFacts, is_sidecar, runs_again
+from podwire.pods.runs import Ending, Record, Run, State
 
 Tree = dict[str, Any]
 _NEW = Run(reason="ContainerCreating")
@@ -78,19 +78,21 @@ def is_initialized(pod: Pod, record: Record) -> bool:
 
 def init_failed(pod: Pod, record: Record) -> bool:
     """Whether an init container has failed for good."""
-    if pod.spec.restart_policy != "Never":
-        return False
-    runs = (record.runs.get(container.name) for container in pod.spec.init_containers if not is_sidecar(container))
-    return any(run is not None and run.ending is not None and run.ending.exit_code != 0 for run in runs)
+    for container in pod.spec.init_containers:
+        run = record.runs.get(container.name)
+        if run is None or run.ending is None or is_sidecar(container) or run.ending.exit_code == 0:
+            continue
+        if not runs_again(pod, container, run.ending.exit_code):
+            return True
+    return False
 
 
 def is_over(pod: Pod, record: Record) -> bool:
     """Whether every container has ended and none is started again."""
     if init_failed(pod, record):
         return True
-    endings = [record.runs.get(container.name, _NEW).ending for container in pod.spec.containers]
-    policy = pod.spec.restart_policy
-    return all(ending is not None and not restarts_after(policy, ending.exit_code) for ending in endings)
+    endings = [(container, record.runs.get(container.name, _NEW).ending) for container in pod.spec.containers]
+    return all(ending is not None and not runs_again(pod, container, ending.exit_code) for container, ending in endings)
 
 
 def phase_of(pod: Pod, record: Record) -> str:

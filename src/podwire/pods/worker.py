@@ -165,7 +165,7 @@ class PodWorker:
         if self.ending.is_set():
             # Whoever was killed while the Pod ended left containers that run: their ends are awaited here.
             running = [container for container in _all(self.pod) if self._run(container).state is State.RUNNING]
-            await asyncio.gather(*(self._life(container).live("Never") for container in running))
+            await asyncio.gather(*(self._life(container).live() for container in running))
             return
         refusal = self._refusal
         if refusal is not None and not self.record.sandbox:
@@ -191,7 +191,7 @@ class PodWorker:
             sidecars = []
             for container in self.pod.spec.init_containers:
                 if is_sidecar(container):
-                    sidecars.append(group.create_task(self._life(container).live("Always")))
+                    sidecars.append(group.create_task(self._life(container).live()))
                     await self._until_done(container)
                 elif not await self._initialize(container):
                     break
@@ -199,8 +199,7 @@ class PodWorker:
                 if self.pod.spec.init_containers:
                     self._write(initialized=True)
                 await self._play()
-                policy = self.pod.spec.restart_policy
-                tasks = [group.create_task(self._life(container).live(policy)) for container in self.pod.spec.containers]
+                tasks = [group.create_task(self._life(container).live()) for container in self.pod.spec.containers]
                 await asyncio.wait(tasks)
             if not self.ending.is_set():
                 self._say_stopping()
@@ -218,7 +217,7 @@ class PodWorker:
             return
         for container in self.pod.spec.ephemeral_containers:
             if container.name not in self._ephemeral:
-                self._ephemeral[container.name] = group.create_task(self._life(container).live("Never"))
+                self._ephemeral[container.name] = group.create_task(self._life(container).live())
 
     async def _initialize(self, container: Container) -> bool:
         """Run an init container to its end, again if it may be. A stand-in succeeds at once."""
@@ -231,8 +230,7 @@ class PodWorker:
             identity = f"podwire://{self.record.uid}/{container.name}/{number}"
             self.put(container.name, ended(began(self._run(container), now, container_id=identity), now, exit_code=0))
             return True
-        policy = "Never" if self.pod.spec.restart_policy == "Never" else "OnFailure"
-        await self._life(container).live(policy)
+        await self._life(container).live()
         return init_done(container, self.record)
 
     async def _until_done(self, container: Container) -> None:
@@ -447,7 +445,8 @@ class PodWorker:
         """End what runs: all at once, but sidecars after the others and each before those that were started before it."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + grace_s
-        others = [container for container in self._running() if not is_sidecar(container)]
+        sidecars = [one for one in self.pod.spec.init_containers if is_sidecar(one)]
+        others = [container for container in self._running() if container not in sidecars]
         await asyncio.gather(*(self._stop(container, grace_s, live) for container in others))
         await self._stop_sidecars(max(LEAST_GRACE_S, deadline - loop.time()) if grace_s > 0 else 0.0, live)
 

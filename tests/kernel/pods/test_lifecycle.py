@@ -169,3 +169,70 @@ def test_a_node_runs_what_its_runtime_classes_name() -> None:
         words = 'FailedCreatePodSandBox: Failed to create pod sandbox: failed to get sandbox runtime: no runtime for "gvisor" is configured'
         eventually(lambda: words in node.events("sandboxed"), lambda: node.events("sandboxed"))
         assert node.get("sandboxed")["status"]["phase"] == "Pending"
+
+
+def test_commands_of_probes_and_hooks_run_in_the_container() -> None:
+    with running_node() as node:
+        node.service_account()
+        began = {"exec": {"command": ["sh", "-c", "echo hooked > /tmp/hooked"]}}
+        ended = {"exec": {"command": ["sh", "-c", "cat /tmp/hooked /tmp/up > /dev/termination-log; kill -TERM 1"]}}
+        probe = {"exec": {"command": ["cat", "/tmp/up"]}, "periodSeconds": 1}
+        # It writes more than is kept, and the child that it leaves holds its output open.
+        loud = {
+            "exec": {"command": ["sh", "-c", "sleep 3 & echo; head -c 300000 /dev/zero | tr '\\\\0' x; test -e /tmp/hooked"]},
+            "timeoutSeconds": 2,
+        }
+        main = machine(
+            "trap 'exit 0' TERM; sleep 1; echo up > /tmp/up; while :; do sleep 0.1; done",
+            startupProbe=probe | {"failureThreshold": 10},
+            readinessProbe=probe,
+            livenessProbe=loud | {"periodSeconds": 1, "failureThreshold": 2},
+            lifecycle={"postStart": began, "preStop": ended},
+        )
+        finalizer = {"metadata": {"name": "probed", "finalizers": ["podwire.dev/kept"]}}
+        spec = {"nodeName": "node-1", "containers": [main]}
+        node.create("/api/v1/namespaces/default/pods", finalizer | {"spec": spec})
+        status = node.ready("probed")["status"]
+        assert status["containerStatuses"][0]["restartCount"] == 0
+
+        def unhealthy() -> set[str]:
+            return {event for event in node.events("probed") if event.startswith("Unhealthy")}
+
+        eventually(unhealthy)
+        assert unhealthy() == {"Unhealthy: Startup probe failed: cat: /tmp/up: No such file or directory\n"}
+        node.delete("probed")
+        status = node.wait("probed", lambda status: status.get("phase") == "Succeeded")["status"]
+        assert (terminated(status)["exitCode"], terminated(status)["message"]) == (0, "hooked\nup\n")
+
+
+def test_containers_have_restart_policies_of_their_own() -> None:
+    once = {"volumeMounts": [{"name": "v", "mountPath": "/v"}]}
+    rule = {"action": "Restart", "exitCodes": {"operator": "In", "values": [42]}}
+    other = {"action": "Restart", "exitCodes": {"operator": "NotIn", "values": [0, 3]}}
+    with running_node() as node:
+        node.service_account()
+        volumes = [{"name": "v", "emptyDir": {}}]
+        retry = "test -e /v/$0 && exit {}; touch /v/$0; exit {}"
+        ruled = machine(retry.format(0, 42), restartPolicy="Never", restartPolicyRules=[rule], **once)
+        others = machine(retry.format(3, 5), "others", restartPolicy="Never", restartPolicyRules=[other], **once)
+        begins = machine("test -e /v/init || { touch /v/init; exit 1; }", "begins", restartPolicy="OnFailure", **once)
+        for container in (ruled, others):
+            container["command"].append(container["name"])
+        node.pod("ruled", ruled, others, initContainers=[begins], restartPolicy="Never", volumes=volumes)
+        status = node.wait("ruled", lambda status: status.get("phase") == "Failed")["status"]
+        assert [(one["restartCount"], terminated(status, index)["exitCode"]) for index, one in enumerate(status["containerStatuses"])] == [
+            (1, 0),
+            (1, 3),
+        ]
+        assert status["initContainerStatuses"][0]["restartCount"] == 1
+        never = machine("exit 42", restartPolicy="Never", restartPolicyRules=[rule | {"exitCodes": {"operator": "In", "values": [1]}}])
+        stays = machine("trap 'exit 0' TERM; while :; do sleep 0.1; done", "stays", restartPolicy="Always")
+        node.pod("mixed", never, stays)
+        status = node.wait("mixed", lambda status: "terminated" in str(status.get("containerStatuses", ())))["status"]
+        assert (status["phase"], terminated(status)["exitCode"]) == ("Running", 42)
+        node.delete("mixed")
+        node.gone("mixed")
+        node.pod("gated", {"name": "c", "image": "nginx"}, nodeName=None, schedulingGates=[{"name": "example.com/wait"}])
+        [told] = node.get("gated")["status"]["conditions"]
+        assert (told["type"], told["status"], told["reason"]) == ("PodScheduled", "False", "SchedulingGated")
+        assert told["message"] == "Scheduling is blocked due to non-empty scheduling gates"

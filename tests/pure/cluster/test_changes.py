@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire.cluster import changes, plan, spec
-from podwire.cluster.changes import Changes, Unknown
+from podwire.cluster.changes import Changes, Unknown, Upgrade
 from podwire.cluster.paths import Paths
+from podwire.cluster.upgrade import Add, Remove, Replace, next_step
 
 PATHS = Paths("/state/podwire/x")
 SPEC = spec.parse("", name="x", zones=2, nodes_per_zone=2)
@@ -39,6 +40,57 @@ def test_no_two_nodes_share_a_name_or_an_address_in_any_order_of_things(moves: l
         kept = {each.name: each for each in now.nodes}
         assert all(kept.get(each.name, each) == each for each in after.nodes)  # nobody's address changes
     assert changes.decode(changes.encode(made)) == made
+
+
+@given(
+    surge=st.integers(0, 3),
+    unavailable=st.integers(0, 3),
+    after=st.tuples(st.integers(0, 3), st.integers(0, 3)),
+    stop=st.integers(0, 6),
+    lost=st.integers(0, 9),
+)
+def test_an_upgrade_goes_on_from_wherever_it_was(surge: int, unavailable: int, after: tuple[int, int], stop: int, lost: int) -> None:
+    pool = "default-pool"
+    start = planned(Changes())
+    old = {node.name for node in start.nodes}
+    made = Changes().begin_upgrade(pool, sorted(old))
+    limits = (surge, unavailable) if surge + unavailable else (1, 0)
+    most, least, size = limits[0], limits[1], len(old)
+    for number in range(100):
+        if number == stop:  # interrupted, and begun again with other limits; a node was deleted meanwhile
+            limits = after if sum(after) else (0, 1)
+            most, least = max(most, limits[0]), max(least, limits[1])
+            victim = sorted(made.upgrades[0].old)[lost % len(made.upgrades[0].old)] if made.upgrades and made.upgrades[0].old else ""
+            if victim and lost < 5:
+                made, size, least = made.delete(victim), size - 1, least + 1
+        assert changes.decode(changes.encode(made)) == made
+        now = planned(made)
+        upgrade = made.upgrade(pool)
+        assert upgrade is not None
+        assert len(now.nodes) <= size + most
+        step = next_step(upgrade, *limits)
+        match step:
+            case Add(like):
+                made = made.add_ahead(plan.new_node(now, pool, now.node(like).zone))
+            case Replace(nodes):
+                assert 0 < len(nodes) <= sum(limits) or len(upgrade.surplus) > limits[0]
+                assert sum(1 for _, ahead in nodes if not ahead) <= limits[1]
+                for name, ahead in nodes:
+                    made = made.replace(name, ahead or plan.new_node(planned(made), pool, now.node(name).zone))
+            case Remove(node):
+                made = made.delete(node)
+            case None:
+                break
+    final = planned(made.end_upgrade(pool))
+    assert not old & {node.name for node in final.nodes}
+    assert len(final.nodes) == size
+    assert final.changes.upgrades == ()
+
+
+def test_who_is_cordoned_goes_first() -> None:
+    assert next_step(Upgrade("p", ("a", "b", "c")), 0, 1, {"c"}) == Replace((("c", ""),))
+    assert next_step(Upgrade("p", ("a", "b", "c"), ("n",)), 1, 1, {"c"}) == Replace((("c", "n"), ("a", "")))
+    assert next_step(Upgrade("p", (), ("n",)), 1, 0) == Remove("n")
 
 
 def test_a_zone_and_a_node_without_power_are_dark() -> None:

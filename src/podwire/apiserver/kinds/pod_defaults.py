@@ -17,6 +17,14 @@ from podwire.apiserver.kind import Tree
 
 _TOLERATED_SECONDS = 300
 
+_GATED = {
+    "type": "PodScheduled",
+    "status": "False",
+    "lastProbeTime": None,
+    "lastTransitionTime": None,
+    "reason": "SchedulingGated",
+    "message": "Scheduling is blocked due to non-empty scheduling gates",
+}
 _SPEC = (
     ("restartPolicy", "Always"),
     ("terminationGracePeriodSeconds", 30),
@@ -144,6 +152,8 @@ def prepare_new_pod(tree: Tree) -> None:
         ),
     ]
     tree["status"] = {"phase": "Pending", "qosClass": qos_class(spec)}
+    if spec.get("schedulingGates"):
+        tree["status"]["conditions"] = [dict(_GATED)]
 
 
 def _tolerates(toleration: Tree, key: str) -> bool:
