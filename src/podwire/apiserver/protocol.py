@@ -157,6 +157,12 @@ class Protocol(UpgradableProtocol):
         else:
             self.pipeline.appendleft((self.cycle, self.app))
 
+    def connection_lost(self, exc: Exception | None) -> None:
+        unanswered = [cycle for cycle in (self._running, self.cycle) if cycle is not None]
+        super().connection_lost(exc)
+        for cycle in unanswered:  # see Exchange._complete
+            cycle.scope.pop(EXCHANGE, None)  # type: ignore[misc]
+
     # An idle connection ends. uvicorn sets a timer with each answer and takes it back with each request.
 
     def on_response_complete(self) -> None:

@@ -7,6 +7,7 @@ import contextlib
 import gc
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
@@ -281,6 +282,26 @@ async def test_an_exchange_that_is_over_is_gone() -> None:
         finally:
             gc.enable()
     assert left <= 5  # of each connection the last one
+
+
+async def test_an_exchange_whose_client_has_gone_is_gone() -> None:
+    """So is what was sent of its body."""
+    async with serving(patient) as port:
+        gc.collect()
+        gc.disable()
+        try:
+            for _ in range(5):
+                reader, writer = await asyncio.open_connection("127.0.0.1", port)
+                writer.write(ask("/", "POST", headers="content-length: 5\r\nexpect: 100-continue\r\n"))
+                await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), LIMIT_S)
+                writer.transport.abort()
+            left, end = 1, time.monotonic() + LIMIT_S
+            while left and time.monotonic() < end:
+                await asyncio.sleep(0)
+                left = sum(isinstance(one, Exchange) for one in gc.get_objects())
+        finally:
+            gc.enable()
+    assert not left
 
 
 async def test_an_idle_connection_ends_and_a_busy_one_does_not() -> None:
