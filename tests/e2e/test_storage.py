@@ -136,3 +136,52 @@ def test_the_machine_is_seen_only_where_the_cluster_lets_it(own: Cluster) -> Non
     assert (shared / "made/file").read_text() == "here\n"
     words = "hostPath /etc lies below no folder that the cluster may use"
     until(lambda: words in own.kubectl("describe", "pod", "refused").stdout, "the node says why")
+
+
+def test_a_claim_of_one_pod_is_had_by_one_at_a_time(own: Cluster) -> None:
+    spec = {"accessModes": ["ReadWriteOncePod"], "resources": {"requests": {"storage": "1Gi"}}}
+    claim = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "metadata": {"name": "alone"}, "spec": spec}
+    own.kubectl("create", "-f", "-", stdin=json.dumps(claim))
+    volumes = {"persistentVolumeClaim": {"claimName": "alone"}}
+    own.kubectl("create", "-f", "-", stdin=pod("first", f"echo first > /v/file; {SLEEP}", v=volumes))
+    wait(own, "first")
+    assert own.kubectl("get", "pvc", "alone", "--no-headers").stdout.split()[4] == "RWOP"
+    own.kubectl("create", "-f", "-", stdin=pod("second", SLEEP, v=volumes))
+    words = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
+    until(lambda: words in own.kubectl("describe", "pod", "second").stdout, "the scheduler says why")
+    # Whoever is put on the node past the scheduler is refused by the node.
+    placed = json.loads(pod("placed", SLEEP, v=volumes))
+    placed["spec"]["nodeName"] = own.get("pod", "first")["spec"]["nodeName"]
+    own.kubectl("create", "-f", "-", stdin=json.dumps(placed))
+    words = "volume uses the ReadWriteOncePod access mode and is already in use by another pod"
+    until(lambda: words in own.kubectl("describe", "pod", "placed").stdout, "the node says why")
+    own.kubectl("delete", "pod", "placed")
+    own.kubectl("delete", "pod", "first")
+    wait(own, "second")
+    assert text(own, "second", "/v/file") == "first\n"
+    own.kubectl("delete", "pod/second", "pvc/alone")
+
+
+def test_a_set_has_its_data_again_when_a_node_is_lost(own: Cluster) -> None:
+    wait_for_set = ("rollout", "status", "statefulset/lost", "--timeout=60s")
+    own.kubectl(
+        "create", "-f", "-", stdin=SET.replace("db", "lost").replace("replicas: 2", "replicas: 1").replace("Seconds: 0", "Seconds: 9")
+    )
+    own.kubectl(*wait_for_set)
+    node = own.get("pod", "lost-0")["spec"]["nodeName"]
+    volume = own.get("pvc", "data-lost-0")["spec"]["volumeName"]
+    own.user.podwire("node", "stop", node, "--name", own.name)
+    try:
+        own.kubectl("cordon", node)
+        own.kubectl("delete", "pod", "lost-0", "--wait=false")  # nobody there hears of it
+        assert own.get("pod", "lost-0")["metadata"].get("deletionTimestamp")
+        own.kubectl("delete", "pod", "lost-0", "--force", "--grace-period=0")  # a person knows that the machine is gone
+        own.kubectl(*wait_for_set)
+        assert own.get("pod", "lost-0")["spec"]["nodeName"] != node
+        assert own.get("pvc", "data-lost-0")["spec"]["volumeName"] == volume
+        assert text(own, "lost-0", "/data/starts") == "lost-0\n" * 2
+    finally:
+        own.user.podwire("node", "start", node, "--name", own.name)
+        own.kubectl("uncordon", node)
+    own.kubectl("wait", "--for=condition=Ready", f"node/{node}", "--timeout=60s")
+    assert text(own, "lost-0", "/data/starts") == "lost-0\n" * 2  # what was there before does not begin again

@@ -119,6 +119,7 @@ def test_what_is_right_is_stored_and_printed(plural: str) -> None:
         ("roles", {"rules": [{"verbs": ["get"]}]}, ["rules[0].apiGroups: Required value: resource rules must supply at least one api group", "rules[0].resources: Required value: resource rules must supply at least one resource"]),
         ("clusterrolebindings", {"roleRef": {"kind": "Role", "name": "r"}}, ['roleRef.kind: Unsupported value: "Role": supported values: "ClusterRole"']),
         ("persistentvolumeclaims", {"spec": {}}, ["spec.accessModes: Required value: at least 1 access mode is required", "spec.resources[storage]: Required value"]),
+        ("persistentvolumeclaims", {"spec": {"accessModes": ["ReadWriteOncePod", "ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}, ["spec.accessModes: Forbidden: may not use ReadWriteOncePod with other access modes"]),
         ("storageclasses", {}, ["provisioner: Required value"]),
         ("priorityclasses", {"value": 1000000001}, ["value: Forbidden: maximum allowed value of a user defined priority is 1000000000"]),
         ("runtimeclasses", {"handler": "", "scheduling": {"tolerations": [{"key": "a"}, {"key": "a"}]}}, ["handler: Invalid value: \"\": a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end with an alphanumeric character (e.g. 'my-name',  or '123-abc', regex used for validation is '[a-z0-9]([-a-z0-9]*[a-z0-9])?')", 'scheduling.tolerations[1]: Duplicate value: {"key":"a"}']),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -211,7 +212,9 @@ def test_no_name_leads_out_of_the_folder(name: str) -> None:
 # What the scheduler makes of it ------------------------------------------------------------------------------------------------
 
 
-def place(one: Pod, of_claim: Any = None, of_volume: Any = None, cls: StorageClass | None = None) -> scheduler.Decision:
+def place(
+    one: Pod, of_claim: Any = None, of_volume: Any = None, cls: StorageClass | None = None, there: tuple[Pod, ...] = ()
+) -> scheduler.Decision:
     ready = {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"pods": "110"}}
     nodes = [codec.convert(Node, {"metadata": {"name": name, "labels": {"disk": name}}, "status": ready}) for name in ("n1", "n2")]
     known = scheduling.Known(
@@ -220,7 +223,7 @@ def place(one: Pod, of_claim: Any = None, of_volume: Any = None, cls: StorageCla
         lambda name: cls if name == "fast" else None,
         lambda: [] if of_volume is None else [of_volume],
     )
-    [decision] = scheduler.decide([one], nodes, Load(), scheduler.Surroundings(known=known))
+    [decision] = scheduler.decide([one], nodes, Load.of(there), scheduler.Surroundings(known=known))
     return replace(decision, reason=decision.reason.partition(" preemption: ")[0])
 
 
@@ -237,6 +240,29 @@ def test_a_pod_waits_for_its_claims() -> None:
     assert (waits.node, waits.reason) == ("", "")
     bound = claim(volumeName="v", meta={"annotations": {BIND_COMPLETED: "yes"}})
     assert place(pod(), bound, volume()).node == "n1"
+
+
+def test_a_claim_of_one_pod_is_that_pods() -> None:
+    exclusive = claim(volumeName="v", accessModes=["ReadWriteOncePod"], meta={"annotations": {BIND_COMPLETED: "yes"}})
+    words = "2 node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode."
+    assert place(pod(), exclusive, volume()).node == "n1"
+    assert place(pod(), exclusive, volume(), there=(pod("n2", "other"),)).reason == f"0/2 nodes are available: {words}"
+    assert place(pod(), exclusive, volume(), there=(pod("n2", "other", "another"),)).node == "n1"
+    shared = claim(volumeName="v", meta={"annotations": {BIND_COMPLETED: "yes"}})
+    assert place(pod(), shared, volume(), there=(pod("n2", "other"),)).node
+
+
+def test_who_uses_a_claim_of_one_pod_gives_way_to_who_is_more_important() -> None:
+    exclusive = claim(volumeName="v", accessModes=["ReadWriteOncePod"], meta={"annotations": {BIND_COMPLETED: "yes"}})
+    ready = {"conditions": [{"type": "Ready", "status": "True"}], "allocatable": {"pods": "110"}}
+    nodes = [codec.convert(Node, {"metadata": {"name": name}, "status": ready}) for name in ("n1", "n2")]
+    known = scheduling.Known(lambda _key: exclusive, lambda _name: volume())
+    important = msgspec.structs.replace(pod(), spec=msgspec.structs.replace(pod().spec, priority=10))
+    load = Load.of([pod("n2", "other")])
+    [decision] = scheduler.decide([important], nodes, load, scheduler.Surroundings(known=known))
+    assert decision.preempt is not None
+    assert (decision.preempt.node, [one.name for one in decision.preempt.victims]) == ("n2", ["other"])
+    assert load == Load.of([pod("n2", "other")])
 
 
 def test_a_volume_holds_its_pods_where_it_can_be_reached() -> None:

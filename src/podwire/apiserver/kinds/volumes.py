@@ -156,6 +156,8 @@ def _access(spec: Tree) -> list[FieldError]:
     modes = spec.get("accessModes", [])
     if not modes:
         return [required(_SPEC / "accessModes", "at least 1 access mode is required")]
+    if "ReadWriteOncePod" in modes and len(modes) > 1:
+        return [forbidden(_SPEC / "accessModes", "may not use ReadWriteOncePod with other access modes")]
     return [error for mode in modes for error in one_of(mode, _MODES, _SPEC / "accessModes")]
 
 

@@ -13,7 +13,7 @@ import contextlib
 import os
 import stat
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from podwire.client.api import Client
 from podwire.client.errors import ApiError, Unreachable
@@ -57,6 +57,13 @@ class Places:
     state: str
     host_paths: Sequence[str] = ()
     private: Sequence[str] = ()
+    taken: dict[str, str] = field(default_factory=dict)
+    """By the name of a volume that one Pod alone may use: that Pod's uid, as long as it has its volumes."""
+
+    def leave(self, uid: str) -> None:
+        """A Pod no longer has its volumes."""
+        for name in [name for name, holder in self.taken.items() if holder == uid]:
+            del self.taken[name]
 
     async def of(self, pod: Pod, volume: Volume) -> Place | None:
         """Find a volume's place; None: it is the Pod's own. Raises Unavailable."""
@@ -80,6 +87,8 @@ class Places:
         reference = volume.spec.claim_ref
         if reference is None or reference.uid != claim.metadata.uid:
             raise Unavailable(f"{where}: PV {volume.name} is bound to another PVC")
+        if volume.spec.access_modes == ("ReadWriteOncePod",) and self.taken.setdefault(volume.name, pod.metadata.uid) != pod.metadata.uid:
+            raise Unavailable("volume uses the ReadWriteOncePod access mode and is already in use by another pod")
         return self._of_volume(volume)
 
     def _of_volume(self, volume: PersistentVolume) -> Place:

@@ -57,6 +57,7 @@ class VolumePlace:
 
     def remove(self, uid: str) -> None:
         """Remove all volumes of a Pod."""
+        self.places.leave(uid)
         shutil.rmtree(self.memory / uid, ignore_errors=True)
         shutil.rmtree(self.disk / uid / "volumes", ignore_errors=True)
 

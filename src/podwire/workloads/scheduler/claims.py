@@ -43,6 +43,7 @@ class Verdict:
     """``refusal``: why no node may run the Pod. ``waits``: its claims are being bound. ``choose``: claims that want to know the node.
 
     ``volumes`` are bound; of each of ``offers`` one must be reached from the node, since nobody makes volumes of their class.
+    ``exclusive``: keys of claims that one Pod alone may use.
     """
 
     refusal: str = ""
@@ -50,6 +51,7 @@ class Verdict:
     choose: tuple[PersistentVolumeClaim, ...] = ()
     volumes: tuple[PersistentVolume, ...] = ()
     offers: tuple[tuple[PersistentVolume, ...], ...] = ()
+    exclusive: tuple[str, ...] = ()
 
 
 NO_CLAIMS = Verdict()
@@ -59,6 +61,7 @@ def judge(pod: Pod, known: Known) -> Verdict:
     choose: list[PersistentVolumeClaim] = []
     volumes: list[PersistentVolume] = []
     offers: list[tuple[PersistentVolume, ...]] = []
+    exclusive: list[str] = []
     waits = False
     for one in pod.spec.volumes:
         name = claim_name(pod, one)
@@ -68,6 +71,8 @@ def judge(pod: Pod, known: Known) -> Verdict:
         refusal = _refusal(pod, name, claim, ephemeral=one.ephemeral is not None)
         if refusal or claim is None:
             return Verdict(refusal)
+        if "ReadWriteOncePod" in claim.spec.access_modes:
+            exclusive.append(claim.key)
         if BIND_COMPLETED in claim.metadata.annotations and claim.spec.volume_name:
             volume = known.volume(claim.spec.volume_name)
             if volume is None:
@@ -83,7 +88,7 @@ def judge(pod: Pod, known: Known) -> Verdict:
             choose.append(claim)
             if storage_class.provisioner == NO_PROVISIONER:
                 offers.append(tuple(volume for volume in known.volumes() if fits(volume, claim)))
-    return Verdict("", waits, tuple(choose), tuple(volumes), tuple(offers))
+    return Verdict("", waits, tuple(choose), tuple(volumes), tuple(offers), tuple(exclusive))
 
 
 def _refusal(pod: Pod, name: str, claim: PersistentVolumeClaim | None, *, ephemeral: bool) -> str:

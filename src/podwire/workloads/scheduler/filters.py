@@ -21,6 +21,7 @@ from podwire.workloads.scheduler.spread import UNEVEN, Spread
 from podwire.workloads.scheduler.terms import Namespaces
 
 NO_PORTS = "node(s) didn't have free ports for the requested pod ports"
+IN_USE = "node has pod using PersistentVolumeClaim with the same name and ReadWriteOncePod access mode"
 _CORDONED = Taint(key="node.kubernetes.io/unschedulable", effect="NoSchedule")
 _NOT_READY = Taint(key="node.kubernetes.io/not-ready", effect="NoExecute")
 
@@ -44,7 +45,7 @@ def question(pod: Pod, nodes: Sequence[Node], load: Load, known: Namespaces, cla
 
 
 # What is so because of Pods that are there; "Too many pods" is, unless the node has room for none.
-_OF_OTHERS = frozenset({"Too many pods", NO_PORTS, APART, REFUSED, UNEVEN})
+_OF_OTHERS = frozenset({"Too many pods", NO_PORTS, IN_USE, APART, REFUSED, UNEVEN})
 Judge = Callable[[Question, Node], Sequence[str]]
 
 
@@ -82,6 +83,10 @@ def _room(asked: Question, node: Node) -> Sequence[str]:
     return resources.lacking(asked.requested, resources.allocatable(node), load.requests(node.name), load.on_node(node.name))
 
 
+def _used(asked: Question, _node: Node) -> Sequence[str]:
+    return [IN_USE] if any(asked.load.uses(claim) for claim in asked.claims.exclusive) else ()
+
+
 def _volumes(asked: Question, node: Node) -> Sequence[str]:
     reason = obstacle(asked.claims, node)
     return [reason] if reason else ()
@@ -98,7 +103,7 @@ def _company(asked: Question, node: Node) -> Sequence[str]:
 
 
 # In the order in which the scheduler of Kubernetes asks: it decides which reason is told of a node that has several.
-JUDGES: tuple[Judge, ...] = (_schedulable, _named, _tolerated, _selected, _ready, _host_ports, _room, _volumes, _spread, _company)
+JUDGES: tuple[Judge, ...] = (_schedulable, _named, _tolerated, _selected, _ready, _host_ports, _room, _used, _volumes, _spread, _company)
 
 
 def judged(asked: Question, node: Node) -> Sequence[str]:

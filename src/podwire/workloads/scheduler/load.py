@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Self, TypeVar
 
 from podwire.objects.core import Pod
+from podwire.objects.storage import claims_of
 from podwire.views.resources import Amounts, HostPort, host_ports, requested
 from podwire.workloads.kinds import controller_of
 from podwire.workloads.scheduler import terms
@@ -60,6 +61,7 @@ class Load:
         self._nodes: dict[str, _Held] = {}
         self._standing: dict[tuple[int, Term], Counter[str]] = {}  # terms of Pods that are there: weight (0: refuses), where
         self._questions: OrderedDict[tuple[str, frozenset[str]], _Question] = OrderedDict()
+        self._claims: Counter[str] = Counter()  # by key: how many Pods use one
 
     @classmethod
     def of(cls, pods: Iterable[Pod]) -> Self:
@@ -88,6 +90,8 @@ class Load:
             _count(held.requests, name, step * amount)
         if not held.pods:
             del self._nodes[node]
+        for claim in claims_of(pod) if pod.spec.volumes else ():
+            _count(self._claims, claim, step)
         for standing in _standing(pod):
             where = self._standing.setdefault(standing, Counter())
             _count(where, node, step)
@@ -114,6 +118,10 @@ class Load:
 
     def requests(self, node: str) -> Amounts:
         return self._nodes.get(node, _NOTHING).requests
+
+    def uses(self, claim: str) -> bool:
+        """Whether a Pod on some node uses a claim."""
+        return claim in self._claims
 
     def matching(self, term: Term, known: Namespaces) -> Mapping[str, int]:
         """Give how many Pods that the term looks at are on each node."""
@@ -142,7 +150,7 @@ class Load:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Load):
             return NotImplemented
-        return self._counted() == other._counted() and self._standing == other._standing
+        return (self._counted(), self._standing, self._claims) == (other._counted(), other._standing, other._claims)
 
     def _counted(self) -> dict[str, tuple[object, ...]]:
         return {name: (held.pods.keys(), held.groups, held.ports, held.requests) for name, held in self._nodes.items()}
