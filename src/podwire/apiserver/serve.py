@@ -26,7 +26,7 @@ import uvicorn
 import uvloop
 from cryptography import x509
 
-from podwire.apiserver import aggregating, bootstrap, companions, expiry, keys, range_objects
+from podwire.apiserver import aggregating, bootstrap, companions, expiry, keys, policy_status, range_objects
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.answers import decode
 from podwire.apiserver.api import Api
@@ -174,6 +174,7 @@ async def serve(config: ApiServerConfig, sockets: Sequence[socket.socket], notif
                 aggregating.keep(api),
                 definitions.run(),
                 api.admission.quotas.run(),
+                policy_status.Checks(api).run(),
             )
         ]
         try:

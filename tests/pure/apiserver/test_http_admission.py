@@ -283,6 +283,53 @@ def test_a_policy_that_does_not_compile(call: Any, namespace: str) -> None:
     assert "undeclared reference to 'nope'" in refused.tree["message"]
 
 
+def test_expressions_are_checked_against_the_kinds_that_they_name(call: Any, namespace: str, tidy: None) -> None:
+    rules = [
+        {
+            "apiGroups": ["apps"],
+            "apiVersions": ["v1"],
+            "operations": ["*"],
+            "resources": ["deployments", "replicasets", "deployments/scale"],
+        },
+        {"apiGroups": ["*"], "apiVersions": ["v1"], "operations": ["*"], "resources": ["pods"]},  # nobody knows what else
+    ]
+    spec: Tree = {
+        "matchConstraints": {"resourceRules": rules},
+        "paramKind": {"apiVersion": "v1", "kind": "ConfigMap"},
+        "variables": [{"name": "wanted", "expression": "object.spec.replicas"}],
+        "validations": [
+            {"expression": "object.spec.strategy.type != params.data.strategy", "messageExpression": "'no ' + object.metadata.nam"},
+            {"expression": "variables.wanted <= 5 && object.spec.template.spec.containers.all(c, c.image.startsWith('a/'))"},
+            {"expression": "object.metadata.creationTimestamp < timestamp('2030-01-01T00:00:00Z') && variables.wanted == 'x'"},
+        ],
+    }
+    path = f"{ADMISSION}/validatingadmissionpolicies"
+    made = call("POST", path, {"metadata": {"name": "typed"}, "spec": spec})
+    assert made.status == 201, made.tree
+    seen = until(lambda: (tree := call("GET", f"{path}/typed").tree).get("status", {}).get("observedGeneration") == 1 and tree)
+    found = {one["fieldRef"]: one["warning"] for one in seen["status"]["typeChecking"]["expressionWarnings"]}
+    assert list(found) == ["spec.validations[0].expression", "spec.validations[0].messageExpression", "spec.validations[2].expression"]
+    assert found["spec.validations[0].expression"] == (
+        "apps/v1, Kind=ReplicaSet: ERROR: <input>:1:12: undefined field 'strategy'\n"
+        " | object.spec.strategy.type != params.data.strategy\n"
+        " | ...........^\n"
+    )
+    both = found["spec.validations[0].messageExpression"]
+    assert [line.split(": ERROR")[0] for line in both.split("\n") if "ERROR" in line] == [
+        "apps/v1, Kind=Deployment",
+        "apps/v1, Kind=ReplicaSet",
+    ]
+    assert "found no matching overload for '_==_' applied to '(int, string)'" in found["spec.validations[2].expression"]
+    # Another generation is looked at again.
+    fixed = [{"op": "replace", "path": "/spec/validations", "value": [{"expression": "object.spec.replicas < 3"}]}]
+    assert call("PATCH", f"{path}/typed", fixed, content_type="application/json-patch+json").status == 200
+    seen = until(lambda: (tree := call("GET", f"{path}/typed").tree)["status"].get("observedGeneration") == 2 and tree)
+    assert seen["status"]["typeChecking"] == {}
+    wrong = {**spec, "validations": [{"expression": "request.nope == 1"}]}
+    refused = call("POST", path, {"metadata": {"name": "p"}, "spec": wrong})
+    assert "undefined field 'nope'" in refused.tree["message"]
+
+
 # Webhooks --------------------------------------------------------------------------------------------------------------------
 
 

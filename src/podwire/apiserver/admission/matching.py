@@ -33,7 +33,25 @@ EXEMPT = frozenset(
     )
 )
 
-REQUEST = types.map_of(types.STRING, types.DYN)
+_KIND = {"group": types.STRING, "version": types.STRING, "kind": types.STRING}
+_RESOURCE = {"group": types.STRING, "version": types.STRING, "resource": types.STRING}
+_USER = {
+    "username": types.STRING,
+    "uid": types.STRING,
+    "groups": types.list_of(types.STRING),
+    "extra": types.map_of(types.STRING, types.list_of(types.STRING)),
+}
+REQUEST = Type(
+    "kubernetes.AdmissionRequest",
+    fields={
+        **dict.fromkeys(("kind", "requestKind"), Type("kubernetes.GroupVersionKind", fields=_KIND)),
+        **dict.fromkeys(("resource", "requestResource"), Type("kubernetes.GroupVersionResource", fields=_RESOURCE)),
+        **dict.fromkeys(("subResource", "requestSubResource", "name", "namespace", "operation", "uid"), types.STRING),
+        "userInfo": Type("kubernetes.UserInfo", fields=_USER),
+        "dryRun": types.BOOL,
+        **dict.fromkeys(("options", "object", "oldObject"), types.DYN),
+    },
+)
 VARIABLES: Mapping[str, Type] = {"object": types.DYN, "oldObject": types.DYN, "request": REQUEST}
 
 
