@@ -298,3 +298,26 @@ def test_debug_adds_a_container_and_copies_a_pod(pods: Pods) -> None:
     until(lambda: cluster.get("pod", "web-copy", *here)["status"]["phase"] == "Running", "the copy runs")
     assert [one["name"] for one in cluster.get("pod", "web-copy", *here)["spec"]["containers"]] == ["server", "beside", "look"]
     cluster.kubectl("delete", "pod", *here, "web-copy", "--now")
+
+
+def test_a_nodes_debugger_sees_the_nodes_processes(pods: Pods) -> None:
+    cluster, here = pods
+    node = cluster.get("pod", "tool", *here)["spec"]["nodeName"]
+    debug = ["debug", f"node/{node}", "-i", "--quiet", "--image=podwire.dev/machine", *here, "--"]
+    script = "sleep 1; for one in /proc/[0-9]*; do tr '\\0' ' ' < $one/cmdline; echo; done; test -d /host/etc && hostname"
+    cluster.kubectl(*debug, "sh", "-c", script)
+    debugger = next(one for one in cluster.get("pods", *here)["items"] if one["metadata"]["name"].startswith("node-debugger"))
+    assert (debugger["spec"]["hostPID"], debugger["spec"]["hostIPC"], debugger["spec"]["hostNetwork"]) == (True, True, True)
+    said = cluster.kubectl("logs", *here, debugger["metadata"]["name"]).stdout
+    assert f"podwire-init init/{node}" in said
+    assert "echo begin" in said, "what runs in a Pod of the node"
+    assert said.endswith(f"{node}\n")
+    cluster.kubectl("delete", "pod", *here, debugger["metadata"]["name"], "--now")
+
+
+def test_commands_in_a_stand_in_share_what_its_pod_has(pods: Pods) -> None:
+    cluster, here = pods
+    look = ("sh", "-c", "ls /dev/mqueue /dev/shm; ipcs -q | grep -c 0x")
+    cluster.kubectl("exec", *here, "web", "-c", "server", "--", "sh", "-c", "ipcmk -Q && touch /dev/mqueue/queue /dev/shm/memory")
+    assert cluster.kubectl("exec", *here, "web", "-c", "beside", "--", *look).stdout == "/dev/mqueue:\nqueue\n\n/dev/shm:\nmemory\n1\n"
+    assert cluster.kubectl("exec", *here, "tool", "--", *look, status=1).stdout == "/dev/mqueue:\n\n/dev/shm:\n0\n"

@@ -9,7 +9,7 @@ It speaks on a SOCK_SEQPACKET unix socket, one JSON message a packet, descriptor
     {"id": 1, "do": "hold", "name": N} + fd            {"id": 1, "ok": {}}
     release {name}                                     give {prefix, after} -> {names, more} + fds, at most 253 a page
     spawn {name, program} + fds -> {pid, started} + pidfd, once the program runs; else the error says which step failed
-    nest {name} + listening socket -> the same: another first process, of a PID and mount namespace of its own
+    nest {name} + listening socket -> the same: another first process, of PID, mount and IPC namespaces of its own
     signal {name, signal, group}                       programs {prefix, after} -> {programs: {name: {pid, started, exit}}, more}
     forget {name}                                      orphans -> {orphans: [[pid, started, status]]}: the last ones that it reaped
     watch -> from then on {"exited": name, ...}        end {grace_s}: end the namespace in order
@@ -39,7 +39,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NoReturn
 
-from podwire.linux import process, syscalls, unix
+from podwire.linux import process, remains, syscalls, unix
 from podwire.linux.errors import ProgramNotStarted
 from podwire.linux.init_connections import Connection, Connections, Handler, Refused
 
@@ -61,6 +61,7 @@ class _Running:
     pid: int
     started: int | None
     status: int | None = None
+    mark: int = 0  # of all that ends with it
 
     def told(self) -> dict[str, Any]:
         return {"pid": self.pid, "started": self.started, "exit": self.status}
@@ -208,6 +209,7 @@ class Init:
             self._passing.discard(pid)
         elif running is not None:
             running.status = status
+            remains.end(running.mark)
             news = {"exited": running.name, "status": status, "pid": pid, "started": running.started}
             for client in self._connections.watching():
                 self._connections.send(client, news)
@@ -290,11 +292,11 @@ class Init:
     def _spawn(self, client: Connection, message: unix.Message, descriptors: list[int]) -> None:
         name = self._new_name(message)
         program = process.Program.from_message(message.get("program", {}), descriptors)
-        if isinstance(program.namespace, str):
-            held = self._held.get(program.namespace)
-            if held is None:
-                raise Refused(errno.ENOENT, f"start {name}: no network namespace is held as {program.namespace}")
-            program = dataclasses.replace(program, namespace=held)
+        program = dataclasses.replace(
+            program,
+            namespace=self._namespace(name, program.namespace, "network"),
+            ipc=self._namespace(name, program.ipc, "IPC"),
+        )
         if not isinstance(program.join, str):
             self._begin(client, message, name, program)
             return
@@ -307,11 +309,19 @@ class Init:
         finally:
             os.close(watched)
 
+    def _namespace(self, name: str, wanted: int | str | None, kind: str) -> int | None:
+        """A program's namespace as a descriptor. Raises Refused."""
+        if not isinstance(wanted, str):
+            return wanted
+        if wanted not in self._held:
+            raise Refused(errno.ENOENT, f"start {name}: no {kind} namespace is held as {wanted}")
+        return self._held[wanted]
+
     def _nest(self, client: Connection, message: unix.Message, descriptors: list[int]) -> None:
         name = self._new_name(message)
         if len(descriptors) != 1:
             raise Refused(errno.EINVAL, f"nest {name}: the listening socket goes with it")
-        program = process.Program(("podwire-init",), stdin=0, stdout=1, stderr=2, own_processes=True)
+        program = process.Program(("podwire-init",), stdin=0, stdout=1, stderr=2, own_processes=True, own_ipc=True)
         grace_s = float(message.get("grace_s", DEFAULT_GRACE_S))
         self._begin(client, message, name, program, self._leave, lambda: _nested(descriptors[0], name, grace_s))
 
@@ -351,6 +361,7 @@ class Init:
         """Take in what a program that is being started tells; when its fate is known, answer. True when it is."""
         starting, running, pipe = spawn.starting, spawn.running, spawn.starting.pipe
         known = starting.advance()
+        running.mark = starting.mark
         if running.pid != starting.pid:  # a runtime has made it
             running.pid, running.started = starting.pid, process.start_time(starting.pid)
             self._by_pid[running.pid] = running

@@ -150,7 +150,7 @@ class InitClient:
         return _started(*self._ask(*_spawning(name, program)))
 
     def nest(self, name: str, listening: socket.socket, *, grace_s: float = 2.0) -> Started:
-        """Start another first process, of a PID and mount namespace of its own, that listens there."""
+        """Start another first process, of PID, mount and IPC namespaces of its own, that listens there."""
         return _started(*self._ask({"do": "nest", "name": name, "grace_s": grace_s}, [listening.fileno()]))
 
     def signal(self, name: str, number: int, *, group: bool = False) -> None:
@@ -348,7 +348,7 @@ class AsyncInitClient:
         return _started(*await self._ask(*_spawning(name, program)))
 
     async def nest(self, name: str, listening: socket.socket, *, grace_s: float = 2.0) -> Started:
-        """Start another first process, of a PID and mount namespace of its own, that listens there."""
+        """Start another first process, of PID, mount and IPC namespaces of its own, that listens there."""
         return _started(*await self._ask({"do": "nest", "name": name, "grace_s": grace_s}, [listening.fileno()]))
 
     async def signal(self, name: str, number: int, *, group: bool = False) -> None:

@@ -31,6 +31,37 @@ T = TypeVar("T")
 _OWN_NETWORK: Final = "/proc/thread-self/ns/net"
 
 
+def in_new(kinds: int, action: Callable[[], T]) -> T:
+    """Call ``action`` in a short-lived thread that is in new namespaces (CLONE_NEWNET, CLONE_NEWIPC), and return what it returns.
+
+    Raises:
+        KernelRefused: they cannot be made.
+    """
+
+    def moved() -> T:
+        try:
+            syscalls.unshare(kinds)
+        except OSError as refused:
+            raise KernelRefused(refused.errno or 0, "make namespaces") from None
+        return action()
+
+    return _in_thread(moved)
+
+
+def create_ipc(prepare: Callable[[], None]) -> int:
+    """A descriptor of a new IPC namespace, which ``prepare`` is called in first. The caller closes it.
+
+    Raises:
+        KernelRefused: EPERM without CAP_SYS_ADMIN, ENOSPC at the limit user.max_ipc_namespaces.
+    """
+
+    def action() -> int:
+        prepare()
+        return os.open("/proc/thread-self/ns/ipc", os.O_RDONLY | os.O_CLOEXEC)
+
+    return in_new(syscalls.CLONE_NEWIPC, action)
+
+
 def create_network() -> int:
     """A descriptor of a new network namespace, which ends when nothing holds it any more. The caller closes it.
 

@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NoReturn, cast
 
-from podwire.linux import runtime, syscalls, terminals, view
+from podwire.linux import remains, runtime, syscalls, terminals, view
 from podwire.linux.errors import ProgramNotStarted
 
 #: What containerd leaves to a container: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service,
@@ -36,7 +36,7 @@ from podwire.linux.errors import ProgramNotStarted
 CONTAINER_CAPABILITIES: Final = (0, 1, 3, 4, 5, 6, 7, 8, 10, 13, 18, 27, 29, 31)
 DEFAULT_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-_DESCRIPTOR_FIELDS: Final = ("stdin", "stdout", "stderr", "namespace", "join", "console")
+_DESCRIPTOR_FIELDS: Final = ("stdin", "stdout", "stderr", "namespace", "ipc", "join", "console")
 _NAMESPACES: Final = {
     "ipc": syscalls.CLONE_NEWIPC,
     "mnt": syscalls.CLONE_NEWNS,
@@ -51,6 +51,7 @@ class Program:
     """A program to start.
 
     ``namespace``: a descriptor of a network namespace, or the name under which the first process holds one; None: where it is started.
+    ``ipc``: likewise an IPC namespace; ``own_ipc``: a new one.
     ``join``: a pidfd, or the name of a program of the first process, whose namespaces of the kinds ``joins`` it enters; with ``mnt`` it has
     that program's view, with ``pid`` it ends at the latest when that program does.
     ``stdin``, ``stdout``, ``stderr``: a descriptor, a path (the outputs are appended to it), or None for /dev/null.
@@ -60,6 +61,7 @@ class Program:
     through the socket, in a packet of its own. ``capabilities``: what may ever be had, by number; None takes none away.
     ``no_new_privileges``: nothing that it executes gains rights. ``own_processes``: it is the first process of a PID
     namespace: when it ends, all that it started ends; signals that it does not handle are ignored, save SIGKILL.
+    ``ends_all``: when it ends, all that has its ``hostname`` is killed.
     ``own_sys``: /sys shows the interfaces of its network namespace (a container's does anyway).
     ``user``: a user, a group, and further groups that it has; it owns its stdin, stdout and stderr. Empty: those of its starter.
     ``hostname``: of its own when not empty. ``open_files``: the soft limit; None: what the starter had at its own start.
@@ -73,6 +75,8 @@ class Program:
     env: Mapping[str, str] = field(default_factory=dict)
     cwd: str = "/"
     namespace: int | str | None = None
+    ipc: int | str | None = None
+    own_ipc: bool = False
     join: int | str | None = None
     joins: Sequence[str] = tuple(_NAMESPACES)
     stdin: int | str | None = None
@@ -90,6 +94,7 @@ class Program:
     capabilities: Sequence[int] | None = None
     no_new_privileges: bool = False
     own_processes: bool = False
+    ends_all: bool = False
     own_sys: bool = False
     user: Sequence[int] = ()
     hostname: str = ""
@@ -106,6 +111,8 @@ class Program:
         for word in (*self.argv, *self.env, *self.env.values(), self.cwd):
             if not isinstance(word, str) or "\0" in word:
                 raise ValueError(f"{word!r} cannot be handed to a program")
+        if self.ends_all and not self.hostname:
+            raise ValueError("what ends with a program is told by its hostname, and it has none of its own")
         if self.terminal and not isinstance(self.stdin, int):
             raise ValueError("a program with a terminal needs it as its stdin")
 
@@ -157,7 +164,8 @@ class Starting:
     """A program between fork and exec.
 
     ``pipe`` becomes readable when there is news; ``advance`` takes it in. ``pid`` is the program's own as soon as that is known (with a
-    ``runtime`` the forked child is another process that ends then). ``failure``: why it does not run.
+    ``runtime`` the forked child is another process that ends then). ``mark``: by which all that ends with it is known (``remains``).
+    ``failure``: why it does not run.
     """
 
     def __init__(self, program: Program, pid: int, pipe: int) -> None:
@@ -165,6 +173,7 @@ class Starting:
         self.pid = pid
         self.pipe = pipe
         self.failure: ProgramNotStarted | None = None
+        self.mark = 0
         self._text = b""
 
     def advance(self) -> bool:
@@ -179,6 +188,9 @@ class Starting:
             told = json.loads(line)
             if "pid" in told:
                 self.pid = told["pid"]
+                continue
+            if "mark" in told:
+                self.mark = told["mark"]
                 continue
             self.failure = ProgramNotStarted(told["errno"], f"start {self.program.argv[0]}", told["hint"], told["step"])
         return not block
@@ -207,7 +219,7 @@ def start(
     """Fork and prepare the program. ``limits``: of open files (soft, hard) for it.
 
     ``before``: called first in the child. ``instead``: called where the program would be executed; it is what runs then.
-    ``program.namespace`` and ``program.join`` must be descriptors or None here.
+    ``program.namespace``, ``program.ipc`` and ``program.join`` must be descriptors or None here.
 
     Raises:
         OSError: EAGAIN at the limit of processes, EMFILE.
@@ -332,6 +344,9 @@ class _Child:
         if isinstance(program.namespace, int):
             self.step = "enter the network namespace"
             syscalls.setns(program.namespace, syscalls.CLONE_NEWNET)
+        if isinstance(program.ipc, int):
+            self.step = "enter the IPC namespace"
+            syscalls.setns(program.ipc, syscalls.CLONE_NEWIPC)
         if isinstance(program.join, int):
             self.step = "join the namespaces"
             others = sum(_NAMESPACES[kind] for kind in program.joins if kind != "pid")  # that one it was forked into
@@ -396,12 +411,14 @@ class _Child:
 
     def _own_namespaces(self, *, mount: bool) -> None:
         program = self.program
-        flags = mount * syscalls.CLONE_NEWNS | bool(program.hostname) * syscalls.CLONE_NEWUTS
+        flags = mount * syscalls.CLONE_NEWNS | bool(program.hostname) * syscalls.CLONE_NEWUTS | program.own_ipc * syscalls.CLONE_NEWIPC
         self.step = "make its namespaces"
         if flags:
             syscalls.unshare(flags)
         if program.hostname:
             socket.sethostname(program.hostname)
+        if program.ends_all:
+            self._tell({"mark": remains.mark_of()})
 
     def _limit(self) -> None:
         self.step = "limit open files"

@@ -13,10 +13,10 @@ Sources: Documentation/networking/ip-sysctl.rst, nf_conntrack-sysctl.rst; sysctl
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
-from podwire.linux import namespaces
+from podwire.linux import namespaces, syscalls
 from podwire.linux.errors import KernelRefused
 
 _IPV4_LINK: Final = {
@@ -121,6 +121,30 @@ def _write_all(settings: Mapping[str, str]) -> None:
                     raise KernelRefused(refused.errno or 0, f"sysctl -w {key}='{value}'") from None
     finally:
         os.close(root)
+
+
+def settable(keys: Iterable[str]) -> frozenset[str]:
+    """Which of these settings a namespace of one's own lets one write: each is written, as it was, in new ones that end at once.
+
+    An older kernel lets an ordinary user's namespace write fewer. Raises KernelRefused: there can be no namespaces.
+    """
+
+    def action() -> frozenset[str]:
+        return frozenset(filter(_is_settable, keys))
+
+    return namespaces.in_new(syscalls.CLONE_NEWNET | syscalls.CLONE_NEWIPC, action)
+
+
+def _is_settable(key: str) -> bool:
+    try:
+        fd = os.open(f"/proc/sys/{path(key)}", os.O_RDWR | os.O_CLOEXEC)
+        try:
+            os.pwrite(fd, os.pread(fd, 4096, 0).strip(), 0)
+        finally:
+            os.close(fd)
+    except OSError:
+        return False
+    return True
 
 
 def read(key: str, namespace: int | None = None) -> str | None:

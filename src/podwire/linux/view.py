@@ -194,6 +194,9 @@ def _dev(devices: Mapping[str, int]) -> None:
         os.symlink(target, f"/dev/{name}")
     os.mkdir("/dev/shm")  # noqa: S108
     shadows.tmpfs("/dev/shm", "mode=1777", _TIGHTER)  # noqa: S108
+    os.mkdir("/dev/mqueue")
+    with contextlib.suppress(OSError):  # a kernel without POSIX message queues
+        syscalls.mount("mqueue", "/dev/mqueue", "mqueue", _TIGHTER)
     os.mkdir("/dev/pts")
     syscalls.mount("devpts", "/dev/pts", "devpts", syscalls.MS_NOSUID | syscalls.MS_NOEXEC, "newinstance,ptmxmode=0666,mode=0620")
 

@@ -6,6 +6,7 @@ https://kubernetes.io/docs/tasks/configure-pod-container/security-context/
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from podwire.objects.core import Container, Pod
@@ -62,13 +63,20 @@ def sysctls(pod: Pod) -> dict[str, str]:
     return {one.name.replace("/", "."): one.value for one in context.sysctls} if context is not None else {}
 
 
-def refusal(pod: Pod) -> Refusal | None:
-    """Why the node refuses the Pod; None: it does not."""
+def ipc_sysctls(pod: Pod) -> dict[str, str]:
+    """Those of them that belong to the Pod's IPC namespace."""
+    return {name: value for name, value in sysctls(pod).items() if not name.startswith("net.")}
+
+
+def refusal(pod: Pod, settable: Collection[str] = SAFE_SYSCTLS) -> Refusal | None:
+    """Why the node refuses the Pod; None: it does not. ``settable``: what this machine's kernel lets a Pod set of the safe ones."""
     for name in sysctls(pod):
-        if name not in SAFE_SYSCTLS:
+        if name not in SAFE_SYSCTLS or name not in settable:
             return Refusal("SysctlForbidden", f'forbidden sysctl: "{name}" not allowlisted')
         if pod.spec.host_network and name.startswith("net."):
             return Refusal("SysctlForbidden", f'forbidden sysctl: "{name}" not allowed with host net enabled')
+        if pod.spec.host_ipc and not name.startswith("net."):
+            return Refusal("SysctlForbidden", f'forbidden sysctl: "{name}" not allowed with host ipc enabled')
     return None
 
 

@@ -24,12 +24,14 @@ from podwire.daemon.config import ConfigError
 from podwire.daemon.context import Context
 from podwire.images.documents import ARCHITECTURES, Platform
 from podwire.images.store import Store
+from podwire.linux import sysctl
 from podwire.linux.init_client import AsyncInitClient
 from podwire.objects.core import Node, Pod, Service
 from podwire.objects.resources import NODES, PODS, SERVICES
-from podwire.pods import fitting, runs, wiring
+from podwire.pods import admission, fitting, runs, wiring
 from podwire.pods.desired import NodeFacts
 from podwire.pods.host import Host
+from podwire.pods.ipc import PodIpc
 from podwire.pods.kubelet.access import Access
 from podwire.pods.kubelet.app import Kubelet
 from podwire.pods.kubelet.server import serving
@@ -95,7 +97,8 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
     records = Records(folder / "pods", log)
     programs = Programs(client)
     logs = LogWriter(client, config.init_socket, folder / "pods", log)
-    machine = Machine(records, facts, services, hidden=[config.state_dir, config.images_dir, *config.private], seen=_INSTALLATION)
+    ipc = PodIpc(client, Path(config.init_socket).parent / "shared-memory")
+    machine = Machine(records, facts, services, ipc, hidden=[config.state_dir, config.images_dir, *config.private], seen=_INSTALLATION)
     return Host(
         client=context.client,
         events=context.recorder("kubelet"),
@@ -108,6 +111,8 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
         programs=programs,
         streams=StandardStreams(programs, logs, records),
         machine=machine,
+        ipc=ipc,
+        settable=sysctl.settable(admission.SAFE_SYSCTLS),
         standins=StandinsLink(config.standins_socket, log),
         records=records,
         services=services,
@@ -148,6 +153,7 @@ class PodsAgent:
         host.standins.ended = self._on_standin_ended
         await asyncio.get_running_loop().run_in_executor(host.wiring, host.network.set_up)
         await host.programs.follow()
+        await host.ipc.follow()
         await host.streams.logs.adopt()
         await self._recall()
         await node.register()

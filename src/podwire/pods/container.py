@@ -233,8 +233,10 @@ class ContainerLife:
             await host.programs.end(name, 0)
             await host.programs.forget(name)
         try:
-            processes = await host.programs.share_processes(self._pod.record.uid) if spec.share_process_namespace else 0
+            await host.ipc.ensure(self._pod.pod)
+            processes = await host.programs.share_processes(self._pod.record.uid) if spec.share_process_namespace else int(spec.host_pid)
             program = self._beside_target(await self._program(fresh=True, processes=processes))
+            program = dataclasses.replace(program, ends_all=spec.host_pid)
             if not pulled:
                 self._event("Normal", "Pulled", f'Container image "{container.image}" {_PRESENT}')
             self._event("Normal", "Created", "Container created")

@@ -12,7 +12,7 @@ import functools
 import ipaddress
 import logging
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import ParamSpec, TypeVar
@@ -32,6 +32,7 @@ from podwire.pods.cni import effects
 from podwire.pods.cni.errors import HostPortTaken
 from podwire.pods.cni.ruleset import Publication
 from podwire.pods.desired import NodeFacts
+from podwire.pods.ipc import PodIpc
 from podwire.pods.machine import Machine
 from podwire.pods.network import NetworkFull, PodNetwork
 from podwire.pods.node_addresses import NodeAddresses
@@ -56,7 +57,10 @@ class SandboxFailed(Exception):
 
 @dataclass
 class Host:
-    """``services`` gives those of a namespace; ``now`` is wall-clock seconds; ``wiring`` runs the network's calls, one at a time."""
+    """``services`` gives those of a namespace; ``now`` is wall-clock seconds; ``wiring`` runs the network's calls, one at a time.
+
+    ``settable``: the safe settings of the kernel that it lets a Pod set here.
+    """
 
     client: Client
     events: EventRecorder
@@ -69,6 +73,8 @@ class Host:
     programs: Programs
     streams: StandardStreams
     machine: Machine
+    ipc: PodIpc
+    settable: Collection[str]
     standins: StandinsLink
     records: Records
     services: Callable[[str], Iterable[Service]]
@@ -86,7 +92,15 @@ class Host:
         if pod.spec.runtime_class_name:
             await self._check_runtime(pod.spec.runtime_class_name)
         record, namespace = await self._wired(self._make, pod, record)
-        return record, await self._held(record.uid, namespace)
+        namespace = await self._held(record.uid, namespace)
+        if admission.ipc_sysctls(pod):  # which would be refused now, and not when a container needs it
+            try:
+                await self.ipc.ensure(pod)
+            except KernelRefused as refused:
+                os.close(namespace)
+                await self._wired(self._unmake, record)
+                raise SandboxFailed(str(refused)) from refused
+        return record, namespace
 
     async def _check_runtime(self, name: str) -> None:
         """Whether this node can run Pods of the class. Raises SandboxFailed."""
@@ -106,9 +120,7 @@ class Host:
         if pod.spec.host_network:
             self._write(pod, record, self.facts.ips)
             return record, namespaces.own_network()
-        settings = admission.sysctls(pod)
-        if alien := [name for name in settings if not name.startswith("net.")]:
-            raise SandboxFailed(f"{alien[0]} cannot be set: Pods have no IPC namespace of their own here")
+        settings = {name: value for name, value in admission.sysctls(pod).items() if name.startswith("net.")}
         if again:
             self.addresses.release_owner(uid)  # of a sandbox that is gone
         try:
@@ -153,6 +165,7 @@ class Host:
         await self.images.remove(record)
         await self._wired(self._unmake, record)
         await self.programs.release(record.uid)
+        await self.ipc.release(record.uid)
 
     def _unmake(self, record: Record) -> None:
         addresses = [ipaddress.ip_address(address) for address in record.addresses]

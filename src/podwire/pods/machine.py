@@ -1,8 +1,8 @@
 """Containers that are programs of the machine: what is started for a container of the image ``podwire.dev/machine``.
 
 The program sees the machine's file system read-only, with its own /tmp, /run, /dev and /proc, its Pod's resolv.conf, hosts and
-nsswitch.conf, and its volumes; it has no new privileges and is the first of its own processes. Where its output goes is
-for ``standard_streams``.
+nsswitch.conf, and its volumes; it has no new privileges and is the first of its own processes, unless the Pod shares them. Where its output
+goes is for ``standard_streams``.
 
 Source: https://kubernetes.io/docs/reference/node/; https://kubernetes.io/docs/concepts/security/service-accounts/
 """
@@ -15,9 +15,10 @@ from dataclasses import replace
 from podwire.linux import ids
 from podwire.linux.process import Program
 from podwire.objects.core import Container, Pod, Service
-from podwire.pods import admission, environment
+from podwire.pods import admission, environment, ipc
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import NodeFacts, kernel_hostname
+from podwire.pods.ipc import PodIpc
 from podwire.pods.programs import processes_name
 from podwire.pods.records import Records
 from podwire.pods.runs import Record
@@ -38,18 +39,22 @@ class Machine:
         records: Records,
         facts: NodeFacts,
         services: Callable[[str], Iterable[Service]],
+        ipc: PodIpc,
         *,
         hidden: Iterable[str] = (),
         seen: Iterable[str] = (),
     ) -> None:
-        self._records, self._facts, self._services = records, facts, services
+        self._records, self._facts, self._services, self._ipc = records, facts, services, ipc
         self._hidden = tuple(folder for folder in hidden if folder)
         self._seen = {folder: folder for folder in seen if folder.startswith(("/tmp/", "/run/"))}  # noqa: S108  (a container has its own)
 
     async def program(
         self, pod: Pod, container: Container, record: Record, namespace: int | str | None, volumes: PodVolumes, *, fresh: bool = False
     ) -> Program:
-        """The program of a container. ``fresh``: for a new run, whose termination message is empty. Raises CannotStart."""
+        """The program of a container. ``fresh``: for a new run, whose termination message is empty. Raises CannotStart.
+
+        Started it can be once there is an IPC namespace for the Pod (``ipc.ensure``).
+        """
         user = admission.machine_user(pod, container, *ids.own())
         await volumes.known()
         variables = self.variables(pod, container, record, volumes)
@@ -67,10 +72,11 @@ class Machine:
             cwd=container.working_dir or "/",
             user=user,
             namespace=namespace,
+            ipc=ipc.name_of(pod),
             files=self._seen | {"/etc/nsswitch.conf": self._records.path(pod.metadata.uid, "nsswitch.conf")} | files,
             folders=folders,
             hidden=self._hidden,
-            own_processes=True,
+            own_processes=not pod.spec.host_pid,
             hostname=hostname,
         )
         if pod.spec.share_process_namespace:
@@ -92,6 +98,8 @@ class Machine:
         for name, text in (("nsswitch.conf", NSSWITCH), ("hostname", hostname + "\n")):
             self._records.share(uid, name, text)
         files = {f"/etc/{name}": self._records.path(uid, name) for name in _FILES}
+        if ipc.SHARED_MEMORY not in mounts.files | mounts.folders:
+            folders[ipc.SHARED_MEMORY] = self._ipc.shared_memory(pod)
         return files | mounts.files, folders | mounts.folders, hostname
 
     def _ips(self, pod: Pod, record: Record) -> Sequence[str]:

@@ -53,7 +53,7 @@ class PodWorker:
             fresh = msgspec.structs.replace(fresh, images=host.images.choose(pod))
         self.record = record or fresh
         self.namespace = namespace
-        self._refusal = None if over else admission.refusal(pod) or misfit
+        self._refusal = None if over else admission.refusal(pod, host.settable) or misfit
         self.ending = asyncio.Event()
         self.vanished = False
         self._deletion = asyncio.Event()

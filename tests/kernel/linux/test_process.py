@@ -54,7 +54,7 @@ def test_a_container_has_no_devices_but_the_harmless_ones() -> None:
         text = contained(
             first, "ls -A /dev | tr '\\n' ' '; head -c 3 /dev/zero | wc -c; echo gone > /dev/null; mknod /tmp/d b 254 0; head -c1 /tmp/d"
         )
-        assert text.startswith("fd full null ptmx pts random shm stderr stdin stdout tty urandom zero 3\n")
+        assert text.startswith("fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero 3\n")
         assert "Operation not permitted" in text
         assert "/tmp/d" in text.splitlines()[-1]
 

@@ -54,8 +54,6 @@ def test_names_and_kernel_settings() -> None:
         long = "a" * 60
         node.pod(long, look("true"), subdomain="b", setHostnameAsFQDN=True)
         eventually(lambda: any("is too long (64 is the max, 88 characters requested)" in event for event in node.events(long)))
-        node.pod("ipc", look("true"), securityContext={"sysctls": [{"name": "kernel.shm_rmid_forced", "value": "1"}]})
-        eventually(lambda: any("kernel.shm_rmid_forced cannot be set" in event for event in node.events("ipc")))
         node.pod("bad", look("true"), securityContext={"sysctls": [{"name": "net.ipv4.tcp_keepalive_time", "value": "never"}]})
         eventually(lambda: any("sysctl -w net.ipv4.tcp_keepalive_time='never'" in event for event in node.events("bad")))
 

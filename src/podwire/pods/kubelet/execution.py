@@ -77,13 +77,19 @@ class Executions:
             worker, container = place.worker, _bare(place.container)
             # The users and the folder are those of an image, which is not there.
             pod = msgspec.structs.replace(worker.pod, spec=msgspec.structs.replace(worker.pod.spec, security_context=None))
+            await self._host.ipc.ensure(pod)
             base = await self._host.machine.program(pod, container, worker.record, worker.namespace, worker.volumes)
             tmp = self._host.records.path(place.uid, f"{container.name}/tmp")  # noqa: S108  (in the node's own folder)
             _make_tmp(tmp, base.files)
             while len(self._stood) >= _KEPT:
                 del self._stood[next(iter(self._stood))]
             namespace = f"netns/pod/{place.uid}"
-            self._stood[key] = dataclasses.replace(base, namespace=namespace, folders={**base.folders, "/tmp": tmp})  # noqa: S108
+            self._stood[key] = dataclasses.replace(
+                base,
+                namespace=namespace,
+                folders={**base.folders, "/tmp": tmp},  # noqa: S108
+                ends_all=pod.spec.host_pid,
+            )
         return self._stood[key]
 
     async def run(self, place: Place, command: Sequence[str], wanted: Wanted, channels: Channels) -> None:

@@ -1,6 +1,6 @@
 """The configuration that an OCI runtime reads of one container. Pure.
 
-The container is in its Pod's network namespace because the runtime is; it has PID, mount, UTS and IPC namespaces of its own. There is
+The container is in its Pod's network and IPC namespaces because the runtime is; it has PID, mount and UTS namespaces of its own. There is
 no user namespace below the cluster's, and there are no cgroups: an ordinary user may set none.
 
 Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md
@@ -29,7 +29,6 @@ _MOUNTS: Final[list[Tree]] = [
         "source": "devpts",
         "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"],
     },
-    {"destination": "/dev/shm", "type": "tmpfs", "source": "shm", "options": [*_TIGHT, "mode=1777", "size=64m"]},  # noqa: S108
     {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue", "options": _TIGHT},
     {"destination": "/sys", "type": "sysfs", "source": "sysfs", "options": [*_TIGHT, "ro"]},
 ]
@@ -49,12 +48,13 @@ def configuration(
 ) -> Tree:
     """The configuration. ``files`` and ``folders``: path in the container to what is shown there, read-only and writable.
 
+    ``hostname`` "": that of the runtime.
     ``processes``: the path of a PID namespace that is not the container's own. ``confined``: system calls are filtered. ``terminal``: it
     has a terminal, which the runtime makes.
     """
     held = profile.capabilities(context)
     names = [f"CAP_{name}" for name in held]
-    own = [{"type": kind} for kind in ("mount", "uts", "ipc")]
+    own = [{"type": kind} for kind in ("mount", *(["uts"] if hostname else []))]
     privileged = bool(context.privileged)
     linux: Tree = {"namespaces": [*own, {"type": "pid", **({"path": processes} if processes else {})}]}
     if not privileged:
@@ -73,7 +73,7 @@ def configuration(
             "noNewPrivileges": context.allow_privilege_escalation is False,
         },
         "root": {"path": "root", "readonly": bool(context.read_only_root_filesystem)},
-        "hostname": hostname,
+        **({"hostname": hostname} if hostname else {}),
         "mounts": [*_MOUNTS, *_shown(files, folders)],
         "linux": linux,
     }

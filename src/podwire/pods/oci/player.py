@@ -34,6 +34,7 @@ from podwire.objects.core import Container, ContainerSecurityContext, Pod
 from podwire.pods import admission
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
+from podwire.pods.ipc import name_of
 from podwire.pods.machine import Machine
 from podwire.pods.oci import bundle, execution, profile, users
 from podwire.pods.oci.pulls import Pulls
@@ -114,7 +115,10 @@ class ImagePlayer:
         number: int,
         processes: int = 0,
     ) -> Program:
-        """What runs a container from its image, the run of this number. ``processes``: a PID namespace to be in. Raises CannotStart."""
+        """What runs a container from its image, the run of this number. Raises CannotStart.
+
+        ``processes``: in whose PID namespace, if it is not to be its own; 1 is the node's first process.
+        """
         image = self._store.catalogue().images.get(record.images[container.name])
         if image is None:
             raise CannotStart("CreateContainerError", f"image {container.image} is no longer there")
@@ -135,7 +139,7 @@ class ImagePlayer:
             user,
             files=files,
             folders=folders,
-            hostname=hostname,
+            hostname="" if pod.spec.host_pid else hostname,
             context=context,
             processes=f"/proc/{processes}/ns/pid" if processes else "",
             confined=chosen is None or chosen.type != "Unconfined",
@@ -161,6 +165,8 @@ class ImagePlayer:
             capabilities=profile.numbers(context),
             user=user.numbers if there != (1, 1) else (),
             namespace=namespace,
+            ipc=name_of(pod),
+            hostname=hostname if pod.spec.host_pid else "",  # and what has it ends with the container
             overlay={
                 "target": f"{made}/root",
                 "base": self._store.folder + "/layers",
