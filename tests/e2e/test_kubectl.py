@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import subprocess
 import uuid
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from certificate_requests import CLIENT, asking
 from e2e.lab import Cluster, until
 
 DEPLOYMENT = """
@@ -147,3 +149,26 @@ def test_the_api_asks_who_is_there(cluster: Cluster) -> None:
     assert (refused, json.loads(text)["reason"], json.loads(text)["message"]) == ("401", "Unauthorized", "Unauthorized")
     assert ask("/healthz", "Authorization=Bearer wrong")[0] == "401"
     assert ask("/healthz") == ("200", "ok")
+
+
+def test_a_certificate_is_asked_for_approved_and_used(cluster: Cluster) -> None:
+    """As the tutorials make a user: openssl's request, `kubectl certificate approve`, the certificate in a kubeconfig."""
+    wanted, key = asking("ann", "team")
+    spec = {"request": wanted, "signerName": CLIENT, "usages": ["client auth"], "expirationSeconds": 3600}
+    for name in ("ann", "bob"):
+        tree = {"apiVersion": "certificates.k8s.io/v1", "kind": "CertificateSigningRequest", "metadata": {"name": name}, "spec": spec}
+        assert cluster.kubectl("create", "-f", "-", stdin=json.dumps(tree)).stdout.endswith(f"{name} created\n")
+    assert "Pending" in cluster.kubectl("get", "csr", "ann", "--no-headers").stdout
+    assert cluster.kubectl("certificate", "approve", "ann").stdout == "certificatesigningrequest.certificates.k8s.io/ann approved\n"
+    assert cluster.kubectl("certificate", "deny", "bob").stdout == "certificatesigningrequest.certificates.k8s.io/bob denied\n"
+    cluster.kubectl("wait", "csr/ann", "--for=jsonpath={.status.certificate}", "--timeout=30s")
+    assert cluster.kubectl("get", "csr", "ann", "--no-headers").stdout.split()[2:] == [CLIENT, "podwire-admin", "60m", "Approved,Issued"]
+    assert cluster.kubectl("get", "csr", "bob", "--no-headers").stdout.split()[-1] == "Denied"
+    given = base64.b64decode(cluster.get("csr", "ann")["status"]["certificate"])
+    files = [cluster.user.home / "ann.crt", cluster.user.home / "ann.key"]
+    for file, content in zip(files, (given, key), strict=True):
+        file.write_bytes(content)
+    credentials = [f"--client-certificate={files[0]}", f"--client-key={files[1]}"]
+    who = cluster.kubectl(*credentials, "auth", "whoami", "-o", "jsonpath={.status.userInfo}")
+    assert json.loads(who.stdout) == {"username": "ann", "groups": ["team", "system:authenticated"]}
+    cluster.kubectl("delete", "csr", "ann", "bob")

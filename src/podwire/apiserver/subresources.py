@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from podwire.apiserver import applying, bodies, conversion, ephemeral, eviction, keys, status, writing
+from podwire.apiserver import applying, approval, bodies, conversion, ephemeral, eviction, keys, status, writing
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.auth import token_request
 from podwire.apiserver.kind import Kind, ScalePaths
+from podwire.apiserver.kinds.certificates import SIGNING_REQUEST
 from podwire.apiserver.requests import APPLY_PATCH, Request
 from podwire.apiserver.validation import Path, invalid
 
@@ -203,6 +204,9 @@ HANDLERS: dict[tuple[str, str, str], Handler] = {
     ("ephemeralcontainers", "get", "pods"): ephemeral.get,
     ("ephemeralcontainers", "update", "pods"): ephemeral.update,
     ("ephemeralcontainers", "patch", "pods"): ephemeral.patch,
+    ("approval", "get", SIGNING_REQUEST.resource): approval.get,
+    ("approval", "update", SIGNING_REQUEST.resource): approval.update,
+    ("approval", "patch", SIGNING_REQUEST.resource): approval.patch,
     ("scale", "get", ""): get_scale,
     ("scale", "update", ""): update_scale,
     ("scale", "patch", ""): patch_scale,

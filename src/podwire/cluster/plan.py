@@ -403,7 +403,9 @@ def _files(
         node_grace_s=spec.node_grace_s,
         host_paths=spec.host_paths,
     )
-    files = {paths.config(name): msgspec.json.encode(common) for name in ("controllers", "vpc", "publish")}
+    files = {paths.config(name): msgspec.json.encode(common) for name in ("vpc", "publish")}
+    signing = msgspec.structs.replace(common, signing_certificate=f"{paths.pki}/ca.crt", signing_key=f"{paths.pki}/ca.key")
+    files[paths.config("controllers")] = msgspec.json.encode(signing)
     for node in nodes:
         own = msgspec.structs.replace(
             common,

@@ -59,6 +59,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     images_dir: str = ""  # the store of images that containers are run from
     private: tuple[str, ...] = ()  # files and folders of the machine that no container is shown
     registries: tuple[str, ...] = ()  # whose images may be pulled
+    signing_certificate: str = ""  # files: the authority by which the controllers sign certificates; without it they sign none
+    signing_key: str = ""
     kubelet_certificate: str = ""  # files; without them the agent pods serves no logs, exec, attach and port-forward
     kubelet_key: str = ""
     kubelet_client_ca: str = ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from podwire.objects import apps, autoscaling, batch, compute, core, discovery, policy, storage
+from podwire.objects import apps, autoscaling, batch, certificates, compute, core, discovery, policy, storage
 from podwire.objects.meta import Object
 
 T = TypeVar("T", bound=Object)
@@ -48,6 +48,14 @@ CONFIG_MAPS = Resource("", "v1", "configmaps", "ConfigMap", True, core.ConfigMap
 SECRETS = Resource("", "v1", "secrets", "Secret", True, core.Secret)
 SERVICE_ACCOUNTS = Resource("", "v1", "serviceaccounts", "ServiceAccount", True, core.ServiceAccount)
 RUNTIME_CLASSES = Resource("node.k8s.io", "v1", "runtimeclasses", "RuntimeClass", False, core.RuntimeClass)
+CERTIFICATE_SIGNING_REQUESTS = Resource(
+    "certificates.k8s.io",
+    "v1",
+    "certificatesigningrequests",
+    "CertificateSigningRequest",
+    False,
+    certificates.CertificateSigningRequest,
+)
 EVENTS = Resource("", "v1", "events", "Event", True, core.Event)
 DEPLOYMENTS = Resource("apps", "v1", "deployments", "Deployment", True, apps.Deployment)
 REPLICA_SETS = Resource("apps", "v1", "replicasets", "ReplicaSet", True, apps.ReplicaSet)

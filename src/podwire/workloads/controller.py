@@ -10,6 +10,7 @@ import asyncio
 from podwire.daemon.context import Context
 from podwire.workloads.accounts.controller import Accounts
 from podwire.workloads.autoscaling.controller import Autoscalers
+from podwire.workloads.certificates.controller import Certificates
 from podwire.workloads.cronjobs.controller import CronJobs
 from podwire.workloads.daemonsets.controller import DaemonSets
 from podwire.workloads.deployments.controller import Deployments
@@ -40,6 +41,7 @@ CONTROLLERS = (
     Mirroring,
     DisruptionBudgets,
     Autoscalers,
+    Certificates,
     Nodes,
     Namespaces,
     Garbage,

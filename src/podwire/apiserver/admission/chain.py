@@ -26,6 +26,7 @@ from podwire.apiserver.calls import Calls
 from podwire.apiserver.cel.check import Rejected
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds import admission as rows
+from podwire.apiserver.kinds.certificates import requested
 from podwire.apiserver.registry import Registry
 from podwire.store import Change, Store, Transaction
 
@@ -248,6 +249,12 @@ def _storage_class(admission: Admission, asked: Attributes) -> None:
         spec["storageClassName"] = newest["metadata"]["name"]
 
 
+def _requested(_admission: Admission, asked: Attributes) -> None:
+    """A certificate is asked for by who asks."""
+    if asked.tree is not None:
+        requested(asked.tree, asked.user)
+
+
 def _protect(finalizer: str) -> Change_:
     """StorageObjectInUseProtection: what is in use goes when it no longer is."""
 
@@ -271,6 +278,7 @@ CHANGES: Mapping[str, tuple[Change_, ...]] = {
         _storage_class,  # before quotas, which count by class
         _protect("kubernetes.io/pvc-protection"),
     ),
+    "certificatesigningrequests.certificates.k8s.io": (_requested,),
     "persistentvolumes": (_protect("kubernetes.io/pv-protection"),),
 }
 

@@ -72,6 +72,9 @@ create get list watch | certificates.k8s.io | certificatesigningrequests
 create delete get patch update | coordination.k8s.io | leases
 get | storage.k8s.io | volumeattachments
 create | core | serviceaccounts/token
+delete | certificates.k8s.io | certificatesigningrequests
+patch update | certificates.k8s.io | certificatesigningrequests/status
+sign | certificates.k8s.io | signers | kubernetes.io/*
 get patch update | core | persistentvolumeclaims/status
 READ | storage.k8s.io | csidrivers
 create delete get patch update | storage.k8s.io | csinodes
@@ -105,6 +108,9 @@ create | authentication.k8s.io | tokenreviews
 create | authorization.k8s.io | subjectaccessreviews
 list watch | * | *
 create | core | serviceaccounts/token
+delete | certificates.k8s.io | certificatesigningrequests
+patch update | certificates.k8s.io | certificatesigningrequests/status
+sign | certificates.k8s.io | signers | kubernetes.io/*
 """
 # The controllers of this program write what their loops need. They end no node and no Namespace.
 _OWN_CONTROLLERS = """
@@ -117,6 +123,9 @@ ANY | apps batch autoscaling policy coordination.k8s.io discovery.k8s.io events.
 ANY | compute.podwire.dev | *
 get update patch | * | */scale
 create | core | serviceaccounts/token
+delete | certificates.k8s.io | certificatesigningrequests
+patch update | certificates.k8s.io | certificatesigningrequests/status
+sign | certificates.k8s.io | signers | kubernetes.io/*
 create | authentication.k8s.io | tokenreviews
 create | authorization.k8s.io | subjectaccessreviews
 """

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from podwire.apiserver import status
 from podwire.apiserver.answers import Tree
-from podwire.apiserver.auth import nodes, restriction
+from podwire.apiserver.auth import nodes, restriction, signers
 from podwire.apiserver.auth.attributes import Attributes
 from podwire.apiserver.auth.bootstrap_roles import GROUP, MASTERS
 from podwire.apiserver.auth.rules import EVERYTHING
 from podwire.apiserver.authentication import User
 from podwire.apiserver.kind import Kind
+from podwire.apiserver.kinds.certificates import SIGNING_REQUEST
 
 if TYPE_CHECKING:
     from podwire.apiserver.api import Api
@@ -32,6 +33,8 @@ def check_write(api: Api, user: User, kind: Kind, tree: Tree, old: Tree | None, 
     node = nodes.node_name(user.name, user.groups)
     if node is not None:
         _refuse_node(user, kind, tree, node, restriction.written(node, kind.resource, tree, old, part, api.store))
+    if kind is SIGNING_REQUEST:
+        signers.check(api.authorizer, user, kind, tree, old, part)
     if kind.group == GROUP and MASTERS not in user.groups:
         if kind.plural in _ROLES:
             _check_role(api, user, kind, tree, old)
