@@ -83,6 +83,14 @@ class Controller:
                 self._written.pop(_identity(value), None)
                 for key in _owner(value):
                     self._reconciler.mark(key)
+        if any(isinstance(value, Address) and not _owner(value) for value in (old, new)):
+            self._reserved_changed(old, new)
+
+    def _reserved_changed(self, *addresses: Owned | None) -> None:
+        """An Address of a person's own came, or went."""
+        for service in self._services.table.snapshot():
+            if desired.is_ours(service) and any(isinstance(one, Address) and desired.wants(service, one) for one in addresses):
+                self._reconciler.mark(service.key)
 
     def _failed(self, key: str, error: Exception, attempts: int) -> None:
         if isinstance(error, ApiError) and error.conflict:
@@ -96,7 +104,8 @@ class Controller:
 
     async def _operate(self, key: str) -> None:
         service = self._services.table.snapshot().get(key)
-        want = desired.desired(service, self._nodes.table.snapshot()) if service is not None else None
+        nodes, addresses = self._nodes.table.snapshot(), self._addresses.table.snapshot()
+        want = desired.desired(service, nodes, addresses) if service is not None else None
         if service is not None and desired.is_internal(service):
             self._say_internal(service)
         if want is None or service is None:
@@ -133,20 +142,31 @@ class Controller:
             self._events.event(service, "Normal", "EnsuringLoadBalancer", "Ensuring load balancer")
             await self._patch_finalizers(service, (*service.metadata.finalizers, desired.FINALIZER))
         held = have.addresses.get(want.name)
-        for action in desired.address_actions(have, want, current):
+        others = any(one.spec.address == current and not _owner(one) for one in self._addresses.table.snapshot())
+        for action in desired.address_actions(have, want, "" if others else current):
             done = await self._perform(action)
             held = done if isinstance(done, Address) else held
         have = self._existing(service.key)
-        if held is None or not held.spec.address:
+        address = want.requested if want.reserved else held.spec.address if held is not None else ""
+        if not address:
             raise LookupError(f"the Address {want.name} has no address yet")
-        for action in desired.actions(have, want, held.spec.address):
+        for action in desired.actions(have, want, address):
+            if isinstance(action, Create | Replace) and isinstance(action.value, ForwardingRule):
+                self._check_free(action.value)
             await self._perform(action)
         known = self._told.get(service.metadata.uid, current)
-        if known != held.spec.address or (current and len(service.status.load_balancer.ingress) != 1):
-            self._told[service.metadata.uid] = held.spec.address
-            ingress = [{"ip": held.spec.address, "ipMode": "VIP"}]
+        if known != address or (current and len(service.status.load_balancer.ingress) != 1):
+            self._told[service.metadata.uid] = address
+            ingress = [{"ip": address, "ipMode": "VIP"}]
             await self._patch_status(service, ingress)
             self._events.event(service, "Normal", "EnsuredLoadBalancer", "Ensured load balancer")
+
+    def _check_free(self, rule: ForwardingRule) -> None:
+        """Raises LookupError for a rule that another one is in the way of."""
+        there = {one.name: one for one in self._rules.table.snapshot()}
+        there |= {one.name: one for one in self._written.values() if isinstance(one, ForwardingRule)}
+        if words := desired.conflict(rule, there.values()):
+            raise LookupError(words)
 
     async def _remove(self, key: str, service: Service | None) -> None:
         ours = service is not None and desired.FINALIZER in service.metadata.finalizers

@@ -5,7 +5,8 @@ forwarded (``vpc``), talking to the API (controller.py).
 
 The passthrough network load balancer of a Service is one Address, one ForwardingRule for each protocol with the Service's ports, and
 one TargetPool with all Ready nodes, whether they run a matching Pod or not. All carry the same name: ``a`` and the Service's uid
-without dashes, 32 characters.
+without dashes, 32 characters. An Address that a person has reserved takes the place of the Service's own, and Services may share it as
+long as no two of them want the same port of one protocol.
 
 Sources: https://cloud.google.com/kubernetes-engine/docs/concepts/service-load-balancer;
 https://kubernetes.io/docs/reference/labels-annotations-taints/#node-kubernetes-io-exclude-from-external-load-balancers
@@ -26,6 +27,7 @@ FINALIZER: Final = "service.kubernetes.io/load-balancer-cleanup"
 EXCLUDED: Final = "node.kubernetes.io/exclude-from-external-load-balancers"
 TO_BE_DELETED: Final = "ToBeDeletedByClusterAutoscaler"
 SERVICE_NAME: Final = "kubernetes.io/service-name"
+ADDRESS_NAMES: Final = "networking.gke.io/load-balancer-ip-addresses"
 OUR_CLASSES: Final = frozenset({"networking.gke.io/l4-regional-external", "networking.gke.io/l4-regional-external-legacy"})
 INTERNAL_CLASSES: Final = frozenset({"networking.gke.io/l4-regional-internal", "networking.gke.io/l4-regional-internal-legacy"})
 _TYPE_ANNOTATIONS: Final = ("networking.gke.io/load-balancer-type", "cloud.google.com/load-balancer-type")
@@ -34,13 +36,14 @@ _NAME_LENGTH: Final = 32
 
 @dataclass(frozen=True)
 class LoadBalancer:
-    """What a Service should have. ``requested`` is the address that it asks for, "" for any."""
+    """What a Service should have. ``requested`` is the address that it asks for, "" for any; ``reserved``: it is a person's own."""
 
     service: str
     name: str
     requested: str
     rules: tuple[ForwardingRule, ...]
     pool: TargetPool
+    reserved: bool = False
 
     def address(self, keep: str = "") -> Address:
         """The Address to ask for; ``keep`` is one that the Service had already."""
@@ -107,10 +110,34 @@ def takes_traffic(node: Node) -> bool:
     )
 
 
-def desired(service: Service, nodes: Iterable[Node]) -> LoadBalancer | None:
-    """Give the load balancer of a Service; None if it should have none from us."""
+class NotReserved(LookupError):
+    """A Service names an Address that is not there, or has no address yet."""
+
+
+def reserved_name(service: Service) -> str:
+    """The name of the reserved Address that a Service asks for; "" if it names none. Of several, the first."""
+    return service.metadata.annotations.get(ADDRESS_NAMES, "").split(",")[0].strip()
+
+
+def wants(service: Service, address: Address) -> bool:
+    """Say whether a Service asks for an Address, by its name or by what it is."""
+    named = reserved_name(service)
+    return address.name == named if named else address.spec.address == service.spec.load_balancer_ip != ""
+
+
+def _reserved(service: Service, addresses: Iterable[Address]) -> Address | None:
+    found = next((one for one in addresses if not service_of(one.spec.description) and wants(service, one)), None)
+    named = reserved_name(service)
+    if named and (found is None or not found.spec.address):
+        raise NotReserved(f'the Address "{named}" is not reserved')
+    return found
+
+
+def desired(service: Service, nodes: Iterable[Node], addresses: Iterable[Address] = ()) -> LoadBalancer | None:
+    """Give the load balancer of a Service; None if it should have none from us. Raises NotReserved."""
     if not is_ours(service):
         return None
+    reserved = _reserved(service, addresses)
     name, note = load_balancer_name(service), description(service.key)
     ports: dict[str, list[int]] = {}
     for port in service.spec.ports:
@@ -126,7 +153,8 @@ def desired(service: Service, nodes: Iterable[Node]) -> LoadBalancer | None:
         for index, (protocol, numbers) in enumerate(ports.items())
     )
     pool = TargetPool(metadata=ObjectMeta(name=name), spec=TargetPoolSpec(instances=instances, session_affinity=affinity, description=note))
-    return LoadBalancer(service.key, name, service.spec.load_balancer_ip, rules, pool)
+    requested = reserved.spec.address if reserved is not None else service.spec.load_balancer_ip
+    return LoadBalancer(service.key, name, requested, rules, pool, reserved is not None)
 
 
 # From what is there to what is wanted --------------------------------------------------------------------------------------------
@@ -167,6 +195,8 @@ Action = Create | Replace | Delete
 def address_actions(have: Existing, want: LoadBalancer, keep: str) -> list[Action]:
     """What is to be done before the address is known: one that is there stays, unless the Service asks for another."""
     there = have.addresses.get(want.name)
+    if want.reserved:
+        return [] if there is None else [*(Delete(rule) for rule in have.rules.values()), Delete(there)]
     if there is None:
         return [Create(want.address(keep))]
     if want.requested and there.spec.address != want.requested:
@@ -186,10 +216,29 @@ def actions(have: Existing, want: LoadBalancer, address: str) -> list[Action]:
     for name, rule in rules.items():
         if name not in have.rules:
             found.append(Create(rule))
+        elif _moves(have.rules[name].spec, rule.spec):  # what names a rule in the cloud cannot change
+            found += [Delete(have.rules[name]), Create(rule)]
         elif have.rules[name].spec != rule.spec:
             found.append(Replace(rule))
     found += [Delete(rule) for name, rule in have.rules.items() if name not in rules]
     return found
+
+
+def _moves(before: ForwardingRuleSpec, after: ForwardingRuleSpec) -> bool:
+    return (before.ip_address, before.ip_protocol) != (after.ip_address, after.ip_protocol)
+
+
+def conflict(rule: ForwardingRule, others: Iterable[ForwardingRule]) -> str:
+    """Say, as the cloud does, why a rule cannot be made beside those that are there; "" if it can."""
+    spec = rule.spec
+    for other in others:
+        same = (other.spec.ip_address, other.spec.ip_protocol) == (spec.ip_address, spec.ip_protocol)
+        if same and other.name != rule.name and (not (other.spec.ports and spec.ports) or set(other.spec.ports) & set(spec.ports)):
+            words = (
+                f"Invalid value for field 'resource.IPAddress': '{spec.ip_address}'. Specified IP address is in-use and would result in a"
+            )
+            return f"failed to create forwarding rule for load balancer ({rule.name}): {words} conflict., invalid"
+    return ""
 
 
 def removal(have: Existing) -> list[Action]:

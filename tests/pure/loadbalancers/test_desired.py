@@ -7,14 +7,17 @@ from typing import Any
 import pytest
 
 from podwire.loadbalancers.desired import (
+    ADDRESS_NAMES,
     FINALIZER,
     Create,
     Delete,
     Existing,
     LoadBalancer,
+    NotReserved,
     Replace,
     actions,
     address_actions,
+    conflict,
     desired,
     is_internal,
     is_ours,
@@ -153,3 +156,44 @@ def test_removal_ends_with_the_address() -> None:
 @pytest.mark.parametrize("text", ["", "a note", "[]", "{}", '{"kubernetes.io/service-name": 5}'])
 def test_a_description_of_somebody_else(text: str) -> None:
     assert service_of(text) == ""
+
+
+def reserved(name: str, address: str = "", note: str = "") -> Address:
+    return codec.convert(Address, {"metadata": {"name": name}, "spec": {"address": address, "description": note}})
+
+
+def test_a_reserved_address_takes_the_place_of_ones_own() -> None:
+    mine, others = reserved("mine", "203.0.113.9"), reserved("theirs", "203.0.113.8", '{"kubernetes.io/service-name":"shop/x"}')
+    named = service({ADDRESS_NAMES: "mine, second"})
+    found = desired(named, [], [others, mine])
+    assert found is not None
+    assert (found.requested, found.reserved) == ("203.0.113.9", True)
+    by_number = desired(service(loadBalancerIP="203.0.113.9"), [], [others, mine])
+    assert by_number is not None
+    assert by_number.reserved
+    alone = desired(service(loadBalancerIP="203.0.113.8"), [], [others, mine])
+    assert alone is not None
+    assert (alone.requested, alone.reserved) == ("203.0.113.8", False)
+    for there in ([], [reserved("mine")], [reserved("mine", "203.0.113.9", '{"kubernetes.io/service-name":"shop/x"}')]):
+        with pytest.raises(NotReserved, match='the Address "mine" is not reserved'):
+            desired(named, [], there)
+    own, rule = reserved(NAME, "203.0.113.1"), found.rules_at("203.0.113.1")[0]
+    assert address_actions(existing(own, rule), found, "203.0.113.1") == [Delete(rule), Delete(own)]
+    assert address_actions(existing(), found, "") == []
+    moved = found.rules_at("203.0.113.9")[0]
+    assert actions(existing(rule, found.pool), found, "203.0.113.9") == [Delete(rule), Create(moved)]
+
+
+def test_what_is_in_the_way_of_a_rule() -> None:
+    def rule(name: str, address: str = "203.0.113.9", protocol: str = "TCP", ports: tuple[int, ...] = (80,)) -> ForwardingRule:
+        spec = {"ipAddress": address, "ipProtocol": protocol, "ports": list(ports), "target": "x"}
+        return codec.convert(ForwardingRule, {"metadata": {"name": name}, "spec": spec})
+
+    one = rule("one")
+    for free in (one, rule("b", "203.0.113.8"), rule("b", protocol="UDP"), rule("b", ports=(81,))):
+        assert conflict(one, [free]) == ""
+    for taken in (rule("b"), rule("b", ports=(81, 80)), rule("b", ports=())):
+        assert conflict(one, [taken]) == (
+            "failed to create forwarding rule for load balancer (one): Invalid value for field 'resource.IPAddress': '203.0.113.9'. "
+            "Specified IP address is in-use and would result in a conflict., invalid"
+        )
