@@ -21,6 +21,7 @@ from podwire.cli.place import Seconds
 @click.option("--wait", "wait_s", type=Seconds(), default=120.0, show_default=True, metavar="SECONDS", help="0 does not wait")
 @click.option("--api-port", type=click.IntRange(1, 65535), metavar="PORT", help="the API's port on 127.0.0.1  [default: a free one, kept]")
 @click.option("--kubeconfig", metavar="PATH", help="the file that gets the context  [default: the one that kubectl uses]")
+@click.option("--privileged", is_flag=True, help="limit what containers use, by cgroups: takes true root, or a cgroup of one's own")
 @click.option("--no-kubeconfig", is_flag=True, help="add no context anywhere")
 def up(
     name: str | None,
@@ -30,6 +31,7 @@ def up(
     wait_s: float,
     api_port: int | None,
     kubeconfig: str | None,
+    privileged: bool,
     no_kubeconfig: bool,
 ) -> None:
     """Make a cluster of nodes in zones, and wait until it is ready."""
@@ -47,6 +49,7 @@ def up(
         api_port=api_port or 0,
         kubeconfig=None if no_kubeconfig else entries.target(kubeconfig, os.environ),
         wait_s=wait_s,
+        privileged=privileged,
     )
     progress = Progress()
     try:

@@ -44,7 +44,7 @@ def examine(environment: Mapping[str, str], ranges: Mapping[str, IPv4Network] | 
     findings = [_kernel(), _python(), _state_directory(environment)]
     findings += features()
     findings += [_open_files(), _socket_buffer(), _conntrack(), _congestion_control(), _processes()]
-    return [*findings, _address_clashes(ranges), _kubectl(environment), _images(), _users(), _private(environment)]
+    return [*findings, _address_clashes(ranges), _kubectl(environment), _images(), _users(), _limits(), _private(environment)]
 
 
 def _kernel() -> Finding:
@@ -332,6 +332,17 @@ def _private(environment: Mapping[str, str]) -> Finding:
     return Finding(
         "private files", "ok", f"containers do not see {', '.join(there)}; the rest they may read" if there else "none are there"
     )
+
+
+def _limits() -> Finding:
+    """Whether ``up --privileged`` can limit what containers use."""
+    from podwire.linux import cgroups
+
+    try:
+        cgroups.check()
+    except cgroups.CgroupsRefused as refused:
+        return Finding("cgroup limits", "ok", f"not to be had, and only `podwire up --privileged` needs them: {refused}")
+    return Finding("cgroup limits", "ok", "`podwire up --privileged` limits processor time, memory and processes")
 
 
 def _users() -> Finding:

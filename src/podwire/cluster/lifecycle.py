@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from podwire.cluster import identity, kubeconfig, packets, ports, private, state
+from podwire.cluster import identity, kubeconfig, limits, packets, ports, private, state
 from podwire.cluster.changes import Changes
 from podwire.cluster.paths import Paths
 from podwire.cluster.problem import Problem
@@ -61,6 +61,7 @@ class Wanted:
     api_port: int = 0
     kubeconfig: str | None = None
     wait_s: float = 120.0
+    privileged: bool = False
 
 
 # Up ----------------------------------------------------------------------------------------------------------------------
@@ -74,6 +75,8 @@ def up(wanted: Wanted, environment: Mapping[str, str], progress: Callable[[Repor
     """
     spec = parse(wanted.spec_text or "", file=wanted.spec_file, name=wanted.name, zones=wanted.zones, nodes_per_zone=wanted.nodes_per_zone)
     _enough_open_files()
+    if wanted.privileged:
+        limits.check()
     place, lock = _claim(spec.name, environment)
     try:
         begun = _begin(place, spec, wanted, private.names(environment, private.homes(), state.base(environment)))
@@ -176,6 +179,9 @@ class _Birth:
         if not self._state.api_port:
             self._state = replace(self._state, api_port=api.getsockname()[1])
             state.write(place, self._state)
+        limits.remove(place)  # of a cluster that was killed
+        if wanted.privileged:
+            limits.make(place)
         with api, packets.listen(place.control_socket) as control:
             self._open_door({"listen/api": api.fileno(), "control": control.fileno()})
         prepare(place, self._state)
@@ -284,6 +290,8 @@ def roll_back(place: Paths) -> None:
         state.remove(place, forget_entry)
         return
     kept = state.read(place)
+    with contextlib.suppress(OSError):
+        limits.remove(place)
     if kept.kubeconfig:
         forget_entry(kept.kubeconfig)
         state.write(place, replace(kept, kubeconfig=None))
@@ -298,7 +306,8 @@ def prepare(place: Paths, kept: State, changes: Changes | None = None) -> None:
     from podwire.cluster.plan import kubelet_names, plan
 
     changes = state.read_changes(place) if changes is None else changes
-    planned = plan(parse(json.dumps(kept.spec)), place, api_port=kept.api_port, changes=changes, private=kept.private)
+    spec, own = parse(json.dumps(kept.spec)), limits.words(place)
+    planned = plan(spec, place, api_port=kept.api_port, changes=changes, private=kept.private, cgroups=own)
     credentials.ensure(
         place,
         planned.identities,

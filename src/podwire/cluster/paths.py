@@ -37,6 +37,10 @@ class Paths:
         return f"{self.root}/changes.json"
 
     @property
+    def cgroups(self) -> str:
+        return f"{self.root}/cgroups.json"
+
+    @property
     def lock(self) -> str:
         return f"{self.root}/lock"
 

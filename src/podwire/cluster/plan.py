@@ -195,11 +195,19 @@ def _letters(text: str, count: int) -> str:
     return "".join("0123456789bcdfghjklmnpqrstvwxz"[byte % 30] for byte in digest[:count])
 
 
-def plan(spec: ClusterSpec, paths: Paths, *, api_port: int, changes: Changes = UNCHANGED, private: Sequence[str] = ()) -> Plan:
+def plan(
+    spec: ClusterSpec,
+    paths: Paths,
+    *,
+    api_port: int,
+    changes: Changes = UNCHANGED,
+    private: Sequence[str] = (),
+    cgroups: Mapping[str, str] | None = None,
+) -> Plan:
     """Decide everything about a lab. ``api_port`` is the port on 127.0.0.1 where the user finds the API.
 
-    ``changes``: nodes that came and went since. ``private``: what of the machine containers may not see. Raises NoRoom for an added node
-    that the ranges have no address for.
+    ``changes``: nodes that came and went since. ``private``: what of the machine containers may not see. ``cgroups``: where limits are set.
+    Raises NoRoom for an added node that the ranges have no address for.
     """
     ranges = spec.ranges
     nodes = _nodes(spec, changes)
@@ -223,7 +231,7 @@ def plan(spec: ClusterSpec, paths: Paths, *, api_port: int, changes: Changes = U
         wires=wires,
         processes=_processes(nodes, paths, api, api_port),
         identities=_identities(nodes),
-        files=_files(spec, nodes, paths, api, dns, nat, private),
+        files=_files(spec, nodes, paths, api, dns, nat, private, cgroups or {}),
         api_address=api,
         kubernetes_address=kubernetes,
         dns_address=dns,
@@ -381,6 +389,7 @@ def _files(
     dns: IPv4Address,
     nat: IPv4Address,
     private: Sequence[str],
+    cgroups: Mapping[str, str],
 ) -> dict[str, bytes]:
     ranges = spec.ranges
     common = AgentConfig(
@@ -399,6 +408,8 @@ def _files(
         state_dir=paths.root,
         images_dir=paths.images,
         private=tuple(private),
+        cgroups=dict(cgroups),
+        pod_pids_limit=spec.pod_pids_limit,
         registries=spec.registries,
         node_grace_s=spec.node_grace_s,
         host_paths=spec.host_paths,

@@ -26,6 +26,7 @@ API_VERSION = "podwire.dev/v1alpha1"
 DEFAULT_NAME = "podwire"
 POD_PREFIX = 24
 POD_PREFIX_IPV6 = 112
+LEAST_PIDS, MOST_PIDS = 32, 4_194_304
 DEFAULT_PODS_PER_NODE = 110
 MAX_PODS_PER_NODE = 1023
 """As many ports as a bridge of Linux has."""
@@ -80,6 +81,8 @@ class ClusterSpec:
     """Folders of the machine below which Pods may have hostPath volumes."""
     registries: tuple[str, ...] = ()
     """Whose images nodes may pull. Those on the loopback address are the machine's."""
+    pod_pids_limit: int = 0
+    """How many processes a Pod may have in a cluster with limits; 0: as many as there can be."""
 
     @property
     def machine_registries(self) -> tuple[str, ...]:
@@ -147,6 +150,7 @@ class _Spec(_Form, frozen=True):
     node_monitor_grace_period_seconds: float = DEFAULT_GRACE_S
     host_paths: tuple[str, ...] = ()
     registries: tuple[str, ...] = ()
+    pod_pids_limit: int = 0
 
 
 class _Cluster(_Form, frozen=True):
@@ -196,13 +200,27 @@ def parse(
     if not 1 <= spec.max_pods_per_node <= MAX_PODS_PER_NODE:
         words = f"expected a number from 1 to {MAX_PODS_PER_NODE} (a bridge of Linux has no more ports), got {spec.max_pods_per_node}"
         raise fault("spec.maxPodsPerNode", words)
+    if spec.pod_pids_limit and not LEAST_PIDS <= spec.pod_pids_limit <= MOST_PIDS:
+        raise fault("spec.podPidsLimit", f"expected a number from {LEAST_PIDS} to {MOST_PIDS}, got {spec.pod_pids_limit}")
     grace_s = spec.node_monitor_grace_period_seconds
     if not SHORTEST_GRACE_S <= grace_s <= LONGEST_GRACE_S:
         words = f"expected a number of seconds from {SHORTEST_GRACE_S:g} to {LONGEST_GRACE_S:g}, got {grace_s:g}"
         raise fault("spec.nodeMonitorGracePeriodSeconds", words)
     audit = spec.audit.level if spec.audit is not None else ""
     hosts, registries = _host_paths(spec.host_paths, fault), _registries(spec.registries, fault)
-    cluster = ClusterSpec(chosen, spec.region, pools, ranges, spec.proxy_mode, audit, spec.max_pods_per_node, grace_s, hosts, registries)
+    cluster = ClusterSpec(
+        chosen,
+        spec.region,
+        pools,
+        ranges,
+        spec.proxy_mode,
+        audit,
+        spec.max_pods_per_node,
+        grace_s,
+        hosts,
+        registries,
+        spec.pod_pids_limit,
+    )
     _has_room(cluster, fault)
     return cluster
 
@@ -241,6 +259,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
             **({"nodeMonitorGracePeriodSeconds": spec.node_grace_s} if spec.node_grace_s != DEFAULT_GRACE_S else {}),
             **({"hostPaths": list(spec.host_paths)} if spec.host_paths else {}),
             **({"registries": list(spec.registries)} if spec.registries else {}),
+            **({"podPidsLimit": spec.pod_pids_limit} if spec.pod_pids_limit else {}),
             "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),

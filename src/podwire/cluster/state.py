@@ -24,7 +24,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from podwire.cluster import changes
+from podwire.cluster import changes, limits
 from podwire.cluster.changes import Changes
 from podwire.cluster.paths import IMAGES, NAME_RULE, Paths, is_name
 from podwire.cluster.problem import Problem
@@ -319,6 +319,8 @@ def remove(place: Paths, forget_entry: Callable[[Entry], None]) -> None:
         entry = read(place).kubeconfig
         if entry:
             forget_entry(entry)
+    with contextlib.suppress(OSError):  # who has lost the right to them can still be rid of the rest
+        limits.remove(place)
     last = {"deleting", "lock"}
     with os.scandir(place.root) as found:
         entries = sorted(found, key=lambda entry: entry.name)

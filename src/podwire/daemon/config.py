@@ -58,6 +58,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     host_paths: tuple[str, ...] = ()  # folders of the machine below which Pods may have hostPath volumes
     images_dir: str = ""  # the store of images that containers are run from
     private: tuple[str, ...] = ()  # files and folders of the machine that no container is shown
+    cgroups: dict[str, str] = {}  # below which the node's Pods have limits: folders by controller, and the version
+    pod_pids_limit: int = 0  # processes that each Pod may have there; 0: no limit
     registries: tuple[str, ...] = ()  # whose images may be pulled
     signing_certificate: str = ""  # files: the authority by which the controllers sign certificates; without it they sign none
     signing_key: str = ""

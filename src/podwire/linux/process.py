@@ -28,7 +28,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final, NoReturn, cast
 
-from podwire.linux import remains, runtime, syscalls, terminals, view
+from podwire.linux import cgroups, remains, runtime, syscalls, terminals, view
 from podwire.linux.errors import ProgramNotStarted
 
 #: What containerd leaves to a container: chown, dac_override, fowner, fsetid, kill, setgid, setuid, setpcap, net_bind_service,
@@ -65,10 +65,9 @@ class Program:
     ``own_sys``: /sys shows the interfaces of its network namespace (a container's does anyway).
     ``user``: a user, a group, and further groups that it has; it owns its stdin, stdout and stderr. Empty: those of its starter.
     ``hostname``: of its own when not empty. ``open_files``: the soft limit; None: what the starter had at its own start.
-    ``runtime``: an OCI runtime's command that makes the program and ends: it has written the program's pid to ``pid_file``, or why there is
-    none as a line of JSON to ``runtime_log``. ``overlay``: mounted for it, in a mount namespace of its own: ``target``, ``upper``,
-    ``work``, and
-    ``lower``, paths below ``base``. What the runtime makes has its cgroup and what else is not said to it from its starter.
+    ``cgroups``: folders of cgroups that it is in from its beginning on. ``runtime``: an OCI runtime, with its options, that makes the
+    program of ``bundle`` and ends. ``overlay``: mounted for it, in a mount namespace of its own: ``target``, ``upper``, ``work``, and
+    ``lower``, paths below ``base``. What the runtime makes has what else is not said to it from its starter.
     """
 
     argv: Sequence[str]
@@ -102,8 +101,8 @@ class Program:
     open_files: int | None = None
     overlay: Mapping[str, str] = field(default_factory=dict)
     runtime: Sequence[str] = ()
-    pid_file: str = ""
-    runtime_log: str = ""
+    bundle: str = ""
+    cgroups: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         if not self.argv or not self.argv[0]:
@@ -299,6 +298,7 @@ class _Child:
         self.program = program
         self.limits = limits
         self.step = "prepare"
+        self._cgroups: list[int] = []
         lowest = 3 + len(program.descriptors)
         self.report = fcntl.fcntl(report, fcntl.F_DUPFD_CLOEXEC, lowest)
         os.close(report)
@@ -336,6 +336,9 @@ class _Child:
     def _prepare(self) -> None:
         program = self.program
         reset_signals()
+        if program.cgroups:
+            self.step = "enter the cgroups"
+            self._enter_cgroups()
         self.step = "open stdin, stdout and stderr"
         descriptors = self._take_descriptors()
         if program.session:
@@ -377,6 +380,14 @@ class _Child:
         os.umask(program.umask)
         self._limit()
         self._give_up_rights()
+
+    def _enter_cgroups(self) -> None:
+        """What a runtime makes is put there when it is there: what the runtime itself uses is not the program's."""
+        if self.program.runtime:
+            self._cgroups = [syscalls.open_tree(folder) for folder in self.program.cgroups]
+            return
+        for folder in self.program.cgroups:
+            cgroups.enter(folder)
 
     def _take_descriptors(self) -> list[int]:
         """Copies of what is to become 0, 1, 2, ..., above all the numbers that they will have; paths are opened."""
@@ -454,7 +465,7 @@ class _Child:
     def _let_runtime(self) -> NoReturn:
         program = self.program
         try:
-            pid = runtime.make(program.runtime, program.pid_file, program.runtime_log, self._console)
+            pid = runtime.make(program.runtime, program.bundle, self._console, self._cgroups)
         except runtime.RuntimeRefused as refused:
             self._tell({"errno": refused.number, "hint": str(refused), "step": refused.step})
             os._exit(126)

@@ -11,14 +11,15 @@ import contextlib
 import errno
 import json
 import os
+import signal
 import socket
 from collections.abc import Mapping, Sequence
 from typing import Final
 
-from podwire.linux import syscalls, terminals, unix
+from podwire.linux import cgroups, syscalls, terminals, unix
 
-#: Where a runtime finds the socket that it sends a terminal to, in the folder of its pid file.
 CONSOLE_SOCKET: Final = "console.sock"
+_ID: Final = "container"  # each has a state of its own
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -42,16 +43,34 @@ def mount_image(overlay: Mapping[str, str]) -> None:
     os.chdir("/")
 
 
-def make(command: Sequence[str], pid_file: str, log: str, console: int | None) -> int:
-    """Let the runtime make the program; gives its pid. Nobody else can reap it before that is told: the caller becomes its parent.
+def make(runtime: Sequence[str], bundle: str, console: int | None, groups: Sequence[int]) -> int:
+    """Let the runtime make the program of a bundle; gives its pid. Until that is told nobody else can reap it: the caller is its parent.
 
-    ``console``: a socket that the terminal is sent through, which the runtime makes. Raises RuntimeRefused, OSError.
+    ``console``: a socket that the terminal is sent through, which the runtime makes. ``groups``: descriptors of the cgroups that it is to
+    be in. What the runtime logs, its pid and its socket lie in the bundle. Raises RuntimeRefused, OSError.
     """
     syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1, "become a subreaper")
-    listening: socket.socket | None = None
-    if console is not None:
-        os.chdir(os.path.dirname(pid_file))  # a socket's path is short
-        listening = unix.listen(CONSOLE_SOCKET, socket.SOCK_STREAM)
+    os.chdir(bundle)  # a socket's path is short
+    listening = unix.listen(CONSOLE_SOCKET, socket.SOCK_STREAM) if console is not None else None
+    terminal = ("--console-socket", CONSOLE_SOCKET) if console is not None else ()
+    verb = ("create",) if groups else ("run", "--detach")
+    _run([*runtime, *verb, "--pid-file", f"{bundle}/pid", "--bundle", bundle, *terminal, _ID], bundle)
+    if listening is not None and console is not None:
+        _pass_on(listening, console)
+    with open(f"{bundle}/pid", encoding="ascii") as file:
+        pid = int(file.read())
+    if groups:
+        try:
+            for group in groups:
+                cgroups.enter(f"/proc/self/fd/{group}", pid)
+            _run([*runtime, "start", _ID], bundle)
+        except BaseException:
+            os.kill(pid, signal.SIGKILL)
+            raise
+    return pid
+
+
+def _run(command: Sequence[str], bundle: str) -> None:
     pid = os.fork()
     if pid == 0:
         try:
@@ -60,11 +79,7 @@ def make(command: Sequence[str], pid_file: str, log: str, console: int | None) -
             os._exit(127)
     _, status = os.waitpid(pid, 0)
     if status:
-        raise RuntimeRefused(*_refusal(log, status))
-    if listening is not None and console is not None:
-        _pass_on(listening, console)
-    with open(pid_file, encoding="ascii") as file:
-        return int(file.read())
+        raise RuntimeRefused(*_refusal(f"{bundle}/log", status))
 
 
 def _pass_on(listening: socket.socket, console: int) -> None:

@@ -25,10 +25,12 @@ from podwire.daemon.context import Context
 from podwire.images.documents import ARCHITECTURES, Platform
 from podwire.images.store import Store
 from podwire.linux import sysctl
+from podwire.linux.cgroups import Tree
 from podwire.linux.init_client import AsyncInitClient
 from podwire.objects.core import Node, Pod, Service
 from podwire.objects.resources import NODES, PODS, SERVICES
 from podwire.pods import admission, fitting, runs, wiring
+from podwire.pods.cgroups import PodCgroups
 from podwire.pods.desired import NodeFacts
 from podwire.pods.host import Host
 from podwire.pods.ipc import PodIpc
@@ -95,6 +97,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
     pulls = Pulls(store.folder, ARCHITECTURES.get(architecture, architecture), config.registries, config.control_socket)
     log = context.log.getChild("pods")
     records = Records(folder / "pods", log)
+    tree = Tree.from_words(config.cgroups)
     programs = Programs(client)
     logs = LogWriter(client, config.init_socket, folder / "pods", log)
     ipc = PodIpc(client, Path(config.init_socket).parent / "shared-memory")
@@ -125,6 +128,7 @@ def _host(context: Context, folder: Path, client: AsyncInitClient, wiring_thread
             allocatable={name: amount for name, amount in read_facts(context.node).items() if isinstance(amount, str)},
             places=Places(context.client, config.state_dir, config.host_paths, config.private),
         ),
+        cgroups=PodCgroups(tree.below(context.node) if tree is not None else None, config.pod_pids_limit or None),
         images=ImagePlayer(store, machine, records, Path(config.init_socket).parent / "run-images", client, pulls),
     )
 
@@ -152,6 +156,7 @@ class PodsAgent:
         node = OwnNode(context)
         host.standins.ended = self._on_standin_ended
         await asyncio.get_running_loop().run_in_executor(host.wiring, host.network.set_up)
+        host.cgroups.set_up()
         await host.programs.follow()
         await host.ipc.follow()
         await host.streams.logs.adopt()

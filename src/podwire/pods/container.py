@@ -139,19 +139,20 @@ class ContainerLife:
                     continue
             status = await self._until_ended()
             await self._host.streams.ended(self.run.program)
-            self._note_end(*((status, 0) if status >= 0 else (128 - status, -status)))
+            hungry = await self._host.cgroups.ended(self._pod.record.uid, self._name, self.run.restarts)
+            self._note_end(*((status, 0) if status >= 0 else (128 - status, -status)), "OOMKilled" if hungry and status else "")
             if run.program:
                 await self._host.programs.forget(run.program)
             if self._player is Player.IMAGE:
                 await self._host.images.ended(self._pod.record.uid, self._name)
 
-    def _note_end(self, exit_code: int, signal: int) -> None:
+    def _note_end(self, exit_code: int, signal: int, reason: str) -> None:
         uid, run = self._pod.record.uid, self.run
         message = ""
         if run.program:
             log = self._host.streams.log_of(run.program)
             message = termination.message(self.definition, exit_code, self._host.records.termination(uid, self._name), log)
-        self._pod.put(self._name, runs.ended(run, self._host.now(), exit_code=exit_code, signal=signal, message=message))
+        self._pod.put(self._name, runs.ended(run, self._host.now(), exit_code=exit_code, signal=signal, reason=reason, message=message))
 
     async def _back_off(self, run: Run) -> None:
         wait_s = run.retry_at - self._host.now()
@@ -236,7 +237,9 @@ class ContainerLife:
             await host.ipc.ensure(self._pod.pod)
             processes = await host.programs.share_processes(self._pod.record.uid) if spec.share_process_namespace else int(spec.host_pid)
             program = self._beside_target(await self._program(fresh=True, processes=processes))
-            program = dataclasses.replace(program, ends_all=spec.host_pid)
+            number = runs.next_number(self.run)
+            own = host.cgroups.establish(self._pod.pod, container, number)
+            program = dataclasses.replace(program, ends_all=spec.host_pid, cgroups=own)
             if not pulled:
                 self._event("Normal", "Pulled", f'Container image "{container.image}" {_PRESENT}')
             self._event("Normal", "Created", "Container created")

@@ -28,6 +28,7 @@ from podwire.objects.core import Pod, Service
 from podwire.objects.resources import RUNTIME_CLASSES
 from podwire.pods import admission, desired, host_ports, wiring
 from podwire.pods.addresses import RangeExhausted
+from podwire.pods.cgroups import PodCgroups
 from podwire.pods.cni import effects
 from podwire.pods.cni.errors import HostPortTaken
 from podwire.pods.cni.ruleset import Publication
@@ -80,6 +81,7 @@ class Host:
     services: Callable[[str], Iterable[Service]]
     volumes: VolumePlace
     images: ImagePlayer
+    cgroups: PodCgroups
 
     async def _wired(self, call: Callable[P, T], *arguments: P.args, **named: P.kwargs) -> T:
         return await asyncio.get_running_loop().run_in_executor(self.wiring, functools.partial(call, *arguments, **named))
@@ -163,6 +165,7 @@ class Host:
         await self.standins.stop(record.uid)
         await self.programs.end_all(record.uid)
         await self.images.remove(record)
+        await self.cgroups.remove(record.uid)
         await self._wired(self._unmake, record)
         await self.programs.release(record.uid)
         await self.ipc.release(record.uid)

@@ -39,6 +39,7 @@ class StartedWith(msgspec.Struct, frozen=True):
     cwd: str = "/"
     capabilities: tuple[int, ...] = CONTAINER_CAPABILITIES
     user: tuple[int, ...] = ()
+    cgroups: tuple[str, ...] = ()
 
 
 class Console:
@@ -71,6 +72,11 @@ class Console:
         return received[1][0]
 
 
+def _started_with(program: Program) -> StartedWith:
+    rights = tuple(program.capabilities or ())
+    return StartedWith(dict(program.env), program.cwd, rights, tuple(program.user), tuple(program.cgroups))
+
+
 def run_of(program: str) -> str:
     """``UID/CONTAINER/N`` of a program's name."""
     return program.removeprefix("pod/")
@@ -89,7 +95,7 @@ class StandardStreams:
     async def start(self, name: str, container: Container, program: Program) -> None:
         """Start a container's program. Raises ProgramNotStarted, KernelRefused, OSError."""
         uid = run_of(name).partition("/")[0]
-        kept = msgspec.json.encode(StartedWith(dict(program.env), program.cwd, tuple(program.capabilities or ()), tuple(program.user)))
+        kept = msgspec.json.encode(_started_with(program))
         self._records.write_files(uid, {f"{container.name}.json": kept}, "started")
         if container.tty:
             await self._start_with_terminal(name, program)
@@ -159,6 +165,7 @@ class StandardStreams:
             join=program,
             capabilities=started.capabilities,
             user=started.user,
+            cgroups=started.cgroups,
             no_new_privileges=True,
         )
 

@@ -29,7 +29,6 @@ from podwire.linux import ids
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.init_client import AsyncInitClient
 from podwire.linux.process import DEFAULT_PATH, Program
-from podwire.linux.runtime import CONSOLE_SOCKET
 from podwire.objects.core import Container, ContainerSecurityContext, Pod
 from podwire.pods import admission
 from podwire.pods.admission import CannotStart
@@ -174,13 +173,8 @@ class ImagePlayer:
                 "upper": f"{upper}/upper",
                 "work": f"{upper}/work",
             },
-            runtime=(
-                *(*runtime, "run", "--detach", "--pid-file", f"{made}/pid", "--bundle", made),
-                *(("--console-socket", CONSOLE_SOCKET) if container.tty else ()),
-                f"{record.uid}.{container.name}.{number}",
-            ),
-            pid_file=f"{made}/pid",
-            runtime_log=f"{made}/log",
+            runtime=runtime,
+            bundle=made,
         )
 
     async def ended(self, uid: str, container: str) -> None:
