@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from ipaddress import ip_address, ip_network
+from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Any
 
 from podwire.apiserver import quantity
@@ -34,6 +34,8 @@ _PERCENT_TEXT = (
     "a valid percent string must be a numeric string followed by an ending '%' "
     "(e.g. '1%',  or '93%', regex used for validation is '[0-9]+%')"
 )
+
+_LINK_LOCAL_MULTICAST = (ip_network("224.0.0.0/24"), ip_network("ff02::/16"))
 
 
 def port_errors(port: int, path: Path) -> list[FieldError]:
@@ -87,6 +89,26 @@ def address_errors(text: str, path: Path) -> list[FieldError]:
     except ValueError:
         return [invalid(path, text, "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")]
     return []
+
+
+def special_errors(text: str, path: Path) -> list[FieldError]:
+    """Check that an address is one of a host that others may reach: a proxy that is led to itself or to its link is a way in."""
+    address = plain_address(text)
+    if address.is_unspecified:
+        return [invalid(path, text, f"may not be unspecified ({text})")]
+    if address.is_loopback:
+        return [invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")]
+    if address.is_link_local:
+        return [invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")]
+    if any(address in range_ for range_ in _LINK_LOCAL_MULTICAST if range_.version == address.version):
+        return [invalid(path, text, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")]
+    return []
+
+
+def plain_address(text: str) -> IPv4Address | IPv6Address:
+    """Read an address; one of IPv4 in the form of IPv6 (``::ffff:127.0.0.1``) is what it means. Raises ValueError."""
+    address = ip_address(text)
+    return address.ipv4_mapped or address if isinstance(address, IPv6Address) else address
 
 
 def range_errors(text: str, path: Path) -> list[FieldError]:

@@ -397,6 +397,33 @@ def test_impersonation_is_granted_piece_by_piece(call: Any) -> None:
     assert as_(group="team").status == 400
 
 
+# Addresses that lead back -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("address", "why"),
+    [
+        ("127.0.0.1", "may not be in the loopback range (127.0.0.0/8, ::1/128)"),
+        ("127.8.8.8", "may not be in the loopback range"),
+        ("169.254.169.254", "may not be in the link-local range (169.254.0.0/16, fe80::/10)"),
+        ("0.0.0.0", "may not be unspecified (0.0.0.0)"),
+        ("224.0.0.1", "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)"),
+        ("::1", "may not be in the loopback range"),
+        ("ff02::1", "may not be in the link-local multicast range"),
+        ("::ffff:127.0.0.1", "may not be in the loopback range"),
+    ],
+)
+def test_no_proxy_is_led_to_itself(call: Any, namespace: str, address: str, why: str) -> None:
+    """Endpoints that anybody may write are where the API's proxy and every node's connect to."""
+    where, meta = f"/api/v1/namespaces/{namespace}/endpoints", {"metadata": {"name": "own"}}
+    got = call("POST", where, meta | {"subsets": [{"addresses": [{"ip": address}], "ports": [{"port": 80}]}]})
+    assert (got.status, why in got.tree["message"]) == (422, True), got
+    family = "IPv6" if ":" in address else "IPv4"
+    body = {"addressType": family, "endpoints": [{"addresses": [address]}], "ports": [{"port": 80}]}
+    got = call("POST", f"/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices", meta | body)
+    assert (got.status, why in got.tree["message"] or "must be an IPv6 address" in got.tree["message"]) == (422, True), got
+
+
 # Requests that mislead -------------------------------------------------------------------------------------------------------
 
 

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 
 from podwire.apiserver.kind import Tree
 from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, data_key, dns_label, forbidden, invalid, required, too_long
-from podwire.apiserver.validation_values import address_errors, one_of, port_errors, qualified_errors, range_errors
+from podwire.apiserver.validation_values import address_errors, one_of, port_errors, qualified_errors, range_errors, special_errors
 
 _SPEC = Path("spec")
 _LARGEST = 1024 * 1024  # bytes of the data of one ConfigMap or Secret
@@ -156,7 +156,8 @@ def validate_endpoints(tree: Tree, _old: Tree | None) -> list[FieldError]:
             errors.append(required(path, "must specify `addresses` or `notReadyAddresses`"))
         for key in ("addresses", "notReadyAddresses"):
             for place, address in enumerate(subset.get(key, ())):
-                errors += address_errors(address.get("ip", ""), path / key @ place / "ip")
+                text, where = address.get("ip", ""), path / key @ place / "ip"
+                errors += address_errors(text, where) or special_errors(text, where)
         ports = subset.get("ports", ())
         for place, port in enumerate(ports):
             where = path / "ports" @ place

@@ -5,12 +5,10 @@ Source: https://kubernetes.io/docs/reference/kubernetes-api/service-resources/en
 
 from __future__ import annotations
 
-from ipaddress import ip_address
-
 from podwire.apiserver.kind import Kind, Tree
 from podwire.apiserver.kinds import service_cells
 from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, dns_label, dns_subdomain, duplicate, invalid, required, too_many
-from podwire.apiserver.validation_values import address_errors, one_of, port_errors, qualified_errors
+from podwire.apiserver.validation_values import address_errors, one_of, plain_address, port_errors, qualified_errors, special_errors
 
 _TYPES = ("FQDN", "IPv4", "IPv6")
 _MOST_ENDPOINTS, _MOST_PORTS, _MOST_ADDRESSES = 1000, 100, 100
@@ -60,16 +58,9 @@ def _address(text: str, kind: str, path: Path) -> list[FieldError]:
     errors = address_errors(text, path)
     if errors or kind not in ("IPv4", "IPv6"):
         return errors
-    address = ip_address(text)
-    if f"IPv{address.version}" != kind:
+    if f"IPv{plain_address(text).version}" != kind:
         return [invalid(path, text, f"must be an {kind} address")]
-    if address.is_unspecified:
-        return [invalid(path, text, f"may not be unspecified ({text})")]
-    if address.is_loopback:
-        return [invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")]
-    if address.is_link_local:
-        return [invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")]
-    return []
+    return special_errors(text, path)
 
 
 def _ports(ports: list[Tree]) -> list[FieldError]:

@@ -31,6 +31,7 @@ from podwire.apiserver.validation_values import (
     port_or_name_errors,
     qualified_errors,
     range_errors,
+    special_errors,
 )
 
 _SPEC = Path("spec")
@@ -209,20 +210,8 @@ def _external_ips(spec: Tree) -> list[FieldError]:
     errors: list[FieldError] = []
     for index, address in enumerate(spec.get("externalIPs", ())):
         path = _SPEC / "externalIPs" @ index
-        errors += address_errors(address, path) or _not_special(address, path)
+        errors += address_errors(address, path) or special_errors(address, path)
     return errors
-
-
-def _not_special(text: str, path: Path) -> list[FieldError]:
-    """Addresses that no client can come in by."""
-    address = ip_address(text)
-    if address.is_unspecified:
-        return [invalid(path, text, f"may not be unspecified ({text})")]
-    if address.is_loopback:
-        return [invalid(path, text, "may not be in the loopback range (127.0.0.0/8, ::1/128)")]
-    if address.is_link_local:
-        return [invalid(path, text, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")]
-    return []
 
 
 # Traffic -------------------------------------------------------------------------------------------------------------------
