@@ -17,9 +17,10 @@ from functools import partial
 from typing import Any
 
 from podwire.apiserver import conversion, keys, quantity, status
-from podwire.apiserver.admission import limits, policies, runtime_classes, service_accounts, webhooks
+from podwire.apiserver.admission import limits, mutations, policies, runtime_classes, service_accounts, webhooks
 from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
 from podwire.apiserver.admission.matching import selects
+from podwire.apiserver.admission.policies import P
 from podwire.apiserver.admission.quotas import Quotas
 from podwire.apiserver.answers import decode
 from podwire.apiserver.calls import Calls
@@ -45,6 +46,7 @@ class Admission:
         self.registry = registry
         self.quotas = Quotas(store, registry, put)
         self.judge = policies.Judge(self.labels, registry.alike, self.namespace)
+        self.mutator = mutations.Mutator(self.labels, registry.alike, self.namespace)
         self.caller = webhooks.Caller(calls, self.labels, registry.alike)
         self.mutating: list[webhooks.Webhook] = []
         self.validating: list[webhooks.Webhook] = []
@@ -54,8 +56,10 @@ class Admission:
             self._hooks_changed(kind, None)
             store.observe(kind.resource, partial(self._hooks_changed, kind))
         for resource, taken in (
-            (rows.POLICY.resource, self._take_policy),
-            (rows.POLICY_BINDING.resource, self._take_binding),
+            (rows.POLICY.resource, partial(_take_policy, self.judge, policies.Policy)),
+            (rows.POLICY_BINDING.resource, partial(_take_binding, self.judge)),
+            (rows.MUTATING_POLICY.resource, partial(_take_policy, self.mutator, mutations.Mutating)),
+            (rows.MUTATING_POLICY_BINDING.resource, partial(_take_binding, self.mutator)),
             ("limitranges", self._take_range),
             ("priorityclasses.scheduling.k8s.io", self._take_class),
         ):
@@ -76,21 +80,6 @@ class Admission:
             self.mutating = found
         else:
             self.validating = found
-
-    def _take_policy(self, key: str, tree: Tree | None) -> None:
-        name = keys.names(key)[1]
-        self.judge.policies.pop(name, None)
-        if tree is not None:
-            try:
-                self.judge.policies[name] = policies.Policy(tree)
-            except Rejected as error:
-                _LOG.error("%s: %s", key, error)
-
-    def _take_binding(self, key: str, tree: Tree | None) -> None:
-        name = keys.names(key)[1]
-        self.judge.bindings.pop(name, None)
-        if tree is not None:
-            self.judge.bindings[name] = tree
 
     def _take_range(self, key: str, tree: Tree | None) -> None:
         namespace, name = keys.names(key)
@@ -139,7 +128,14 @@ class Admission:
 
     def variant(self, namespace: str, pod: Tree) -> bytes | None:
         """Say by what, beside its spec, it is settled how a new Pod is stored; None when somebody but quotas may have a say about it."""
-        if self.mutating or self.validating or self.judge.bindings or self.classes_for_all or namespace in self.ranges:
+        if (
+            self.mutating
+            or self.validating
+            or self.judge.bindings
+            or self.mutator.bindings
+            or self.classes_for_all
+            or namespace in self.ranges
+        ):
             return None
         spec, metadata = pod.get("spec"), pod.get("metadata")
         if not isinstance(spec, dict) or not isinstance(metadata, dict):
@@ -169,6 +165,23 @@ class Admission:
     def charge(self, kind: Kind, tree: Tree, old: Tree | None) -> list[Tree]:
         """Give the quotas that are stored with an object. Raises Failure (403)."""
         return self.quotas.charge(kind, tree, old)
+
+
+def _take_policy(bound: policies.Bound[P], make: Callable[[Tree], P], key: str, tree: Tree | None) -> None:
+    name = keys.names(key)[1]
+    bound.policies.pop(name, None)
+    if tree is not None:
+        try:
+            bound.policies[name] = make(tree)
+        except Rejected as error:
+            _LOG.error("%s: %s", key, error)
+
+
+def _take_binding(bound: policies.Bound[P], key: str, tree: Tree | None) -> None:
+    name = keys.names(key)[1]
+    bound.bindings.pop(name, None)
+    if tree is not None:
+        bound.bindings[name] = tree
 
 
 def _follow(taken: Callable[[str, Tree | None], None], change: Change) -> None:

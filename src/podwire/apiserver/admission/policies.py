@@ -9,13 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import Attributes
 from podwire.apiserver.admission.matching import EXEMPT, REQUEST, Alike, Conditions, LabelsOf, meant, selected
 from podwire.apiserver.cel import types
-from podwire.apiserver.cel.check import Program, Rejected, compile_text
+from podwire.apiserver.cel.check import Program, Rejected, Structs, compile_text, no_structs
 from podwire.apiserver.cel.types import Type
 from podwire.apiserver.cel.values import Fault
 from podwire.apiserver.kind import Kind
@@ -44,26 +44,46 @@ class _Validation:
     reason: str
 
 
-class Policy:
-    """One policy, compiled. Raises Rejected."""
+class Head:
+    """What policies have that judge and those that change: whom they mean, conditions, variables. Compiled once. Raises Rejected."""
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, structs: Structs = no_structs) -> None:
         spec = tree["spec"]
         self.name = str(tree["metadata"]["name"])
         self.match: Tree = spec.get("matchConstraints", {})
         self.param_kind: Tree | None = spec.get("paramKind")
         self.must_work = spec.get("failurePolicy", "Fail") == "Fail"
-        scope = _scope(spec)
-        self.conditions = Conditions(spec.get("matchConditions", ()), scope)
+        self.scope = _scope(spec)
+        self.conditions = Conditions(spec.get("matchConditions", ()), self.scope)
         self.variables: list[tuple[str, Program]] = []
         known: dict[str, Type] = {}
         for one in spec.get("variables", ()):
-            program = compile_text(one["expression"], {**scope, "variables": Type("variables", fields=dict(known))})
+            scope = {**self.scope, "variables": Type("variables", fields=dict(known))}
+            program = compile_text(one["expression"], scope, structs=structs)
             self.variables.append((one["name"], program))
             known[one["name"]] = program.type
-        scope["variables"] = Type("variables", fields=known)
-        self.validations = [_validation(one, scope) for one in spec.get("validations", ())]
-        self.annotations = [compile_text(one["valueExpression"], scope) for one in spec.get("auditAnnotations", ())]
+        self.scope["variables"] = Type("variables", fields=known)
+
+    def lay_out(self, values: dict[str, Any]) -> dict[str, Fault]:
+        """Work the variables out, into the values of an expression; give those that could not be: it matters where they are named."""
+        wrong: dict[str, Fault] = {}
+        values["variables"] = variables = {}
+        for name, program in self.variables:
+            try:
+                variables[name] = program.evaluate(values)[0]
+            except Fault as fault:
+                wrong[name] = fault
+        return wrong
+
+
+class Policy(Head):
+    """One ValidatingAdmissionPolicy."""
+
+    def __init__(self, tree: Tree) -> None:
+        super().__init__(tree)
+        spec = tree["spec"]
+        self.validations = [_validation(one, self.scope) for one in spec.get("validations", ())]
+        self.annotations = [compile_text(one["valueExpression"], self.scope) for one in spec.get("auditAnnotations", ())]
 
 
 def _means(match: Tree, asked: Attributes, alike: Alike, labels: LabelsOf) -> Kind | None:
@@ -94,11 +114,14 @@ class _Failed:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Matter:
+P = TypeVar("P", bound=Head)
+
+
+@dataclass(frozen=True)
+class Matter(Generic[P]):
     """A policy that a request is put to, with the binding that says so and the kind in which the policy wants it."""
 
-    policy: Policy
+    policy: P
     binding_name: str
     binding: Tree
     kind: Kind
@@ -117,21 +140,21 @@ class Matter:
         return params
 
 
-class Judge:
-    """Puts writes to policies."""
+class Bound(Generic[P]):
+    """Policies of one sort, and the bindings that put them in force. ``namespace`` gives a Namespace."""
 
     def __init__(self, labels: LabelsOf, alike: Alike, namespace: Callable[[str], Tree | None]) -> None:
         self._labels = labels
         self._alike = alike
         self._namespace = namespace
-        self.policies: dict[str, Policy] = {}
+        self.policies: dict[str, P] = {}
         self.bindings: dict[str, Tree] = {}
 
-    def matters(self, asked: Attributes) -> list[Matter]:
+    def matters(self, asked: Attributes) -> list[Matter[P]]:
         """Give the policies that a request is put to."""
         if asked.kind.resource in EXEMPT:
             return []
-        found: list[Matter] = []
+        found: list[Matter[P]] = []
         for name in sorted(self.bindings):
             binding = self.bindings[name]["spec"]
             policy = self.policies.get(binding.get("policyName", ""))
@@ -143,7 +166,21 @@ class Judge:
                 found.append(Matter(policy, name, binding, kind))
         return found
 
-    def validate(self, matter: Matter, asked: Attributes, params: Sequence[Tree | None] | Fault) -> None:
+    def values(self, asked: Attributes, param: Tree | None) -> dict[str, Any]:
+        """Give the values that expressions see, but for variables."""
+        return {
+            "object": asked.tree,
+            "oldObject": asked.old,
+            "request": asked.review(""),
+            "namespaceObject": self._namespace(asked.namespace) if asked.namespace else None,
+            "params": param,
+        }
+
+
+class Judge(Bound[Policy]):
+    """Puts writes to ValidatingAdmissionPolicies."""
+
+    def validate(self, matter: Matter[Policy], asked: Attributes, params: Sequence[Tree | None] | Fault) -> None:
         """Put a request, as its policy wants it, to the policy. Raises Failure if it is denied."""
         for failed in self._failures(matter.policy, asked, params):
             self._act(matter.policy, matter.binding_name, matter.binding, asked, failed)
@@ -159,27 +196,15 @@ class Judge:
                 yield _Failed(str(fault), "Invalid")
 
     def _put(self, policy: Policy, asked: Attributes, param: Tree | None) -> Iterator[_Failed]:
-        values = {
-            "object": asked.tree,
-            "oldObject": asked.old,
-            "request": asked.review(""),
-            "namespaceObject": self._namespace(asked.namespace) if asked.namespace else None,
-            "params": param,
-        }
+        values = self.values(asked, param)
         if policy.conditions and not policy.conditions.hold(values):
             return
-        values["variables"] = variables = {}
-        wrong: dict[str, Fault] = {}
-        for name, program in policy.variables:
-            try:
-                variables[name] = program.evaluate(values)[0]
-            except Fault as fault:
-                wrong[name] = fault  # it matters where the variable is named
+        wrong = policy.lay_out(values)
         for one in policy.validations:
             try:
                 holds = one.program.evaluate(values)[0] is True
             except Fault as fault:
-                fault = _cause(fault, wrong)
+                fault = cause(fault, wrong)
                 if policy.must_work:
                     yield _Failed(f"expression '{one.expression}' resulted in error: {fault}", one.reason)
                 continue
@@ -199,7 +224,7 @@ class Judge:
         raise status.Failure(_CODES.get(failed.reason, 422), failed.reason, failure.message, failure.details)
 
 
-def _cause(fault: Fault, wrong: Mapping[str, Fault]) -> Fault:
+def cause(fault: Fault, wrong: Mapping[str, Fault]) -> Fault:
     """A variable that could not be worked out is told by what went wrong with it."""
     name = str(fault).removeprefix("no such key: ")
     return Fault(f'composited variable "{name}" fails to evaluate: {wrong[name]}') if name in wrong else fault
@@ -219,24 +244,36 @@ def _message(validation: _Validation, values: Mapping[str, Any]) -> str:
 # What is wrong with a policy -------------------------------------------------------------------------------------------------
 
 
-def errors(spec: Tree) -> list[FieldError]:
-    """Give the expressions of a policy that do not compile."""
-    path, scope = Path("spec"), _scope(spec)
-    found: list[FieldError] = []
-    known: dict[str, Type] = {}
+class Looking:
+    """Compiles the expressions of a policy one after the other and keeps what is wrong with them, those that both sorts have first."""
 
-    def look(where: Path, text: str, wanted: Type | None, what: str) -> Type:
+    def __init__(self, spec: Tree, structs: Structs = no_structs) -> None:
+        self.found: list[FieldError] = []
+        self._scope = _scope(spec)
+        self._structs = structs
+        self._known: dict[str, Type] = {}
+        path = Path("spec")
+        for index, one in enumerate(spec.get("matchConditions", ())):
+            self.look(path / "matchConditions" @ index / "expression", one.get("expression", "true"), types.BOOL, "bool")
+        for index, one in enumerate(spec.get("variables", ())):
+            kind = self.look(path / "variables" @ index / "expression", one.get("expression", "true"), None, "")
+            self._known[one.get("name", "")] = kind
+
+    def look(self, where: Path, text: str, wanted: Type | None, what: str) -> Type:
+        """Compile one expression; give its type."""
         try:
-            return compile_text(text, {**scope, "variables": Type("variables", fields=dict(known))}, wanted).type
+            scope = {**self._scope, "variables": Type("variables", fields=dict(self._known))}
+            return compile_text(text, scope, wanted, self._structs).type
         except Rejected as error:
             told = f"must evaluate to {what}" if str(error).startswith("must evaluate") else f"compilation failed: {error}"
-            found.append(invalid(where, text, told))
+            self.found.append(invalid(where, text, told))
             return types.DYN
 
-    for index, one in enumerate(spec.get("matchConditions", ())):
-        look(path / "matchConditions" @ index / "expression", one.get("expression", "true"), types.BOOL, "bool")
-    for index, one in enumerate(spec.get("variables", ())):
-        known[one.get("name", "")] = look(path / "variables" @ index / "expression", one.get("expression", "true"), None, "")
+
+def errors(spec: Tree) -> list[FieldError]:
+    """Give the expressions of a ValidatingAdmissionPolicy that do not compile."""
+    path, looking = Path("spec"), Looking(spec)
+    look = looking.look
     for index, one in enumerate(spec.get("validations", ())):
         where = path / "validations" @ index
         look(where / "expression", one.get("expression", "true"), types.BOOL, "bool")
@@ -244,4 +281,4 @@ def errors(spec: Tree) -> list[FieldError]:
             look(where / "messageExpression", said, types.STRING, "string")
     for index, one in enumerate(spec.get("auditAnnotations", ())):
         look(path / "auditAnnotations" @ index / "valueExpression", one.get("valueExpression", "''"), None, "")
-    return found
+    return looking.found

@@ -47,6 +47,10 @@ class Webhook:
         return str(self.said["name"])
 
     @property
+    def may_be_asked_again(self) -> bool:
+        return self.said.get("reinvocationPolicy") == "IfNeeded"
+
+    @property
     def must_answer(self) -> bool:
         return bool(self.said["failurePolicy"] == "Fail")
 
@@ -91,7 +95,7 @@ class Caller:
             if await self._change(one, asked, shape):
                 last_change = step
         for step, one in enumerate(invocations):
-            if step < last_change and one.webhook.said.get("reinvocationPolicy") == "IfNeeded":
+            if step < last_change and one.webhook.may_be_asked_again:
                 await self._change(one, asked, shape)
 
     async def _change(self, invocation: Invocation, asked: Attributes, shape: Shape) -> bool:

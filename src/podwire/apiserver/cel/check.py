@@ -15,9 +15,9 @@ from typing import Any
 
 from podwire.apiserver.cel import comprehensions, functions, libraries, syntax
 from podwire.apiserver.cel.comprehensions import Frame, Run
-from podwire.apiserver.cel.fields import reader, unescaped
+from podwire.apiserver.cel.fields import field_of_other, optional_field, reader, unescaped
 from podwire.apiserver.cel.functions import FUNCTIONS, Overload
-from podwire.apiserver.cel.syntax import Call, ListOf, Literal, MapOf, Name, Node, Select, SyntaxFault
+from podwire.apiserver.cel.syntax import Call, ListOf, Literal, MapOf, Name, Node, Select, StructOf, SyntaxFault
 from podwire.apiserver.cel.types import (
     BOOL,
     DURATION,
@@ -34,7 +34,7 @@ from podwire.apiserver.cel.types import (
     optional_of,
 )
 from podwire.apiserver.cel.types import INT as INTEGER
-from podwire.apiserver.cel.values import NONE, CostExceeded, Fault, Optional, Uint, no_overload
+from podwire.apiserver.cel.values import NONE, CostExceeded, Fault, Made, Optional, Uint, no_overload
 
 PER_CALL_LIMIT = 1_000_000  # of one expression, in units of work: as upstream
 _LITERALS = {one.name: one for one in NAMES.values()}
@@ -46,6 +46,15 @@ _NAMED_TYPES = {
     "map": Type("map"),
 }
 assert libraries  # it has put its functions into the table
+
+
+Structs = Callable[[str], Type | None]
+_OF_PATCHES = ("jsonpatch.escapeKey",)  # functions for those who make patches alone
+
+
+def no_structs(_name: str) -> Type | None:
+    """Know no types of objects to make."""
+    return None
 
 
 class Rejected(Exception):
@@ -86,7 +95,7 @@ class Checked:
 
 def check_text(text: str, variables: Mapping[str, Type]) -> Checked:
     """Check an expression that compiles. Raises Rejected."""
-    compiler = _Compiler(variables)
+    compiler = _Compiler(variables, no_structs)
     try:
         node = syntax.parse(text)
         compiler.node(node)
@@ -95,10 +104,10 @@ def check_text(text: str, variables: Mapping[str, Type]) -> Checked:
     return Checked(node, compiler.types, compiler.overloads)
 
 
-def compile_text(text: str, variables: Mapping[str, Type], wanted: Type | None = None) -> Program:
-    """Compile an expression over variables of known types. Raises Rejected."""
+def compile_text(text: str, variables: Mapping[str, Type], wanted: Type | None = None, structs: Structs = no_structs) -> Program:
+    """Compile an expression over variables of known types. ``structs`` gives the types of objects that it may make. Raises Rejected."""
     try:
-        compiler = _Compiler(variables)
+        compiler = _Compiler(variables, structs)
         kind, run = compiler.node(syntax.parse(text))
     except SyntaxFault as fault:
         raise Rejected(_pointed(text, fault)) from None
@@ -130,7 +139,8 @@ _TWO_VARIABLES = ("all", "exists", "exists_one", "existsOne")
 class _Compiler:
     """One expression. ``scope`` knows each name's place and type."""
 
-    def __init__(self, variables: Mapping[str, Type]) -> None:
+    def __init__(self, variables: Mapping[str, Type], structs: Structs) -> None:
+        self._structs = structs
         self.scope = {name: (place, kind) for place, (name, kind) in enumerate(variables.items(), 1)}
         self._given = frozenset(variables)
         self.size = len(variables) + 1
@@ -156,6 +166,8 @@ class _Compiler:
                 return self._list(node)
             case MapOf():
                 return self._map(node)
+            case StructOf():
+                return self._struct(node)
         return self._call(node)
 
     def _name(self, node: Name) -> tuple[Type, Run]:
@@ -184,12 +196,12 @@ class _Compiler:
         found, field = self._field(node, kind)
         read = reader(found)
         if node.optional or kind.name == "optional_type":
-            return optional_of(found), _optional_field(operand, field, read)
+            return optional_of(found), optional_field(operand, field, read)
 
         def run(frame: Frame) -> Any:
             value = operand(frame)
             if type(value) is not dict:
-                return _field_of_other(value, field)
+                return field_of_other(value, field)
             try:
                 return value[field] if read is None else read(value[field])
             except KeyError:
@@ -271,6 +283,30 @@ class _Compiler:
 
         return map_of(key_type, value_type), run
 
+    def _struct(self, node: StructOf) -> tuple[Type, Run]:
+        kind = self._structs(node.name)
+        if kind is None or kind.fields is None:
+            raise SyntaxFault(node.position, f"undeclared reference to '{node.name}' (in container '')")
+        parts: list[tuple[str, Run, bool]] = []
+        for name, value, optional in node.fields:
+            wanted = kind.fields.get(name)
+            if wanted is None:
+                raise SyntaxFault(node.position, f"undefined field '{name}'")
+            found, run = self.node(value)
+            if optional and found.name == "optional_type":
+                found = found.of[0]
+            if not fits(wanted, found):
+                raise SyntaxFault(node.position, f"expected type of field '{name}' is '{wanted}' but provided type is '{found}'")
+            parts.append((unescaped(name), run, optional))
+
+        def make(frame: Frame) -> Made:
+            values = ((name, run(frame), optional) for name, run, optional in parts)
+            return Made(
+                node.name, {name: value.value if optional else value for name, value, optional in values if not optional or value.there}
+            )
+
+        return kind, make
+
     # Calls
 
     def _call(self, node: Call) -> tuple[Type, Run]:
@@ -295,7 +331,7 @@ class _Compiler:
 
     def _function(self, node: Call, name: str, arguments: Sequence[Node], *, member: bool) -> tuple[Type, Run]:
         function = FUNCTIONS.get(name)
-        if function is None:
+        if function is None or (name in _OF_PATCHES and self._structs is no_structs):
             raise SyntaxFault(node.position, f"undeclared reference to '{name}' (in container '')")
         made = [self.node(argument) for argument in arguments]
         kinds = [kind for kind, _ in made]
@@ -421,30 +457,6 @@ class _Compiler:
             return value if flat else Optional(value, True)
 
         return result if flat else optional_of(result), run
-
-
-def _optional_field(operand: Run, field: str, read: Callable[[Any], Any] | None) -> Run:
-    def run(frame: Frame) -> Optional:
-        value = operand(frame)
-        if type(value) is Optional:
-            if not value.there:
-                return NONE
-            value = value.value
-        if type(value) is not dict:
-            raise no_overload()
-        if field not in value:
-            return NONE
-        return Optional(value[field] if read is None else read(value[field]), True)
-
-    return run
-
-
-def _field_of_other(value: Any, field: str) -> Any:
-    if type(value) is Optional:
-        return Optional(value.value[field], True) if value.there and field in value.value else NONE
-    if value is None:
-        raise Fault(f"no such key: {field}")
-    raise no_overload()
 
 
 def _all_joined(kinds: Sequence[Type]) -> Type:

@@ -14,7 +14,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from podwire.apiserver.cel.check import Checked, check_text
-from podwire.apiserver.cel.syntax import Call, ListOf, Literal, MapOf, Name, Node, Select
+from podwire.apiserver.cel.syntax import Call, ListOf, Literal, MapOf, Name, Node, Select, StructOf
 from podwire.apiserver.cel.types import Type
 
 MOST = (1 << 64) - 1
@@ -22,7 +22,7 @@ Size = tuple[int, int]  # at least, at most
 _UNKNOWN: Size = (0, MOST)
 _ONE: Size = (1, 1)
 _TRAVERSAL, _PATTERN = 0.1, 0.25  # of a character of a text, of a regular expression
-_LIST, _MAP = 10, 30  # what making one costs
+_LIST, _MAP, _STRUCT = 10, 30, 40  # what making one costs
 _SCALARS = frozenset(("bool", "double", "duration", "int", "timestamp", "uint"))
 _TEXTS = frozenset(("string", "bytes"))
 _CHEAP = (  # of addresses and quantities, whatever their size
@@ -83,6 +83,8 @@ class _Estimate:
                 return plus(_LIST, *map(self.cost, node.items))
             case MapOf():
                 return plus(_MAP, *(self.cost(part) for key, value, _ in node.entries for part in (key, value)))
+            case StructOf():
+                return plus(_STRUCT, *(self.cost(value) for _, value, _ in node.fields))
         if id(node) in self._overloads:
             return self._function(node)
         return self._form(node)

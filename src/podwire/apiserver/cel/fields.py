@@ -11,10 +11,11 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from podwire.apiserver.cel.comprehensions import Frame, Run
 from podwire.apiserver.cel.functions import read_duration, read_time
 from podwire.apiserver.cel.syntax import KEYWORDS
 from podwire.apiserver.cel.types import BYTES, DOUBLE, DURATION, TIMESTAMP, Type
-from podwire.apiserver.cel.values import Fault
+from podwire.apiserver.cel.values import NONE, Fault, Made, Optional, no_overload
 
 # Names of fields ---------------------------------------------------------------------------------------------------------
 
@@ -68,3 +69,35 @@ def _read_bytes(value: Any) -> Any:
         return base64.b64decode(value) if type(value) is str else value
     except (binascii.Error, ValueError):
         raise Fault("illegal base64 data") from None
+
+
+# Fields of what is no plain object ------------------------------------------------------------------------------------------
+
+
+def optional_field(operand: Run, field: str, read: Callable[[Any], Any] | None) -> Run:
+    """Give what looks up a field that may not be there."""
+
+    def run(frame: Frame) -> Optional:
+        value = operand(frame)
+        if type(value) is Optional:
+            if not value.there:
+                return NONE
+            value = value.value
+        if not isinstance(value, dict):
+            raise no_overload()
+        if field not in value:
+            return NONE
+        return Optional(value[field] if read is None else read(value[field]), True)
+
+    return run
+
+
+def field_of_other(value: Any, field: str) -> Any:
+    """Give a field of an optional value, or of an object that an expression has made. Raises Fault."""
+    if type(value) is Optional:
+        return Optional(value.value[field], True) if value.there and field in value.value else NONE
+    if value is None or (type(value) is Made and field not in value):
+        raise Fault(f"no such key: {field}")
+    if type(value) is Made:
+        return value[field]
+    raise no_overload()

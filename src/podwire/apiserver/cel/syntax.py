@@ -69,7 +69,16 @@ class MapOf:
     entries: tuple[tuple[Node, Node, bool], ...]
 
 
-Node = Literal | Name | Select | Call | ListOf | MapOf
+@dataclass(frozen=True, slots=True)
+class StructOf:
+    """``Type.name{field: value}``."""
+
+    position: int
+    name: str
+    fields: tuple[tuple[str, Node, bool], ...]
+
+
+Node = Literal | Name | Select | Call | ListOf | MapOf | StructOf
 
 _TOKEN = re.compile(
     r"""(?P<blank>\s+|//[^\n]*)
@@ -205,6 +214,9 @@ class _Parser:
                 index = self.expression()
                 self._expect("]")
                 node = Call(position, "_[?_]" if optional else "_[_]", (node, index))
+            elif self.token[1] == "{" and (name := _qualified(node)):
+                self._next()
+                node = self._struct_of(position, name)
             else:
                 return node
 
@@ -264,6 +276,20 @@ class _Parser:
                 break
         return ListOf(position, tuple(items), tuple(optional))
 
+    def _struct_of(self, position: int, name: str) -> Node:
+        fields: list[tuple[str, Node, bool]] = []
+        while not self._sign("}"):
+            optional = bool(self._sign("?"))
+            kind, text, place = self._next()
+            if kind not in ("name", "quoted"):
+                raise SyntaxFault(place, f"Syntax error: mismatched input '{text}' expecting a field")
+            self._expect(":")
+            fields.append((text.strip("`"), self.expression(), optional))
+            if not self._sign(","):
+                self._expect("}")
+                break
+        return StructOf(position, name, tuple(fields))
+
     def _map_of(self, position: int) -> Node:
         entries: list[tuple[Node, Node, bool]] = []
         while not self._sign("}"):
@@ -275,6 +301,17 @@ class _Parser:
                 self._expect("}")
                 break
         return MapOf(position, tuple(entries))
+
+
+def _qualified(node: Node) -> str:
+    """Give the name that a chain of names is, ``""`` for anything else."""
+    match node:
+        case Name(name=name):
+            return name
+        case Select(operand=operand, field=field, optional=False):
+            above = _qualified(operand)
+            return f"{above}.{field}" if above else ""
+    return ""
 
 
 def _number(text: str, position: int, *, negative: bool = False) -> Literal:

@@ -46,6 +46,7 @@ def _member(name: str, *takes: Type, gives: Result = STRING, weighs: bool = True
     return put
 
 
+define("jsonpatch.escapeKey", of(STRING, gives=STRING))(lambda value: text_of(value).replace("~", "~0").replace("/", "~1"))
 _SHORTER = ("indexOf", "lastIndexOf", "replace", "split", "substring")
 
 _member("contains", STRING, gives=BOOL)(lambda value, part: part in value)

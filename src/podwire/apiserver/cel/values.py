@@ -33,6 +33,16 @@ class Uint(int):
     __slots__ = ()
 
 
+class Made(dict[str, Any]):
+    """An object that an expression has made, under the name that it gave its type."""
+
+    __slots__ = ("name",)
+
+    def __init__(self, name: str, fields: dict[str, Any]) -> None:
+        super().__init__(fields)
+        self.name = name
+
+
 @dataclass(frozen=True, slots=True)
 class Optional:
     """A value that may not be there."""

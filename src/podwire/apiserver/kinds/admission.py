@@ -12,7 +12,7 @@ from datetime import datetime
 from functools import partial
 from typing import Any
 
-from podwire.apiserver.admission import policies
+from podwire.apiserver.admission import mutations, policies
 from podwire.apiserver.cells import age
 from podwire.apiserver.kind import AGE, NAME, STATUS, Column, Kind, Tree
 from podwire.apiserver.kinds.webhook_client import client_errors, default_client
@@ -169,8 +169,8 @@ def _default_policy(tree: Tree) -> None:
         _default_match(spec["matchConstraints"])
 
 
-def _validate_policy(tree: Tree, _old: Tree | None) -> list[FieldError]:
-    spec = tree.get("spec", {})
+def _head_errors(spec: Tree) -> list[FieldError]:
+    """Check what policies of both sorts have."""
     errors = one_of(spec.get("failurePolicy", ""), ("Fail", "Ignore"), _SPEC / "failurePolicy")
     if "paramKind" in spec:
         errors += [required(_SPEC / "paramKind" / key) for key in ("apiVersion", "kind") if not spec["paramKind"].get(key)]
@@ -184,6 +184,12 @@ def _validate_policy(tree: Tree, _old: Tree | None) -> list[FieldError]:
     for index, one in enumerate(spec.get("variables", ())):
         where = _SPEC / "variables" @ index
         errors += [required(where / key, f"{key} is not specified") for key in ("name", "expression") if not one.get(key, "").strip()]
+    return errors
+
+
+def _validate_policy(tree: Tree, _old: Tree | None) -> list[FieldError]:
+    spec = tree.get("spec", {})
+    errors = _head_errors(spec)
     validations, annotations = spec.get("validations", ()), spec.get("auditAnnotations", ())
     if not validations and not annotations:
         text = "validations or auditAnnotations must contain at least one item"
@@ -196,6 +202,41 @@ def _validate_policy(tree: Tree, _old: Tree | None) -> list[FieldError]:
         errors += qualified_errors(one.get("key", ""), _SPEC / "auditAnnotations" @ index / "key")
         if not one.get("valueExpression", "").strip():
             errors.append(required(_SPEC / "auditAnnotations" @ index / "valueExpression", "valueExpression is not specified"))
+    return errors
+
+
+def _mutating_row(tree: Tree, now: datetime) -> list[Any]:
+    spec = tree.get("spec", {})
+    about = spec.get("paramKind")
+    shown = f"{about.get('apiVersion', '')}/{about.get('kind', '')}" if about else "<unset>"
+    return _row(tree, now, len(spec.get("mutations", ())), shown)
+
+
+def _validate_mutating(tree: Tree, _old: Tree | None) -> list[FieldError]:
+    spec = tree.get("spec", {})
+    errors = _head_errors(spec)
+    errors += one_of(spec.get("reinvocationPolicy", ""), ("IfNeeded", "Never"), _SPEC / "reinvocationPolicy")
+    found = spec.get("mutations", ())
+    if not found:
+        errors.append(required(_SPEC / "mutations", "mutations must contain at least one item"))
+    for index, one in enumerate(found):
+        errors += _mutation_errors(one, _SPEC / "mutations" @ index)
+    return errors or mutations.errors(spec)
+
+
+def _mutation_errors(mutation: Tree, path: Path) -> list[FieldError]:
+    sort, places = mutation.get("patchType", ""), mutations.PLACES
+    if sort not in places:
+        return one_of(sort, tuple(places), path / "patchType")
+    errors: list[FieldError] = []
+    for other, place in places.items():
+        if other != sort and place in mutation:
+            errors.append(invalid(path / place, f"{{{place}}}", f"must not be specified when patchType is {sort}"))
+    said = mutation.get(places[sort])
+    if said is None:
+        return [required(path / places[sort], f"must be specified when patchType is {sort}"), *errors]
+    if not said.get("expression", "").strip():
+        errors.insert(0, required(path / places[sort] / "expression", "expression is not specified"))
     return errors
 
 
@@ -213,7 +254,7 @@ def _default_binding(tree: Tree) -> None:
         _default_match(match)
 
 
-def _validate_binding(tree: Tree, _old: Tree | None) -> list[FieldError]:
+def _validate_mutating_binding(tree: Tree, _old: Tree | None) -> list[FieldError]:
     spec = tree.get("spec", {})
     errors = [] if spec.get("policyName") else [required(_SPEC / "policyName")]
     if about := spec.get("paramRef"):
@@ -224,6 +265,12 @@ def _validate_binding(tree: Tree, _old: Tree | None) -> list[FieldError]:
         errors += one_of(about.get("parameterNotFoundAction", ""), allowed, path / "parameterNotFoundAction")
     if match := spec.get("matchResources"):
         errors += _match_errors(match, _SPEC / "matchResources", "resourceRules", "excludeResourceRules")
+    return errors
+
+
+def _validate_binding(tree: Tree, old: Tree | None) -> list[FieldError]:
+    spec = tree.get("spec", {})
+    errors = _validate_mutating_binding(tree, old)
     actions, path = spec.get("validationActions", []), _SPEC / "validationActions"
     errors += [] if actions else [required(path)]
     for index, action in enumerate(actions):
@@ -290,4 +337,36 @@ POLICY_BINDING = Kind(
     validate=_validate_binding,
 )
 
-KINDS = (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, POLICY, POLICY_BINDING)
+MUTATING_POLICY = Kind(
+    _GROUP,
+    _VERSION,
+    "mutatingadmissionpolicies",
+    "MutatingAdmissionPolicy",
+    False,
+    _DEFINITION + "MutatingAdmissionPolicy",
+    categories=("api-extensions",),
+    columns=(
+        NAME,
+        Column("Mutations", "integer", description="The number of expressions."),
+        Column("ParamKind", description="What sets their parameters."),
+        AGE,
+    ),
+    row=_mutating_row,
+    default=_default_policy,
+    validate=_validate_mutating,
+)
+MUTATING_POLICY_BINDING = Kind(
+    _GROUP,
+    _VERSION,
+    "mutatingadmissionpolicybindings",
+    "MutatingAdmissionPolicyBinding",
+    False,
+    _DEFINITION + "MutatingAdmissionPolicyBinding",
+    categories=("api-extensions",),
+    columns=POLICY_BINDING.columns,
+    row=_binding_row,
+    default=_default_binding,
+    validate=_validate_mutating_binding,
+)
+
+KINDS = (MUTATING_WEBHOOKS, VALIDATING_WEBHOOKS, POLICY, POLICY_BINDING, MUTATING_POLICY, MUTATING_POLICY_BINDING)
