@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
-from podwire.apiserver import applying, approval, bodies, conversion, ephemeral, eviction, keys, status, writing
+from podwire.apiserver import applying, approval, bodies, conversion, ephemeral, eviction, keys, resize, status, writing
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.auth import token_request
@@ -207,6 +207,9 @@ HANDLERS: dict[tuple[str, str, str], Handler] = {
     ("approval", "get", SIGNING_REQUEST.resource): approval.get,
     ("approval", "update", SIGNING_REQUEST.resource): approval.update,
     ("approval", "patch", SIGNING_REQUEST.resource): approval.patch,
+    ("resize", "get", "pods"): resize.get,
+    ("resize", "update", "pods"): resize.update,
+    ("resize", "patch", "pods"): resize.patch,
     ("scale", "get", ""): get_scale,
     ("scale", "update", ""): update_scale,
     ("scale", "patch", ""): patch_scale,

@@ -332,6 +332,11 @@ class ResourceRequirements(Value, frozen=True):
     limits: dict[str, str | int | float] = {}
 
 
+class ContainerResizePolicy(Value, frozen=True):
+    resource_name: str = ""
+    restart_policy: str = ""
+
+
 class SeccompProfile(Value, frozen=True):
     type: str = ""
     localhost_profile: str = ""
@@ -393,6 +398,7 @@ class Container(Value, frozen=True):
     env: tuple[EnvVar, ...] = ()
     env_from: tuple[EnvFromSource, ...] = ()
     resources: ResourceRequirements = ResourceRequirements()
+    resize_policy: tuple[ContainerResizePolicy, ...] = ()
     volume_mounts: tuple[VolumeMount, ...] = ()
     restart_policy: str = ""
     restart_policy_rules: tuple[ContainerRestartRule, ...] = ()

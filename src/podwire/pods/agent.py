@@ -228,6 +228,8 @@ class PodsAgent:
             worker = self._workers.get(old.metadata.uid)
             if worker is not None:
                 worker.vanish()
+        for other in self._workers.values():
+            other.reconsider()
         if new is None:
             return
         uid = new.metadata.uid
@@ -236,13 +238,16 @@ class PodsAgent:
         else:
             record = self._left.pop(uid, None)
             misfit = None if record is not None or new.terminating else fitting.misfit(new, self._own(), self._taken())
-            worker = self._workers[uid] = PodWorker(self._host, new, record, self._held.pop(uid, None), misfit)
+            worker = self._workers[uid] = PodWorker(self._host, new, record, self._held.pop(uid, None), misfit, self._unresizable)
             self._tasks[uid] = asyncio.create_task(self._work(worker), name=f"pod {new.namespace}/{new.name}")
 
     def _taken(self) -> list[Pod]:
         """The Pods that the node has taken and that have not ended, also those that its workers are yet to take up."""
         left = [self._pods.table.get(f"{one.namespace}/{one.name}") for one in self._left.values() if not one.finished]
-        return [pod for pod in left if pod is not None] + [worker.pod for worker in self._workers.values() if worker.takes_room]
+        return [pod for pod in left if pod is not None] + [worker.allocated for worker in self._workers.values() if worker.takes_room]
+
+    def _unresizable(self, pod: Pod) -> tuple[str, str]:
+        return fitting.unresizable(pod, self._own(), [one for one in self._taken() if one.metadata.uid != pod.metadata.uid])
 
     def _on_standin_ended(self, ended: Ended) -> None:
         worker = self._workers.get(ended.uid)
@@ -271,7 +276,10 @@ class PodsAgent:
                     return
                 await asyncio.sleep(_WORKER_RETRY_S)
                 held = await self._host.programs.client.give(namespace_name(uid))
-                former, worker = worker, PodWorker(self._host, worker.pod, worker.record, next(iter(held.values()), None))
+                former, worker = (
+                    worker,
+                    PodWorker(self._host, worker.pod, worker.record, next(iter(held.values()), None), unresizable=self._unresizable),
+                )
                 self._workers[uid] = worker
                 if former.vanished:
                     worker.vanish()

@@ -10,9 +10,11 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from podwire.objects.core import Node, Pod
+from msgspec.structs import replace
+
+from podwire.objects.core import Container, Node, Pod, ResourceRequirements
 from podwire.pods.admission import Refusal
 from podwire.views import placement, resources
 from podwire.views.resources import PODS, Amounts
@@ -28,6 +30,34 @@ def misfit(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
     if pod.spec.os is not None and pod.spec.os.name != _LINUX:
         return Refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
     return _no_room(pod, node, others) or _unsuited(pod, node, others)
+
+
+def unresizable(pod: Pod, node: Node, others: Sequence[Pod]) -> tuple[str, str]:
+    """Why a Pod that runs cannot have what it asks for now: a word (never, or not yet) and a sentence; two empty ones: it can."""
+    have, asked = resources.allocatable(node), resources.requested(pod)
+    for name in ("memory", "cpu"):
+        if asked.get(name, 0) > have.get(name, 0):
+            amounts = f"requested: {_units(name, asked[name])}, capacity: {_units(name, have.get(name, 0))}"
+            return "Infeasible", f"Node didn't have enough capacity: {name}, {amounts}"
+    refused = _no_room(pod, node, others)
+    return ("Deferred", refused.message) if refused is not None else ("", "")
+
+
+def with_allocated(pod: Pod, allocated: Mapping[str, Mapping[str, Mapping[str, str | int | float]]]) -> Pod:
+    """The Pod as if it asked for what its containers have."""
+    if not allocated:
+        return pod
+
+    def had(containers: Sequence[Container]) -> tuple[Container, ...]:
+        return tuple(
+            replace(one, resources=ResourceRequirements(**{key: dict(value) for key, value in allocated[one.name].items()}))
+            if one.name in allocated
+            else one
+            for one in containers
+        )
+
+    spec = replace(pod.spec, containers=had(pod.spec.containers), init_containers=had(pod.spec.init_containers))
+    return replace(pod, spec=spec)
 
 
 def _no_room(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
@@ -48,9 +78,12 @@ def _no_room(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
 
 def _out_of(name: str, asked: int, used: int, have: Amounts) -> Refusal:
     """In thousandths; said in the units in which the kubelet counts: cpu in thousandths, everything else in whole ones."""
-    unit = 1 if name == "cpu" else 1000
-    amounts = f"requested: {-(-asked // unit)}, used: {-(-used // unit)}, capacity: {have.get(name, 0) // unit}"
+    amounts = f"requested: {_units(name, asked)}, used: {_units(name, used)}, capacity: {_units(name, have.get(name, 0))}"
     return Refusal(f"OutOf{name}", f"Node didn't have enough resource: {name}, {amounts}")
+
+
+def _units(name: str, thousandths: int) -> int:
+    return thousandths if name == "cpu" else -(-thousandths // 1000)
 
 
 def _unsuited(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:

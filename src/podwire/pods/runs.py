@@ -67,6 +67,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     ``host_ports``: ports of the node lead to it. ``sandbox`` counts its network namespaces: a second one means a node that was started
     anew. ``initialized``: its init containers have done their work in this sandbox. ``reason`` and ``message``: why the Pod as a whole
     has failed. ``finished``: nothing of it runs nor will. ``images``: of the containers that are run from their image, its id.
+    ``allocated``: by container the resources that it has where its Pod asks for others now that the node does not have; ``unresized`` then
+    says why not, in a word and a sentence.
     """
 
     uid: str
@@ -79,6 +81,8 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
     runs: dict[str, Run] = {}
     initialized: bool = False
     images: dict[str, str] = {}
+    allocated: dict[str, dict[str, dict[str, str | int | float]]] = {}
+    unresized: tuple[str, str] = ("", "")
     reason: str = ""
     message: str = ""
     finished: bool = False

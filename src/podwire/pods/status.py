@@ -21,6 +21,7 @@ Tree = dict[str, Any]
 _NEW = Run(reason="ContainerCreating")
 _NOT_YET = Run(reason="PodInitializing")
 _RESOURCES = ("cpu", "memory")
+RESIZE = "PodResizePending"
 
 
 def timestamp(seconds: float) -> str:
@@ -139,6 +140,8 @@ def _conditions(pod: Pod, record: Record, initialized: bool, phase: str) -> list
         first |= {"reason": "PodCompleted"}
     sandbox = _condition("PodReadyToStartContainers", bool(record.sandbox) and not over)
     conditions = [sandbox, first, ready, containers, _condition("PodScheduled", True)]
+    if record.unresized[0]:
+        conditions.append(_condition(RESIZE, True) | {"reason": record.unresized[0], "message": record.unresized[1]})
     return [condition | {"observedGeneration": pod.metadata.generation} for condition in conditions]
 
 
@@ -187,12 +190,17 @@ def _container(container: Container, run: Run, record: Record, *, init: bool = F
     }
     if run.container_id:
         tree["containerID"] = run.container_id
-    if container.resources.requests:
-        tree["allocatedResources"] = container.resources.requests
-    if container.resources.requests or container.resources.limits:
-        amounts = {"requests": container.resources.requests, "limits": container.resources.limits}
+    amounts = record.allocated.get(container.name) or amounts_of(container)
+    if amounts["requests"]:
+        tree["allocatedResources"] = amounts["requests"]
+    if amounts["requests"] or amounts["limits"]:
         tree["resources"] = {kind: amount for kind, amount in amounts.items() if amount}
     return tree
+
+
+def amounts_of(container: Container) -> dict[str, dict[str, str | int | float]]:
+    """What a container asks for, as a record has it."""
+    return {"requests": container.resources.requests, "limits": container.resources.limits}
 
 
 def _state(run: Run) -> Tree:

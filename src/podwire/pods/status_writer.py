@@ -15,7 +15,7 @@ from podwire.objects.core import Pod
 from podwire.objects.resources import PODS
 from podwire.pods.host import Host
 from podwire.pods.runs import Record
-from podwire.pods.status import Tree, status
+from podwire.pods.status import RESIZE, Tree, status
 
 FIRST_S = 0.15
 """How long the first write waits for the Pod to be ready."""
@@ -82,7 +82,8 @@ class StatusWriter:
         if tree == self._written:
             return
         pod = self._subject.pod
-        patch = {"metadata": {"uid": pod.metadata.uid}, "status": _replacing(tree, self._written)}
+        had_resize = any(one.type == RESIZE for one in pod.status.conditions) or (self._written is not None and has_resize(self._written))
+        patch = {"metadata": {"uid": pod.metadata.uid}, "status": _replacing(tree, self._written, had_resize=had_resize)}
         try:
             await self._host.client.patch(PODS, pod.name, pod.namespace, patch, kind="strategic", subresource="status")
         except ApiError as error:
@@ -122,10 +123,18 @@ def _is_ready(tree: Tree) -> bool:
     return any(condition["type"] == "Ready" and condition["status"] == "True" for condition in tree["conditions"])
 
 
-def _replacing(tree: Tree, written: Tree | None) -> Tree:
+def _replacing(tree: Tree, written: Tree | None, *, had_resize: bool) -> Tree:
     """The patch that makes the status this one. Addresses are merged by value, so that former ones must be taken away by name."""
     patch = dict(tree)
     for ips in ("podIPs", "hostIPs"):
         if ips in tree and (written is None or written.get(ips) != tree[ips]):
             patch[ips] = [{"$patch": "replace"}, *tree[ips]]
+    # Conditions that others have written stay; the one of ours that comes and goes is taken away by name.
+    if had_resize and not has_resize(tree):
+        patch["conditions"] = [*tree["conditions"], {"$patch": "delete", "type": RESIZE}]
     return patch
+
+
+def has_resize(tree: Tree) -> bool:
+    """Whether a status that was made here says that the Pod waits for resources."""
+    return any(one["type"] == RESIZE for one in tree["conditions"])

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -22,12 +22,13 @@ from podwire.pods import admission, desired
 from podwire.pods.admission import Refusal
 from podwire.pods.container import LEAST_GRACE_S, ContainerLife, cancelled
 from podwire.pods.desired import Player, is_sidecar, player
+from podwire.pods.fitting import with_allocated
 from podwire.pods.host import Host, SandboxFailed
 from podwire.pods.runs import Record, Run, State, began, ended
 from podwire.pods.standins.client import StandinsRefused
 from podwire.pods.standins.directions import Directions, Fault, accepted
 from podwire.pods.standins.messages import Port, Role
-from podwire.pods.status import first_run, init_done, is_initialized
+from podwire.pods.status import amounts_of, first_run, init_done, is_initialized
 from podwire.pods.status_writer import StatusWriter
 from podwire.pods.volumes.pod_volumes import PodVolumes
 
@@ -39,11 +40,17 @@ _DEADLINE = "Pod was active on the node longer than the specified deadline"
 class PodWorker:
     """``record`` and ``namespace`` are what is left of the Pod from an agent before this one; the descriptor becomes the worker's.
 
-    ``misfit``: why the node does not take the Pod.
+    ``misfit``: why the node does not take the Pod. ``unresizable``: why it cannot have other resources (``fitting``).
     """
 
     def __init__(
-        self, host: Host, pod: Pod, record: Record | None = None, namespace: int | None = None, misfit: Refusal | None = None
+        self,
+        host: Host,
+        pod: Pod,
+        record: Record | None = None,
+        namespace: int | None = None,
+        misfit: Refusal | None = None,
+        unresizable: Callable[[Pod], tuple[str, str]] = lambda _pod: ("", ""),
     ) -> None:
         self.pod = pod
         # A Pod that ended on this node before anything was written down of it here is not begun again.
@@ -54,6 +61,7 @@ class PodWorker:
         self.record = record or fresh
         self.namespace = namespace
         self._refusal = None if over else admission.refusal(pod, host.settable) or misfit
+        self._unresizable = unresizable
         self.ending = asyncio.Event()
         self.vanished = False
         self._deletion = asyncio.Event()
@@ -88,6 +96,7 @@ class PodWorker:
             self.ending.set()
             self._deletion.set()
         if former.metadata.generation != pod.metadata.generation:
+            self._resize(former)
             images = {one.name: one.image for one in _all(former)}
             for container in _all(pod):
                 if container.name in self._lives and images.get(container.name) != container.image:
@@ -103,6 +112,35 @@ class PodWorker:
         if former.spec.ephemeral_containers != pod.spec.ephemeral_containers:
             self._start_ephemeral()
         self._told.set()
+
+    def _resize(self, former: Pod) -> None:
+        """What containers ask for may be different now. The node gives it to them, or says why not."""
+        before = {one.name: one for one in _all(former)}
+        changed = [one for one in _all(self.pod) if one.name in before and one.resources != before[one.name].resources]
+        if changed and not self.record.allocated:
+            self._write(allocated={one.name: amounts_of(before[one.name]) for one in changed})
+        if self.record.allocated:
+            self.reconsider()
+
+    def reconsider(self) -> None:
+        """What the node did not have it may have now."""
+        if not self.record.allocated or self.ending.is_set():
+            return
+        why = self._unresizable(self.pod)
+        if why[0]:
+            self._write(unresized=why)
+            return
+        had = self.record.allocated
+        self._write(allocated={}, unresized=("", ""))
+        for container in _all(self.pod):
+            if container.name in had and container.name in self._lives and _restarts_for(container, had[container.name]):
+                self._lives[container.name].redefine()
+        self._status.changed()
+
+    @property
+    def allocated(self) -> Pod:
+        """The Pod with the resources that it has."""
+        return with_allocated(self.pod, self.record.allocated)
 
     def vanish(self) -> None:
         """The object is gone without our having agreed to it."""
@@ -463,6 +501,13 @@ class PodWorker:
         while self._run(container).state is State.RUNNING and (live is None or not live.done()):
             self._news.clear()
             await self._news.wait()
+
+
+def _restarts_for(container: Container, had: Mapping[str, Mapping[str, object]]) -> bool:
+    """Whether a container is to be begun anew because of the resources that have changed."""
+    wanted = amounts_of(container)
+    changed = {name for kind in wanted for name, amount in wanted[kind].items() if had.get(kind, {}).get(name) != amount}
+    return any(one.resource_name in changed and one.restart_policy == "RestartContainer" for one in container.resize_policy)
 
 
 def _all(pod: Pod) -> Iterable[Container]:

@@ -236,3 +236,45 @@ def test_containers_have_restart_policies_of_their_own() -> None:
         [told] = node.get("gated")["status"]["conditions"]
         assert (told["type"], told["status"], told["reason"]) == ("PodScheduled", "False", "SchedulingGated")
         assert told["message"] == "Scheduling is blocked due to non-empty scheduling gates"
+
+
+def test_what_containers_ask_for_changes_while_they_run() -> None:
+    with running_node() as node:
+        node.service_account()
+        cpus = int(node.call("GET", "/api/v1/nodes/node-1")["status"]["allocatable"]["cpu"])
+        ask = {"requests": {"cpu": "100m", "memory": "10Mi"}, "limits": {"cpu": str(2 * cpus)}}
+        again = [{"resourceName": "memory", "restartPolicy": "RestartContainer"}]
+        node.pod("grows", machine("exec sleep 1000", resources=ask, resizePolicy=again))
+        node.pod("other", {"name": "main", "image": "nginx", "resources": {"requests": {"cpu": f"{cpus * 1000 - 500}m"}}})
+        node.ready("other")
+        node.ready("grows")
+
+        def resize(**requests: str) -> Tree:
+            patch = {"spec": {"containers": [{"name": "main", "resources": {"requests": requests}}]}}
+            return node.call("PATCH", "/api/v1/namespaces/default/pods/grows/resize", patch, "application/strategic-merge-patch+json")
+
+        def has(cpu: str, memory: str, why: str = "") -> Tree:
+            def holds(status: Tree) -> bool:
+                [own] = status["containerStatuses"]
+                told = [f"{one['reason']}: {one['message']}" for one in status["conditions"] if one["type"] == "PodResizePending"]
+                amounts = own["allocatedResources"]
+                return (amounts["cpu"], amounts["memory"]) == (cpu, memory) and told == ([why] if why else []) and bool(own["ready"])
+
+            return node.wait("grows", holds, f"it has {cpu}, {memory}")
+
+        assert resize(cpu="200m")["metadata"]["generation"] == 2
+        assert has("200m", "10Mi")["status"]["containerStatuses"][0]["restartCount"] == 0
+        resize(cpu=f"{cpus + 1}")
+        has("200m", "10Mi", f"Infeasible: Node didn't have enough capacity: cpu, requested: {cpus + 1}000, capacity: {cpus}000")
+        resize(cpu="600m")
+        words = f"requested: 600, used: {cpus * 1000 - 500}, capacity: {cpus}000"
+        has("200m", "10Mi", f"Deferred: Node didn't have enough resource: cpu, {words}")
+        node.kill("agent")
+        node.start_agent()
+        has("200m", "10Mi", f"Deferred: Node didn't have enough resource: cpu, {words}")
+        node.delete("other")
+        node.gone("other")
+        assert has("600m", "10Mi")["status"]["containerStatuses"][0]["restartCount"] == 0
+        resize(memory="20Mi")
+        node.wait("grows", lambda status: status["containerStatuses"][0]["restartCount"] == 1, "memory is had by a new run")
+        has("600m", "20Mi")

@@ -230,6 +230,7 @@ def test_defaults_of_a_pod() -> None:
                 "failureThreshold": 3,
             },
             "resources": {"limits": {"cpu": "1"}, "requests": {"cpu": "1"}},
+            "resizePolicy": [{"resourceName": "cpu", "restartPolicy": "NotRequired"}],
         }
     ]
     assert spec["volumes"] == [{"name": "v", "emptyDir": {}}, {"name": "c", "configMap": {"name": "c", "defaultMode": 420}}]

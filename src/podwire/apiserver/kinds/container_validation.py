@@ -46,7 +46,7 @@ def container_errors(container: Tree, volumes: set[str], names: set[str], path: 
     errors += one_of(container.get("terminationMessagePolicy", ""), ("FallbackToLogsOnError", "File"), path / "terminationMessagePolicy")
     errors += _ports(container.get("ports", ()), path / "ports") + _environment(container, path)
     errors += _mounts(container.get("volumeMounts", ()), volumes, path / "volumeMounts")
-    errors += _resources(container.get("resources", {}), path / "resources")
+    errors += resources_errors(container.get("resources", {}), path / "resources")
     if "securityContext" in container:
         errors += _security(container["securityContext"], path / "securityContext")
     for key in ("livenessProbe", "readinessProbe", "startupProbe"):
@@ -149,7 +149,7 @@ def _security(context: Tree, path: Path) -> list[FieldError]:
     return errors
 
 
-def _resources(resources: Tree, path: Path) -> list[FieldError]:
+def resources_errors(resources: Tree, path: Path) -> list[FieldError]:
     errors: list[FieldError] = []
     limits, requests = resources.get("limits", {}), resources.get("requests", {})
     for key, amounts in (("limits", limits), ("requests", requests)):

@@ -90,6 +90,7 @@ POD = Kind(
     subresources=(
         STATUS,
         Subresource("ephemeralcontainers"),
+        Subresource("resize"),
         Subresource("log", verbs=("get",), streamed=True),
         Subresource("exec", "PodExecOptions", "", "v1", ("create", "get"), streamed=True),
         Subresource("attach", "PodAttachOptions", "", "v1", ("create", "get"), streamed=True),

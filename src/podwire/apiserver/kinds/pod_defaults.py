@@ -52,6 +52,19 @@ def default_pod(tree: Tree) -> None:
         resources = container["resources"]
         if limits := resources.get("limits"):
             resources["requests"] = {**limits, **resources.get("requests", {})}
+    sidecars = [one for one in spec.get("initContainers", ()) if one.get("restartPolicy") == "Always"]
+    for container in (*sidecars, *spec.get("containers", ())):
+        _default_resize_policy(container)
+
+
+def _default_resize_policy(container: Tree) -> None:
+    """What is asked of cpu and memory may change while the container runs."""
+    resources = container["resources"]
+    stated = {one.get("resourceName") for one in container.get("resizePolicy", ())}
+    asked = resources.get("requests", {}).keys() | resources.get("limits", {}).keys()
+    more = [{"resourceName": name, "restartPolicy": "NotRequired"} for name in ("cpu", "memory") if name in asked and name not in stated]
+    if more:
+        container["resizePolicy"] = [*container.get("resizePolicy", ()), *more]
 
 
 def default_spec(spec: Tree) -> None:
