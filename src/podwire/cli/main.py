@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str, bool]] = {
     "kubectl": ("podwire.cli.kubectl:kubectl", "Run kubectl against the cluster.", False),
     "kubeconfig": ("podwire.cli.kubeconfig:kubeconfig", "Print the cluster's kubeconfig.", False),
     "logs": ("podwire.cli.logs:logs", "Show the logs of the cluster's own processes.", False),
+    "check": ("podwire.cli.check:check", "Check who reaches whom, with real packets.", False),
     "capture": ("podwire.cli.capture:capture", "Write packets at a place in the network as pcap.", False),
     "dump": ("podwire.cli.dump:dump", "Write everything that a report needs into a folder.", False),
     "image": ("podwire.cli.image:image", "Load, list, name and remove the images that containers run.", False),

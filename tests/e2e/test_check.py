@@ -1,0 +1,102 @@
+"""`podwire check`: what reaches what is found with packets, and what does not is said."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from e2e.lab import Cluster, until
+
+MANIFESTS = """
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: server}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: server}}
+  template:
+    metadata: {labels: {app: server}}
+    spec: {containers: [{name: main, image: echo, ports: [{containerPort: 8080}, {containerPort: 5353, protocol: UDP}]}]}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: server}
+spec:
+  type: LoadBalancer
+  selector: {app: server}
+  loadBalancerSourceRanges: [192.0.2.0/24]
+  ports: [{name: web, port: 80, targetPort: 8080}]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: client}
+spec: {containers: [{name: main, image: curlimages/curl, command: [sleep, "1000"]}]}
+"""
+CHECKS = """
+- name: pods-to-pods
+  type: k8s
+  protocol: tcp
+  targetPort: 8080
+  timeoutSeconds: 5
+  attempts: 3
+  exitCode: 0
+  src: {k8sResource: {kind: pod, name: client, namespace: checked}}
+  dst: {k8sResource: {kind: deployment, name: server, namespace: checked}}
+- {name: over-udp, protocol: udp, targetPort: 5353, src: {k8sResource: {kind: deployment, name: server, namespace: checked}},
+   dst: {k8sResource: {kind: deployment, name: server, namespace: checked}}, timeoutSeconds: 5}
+- {name: by-service, targetPort: 80, src: {k8sResource: {kind: pod, name: client, namespace: checked}},
+   dst: {k8sResource: {kind: service, name: server, namespace: checked}}}
+- {name: by-name, targetPort: 80, src: {k8sResource: {kind: pod, name: client, namespace: checked}}, dst: {host: {name: server}}}
+- {name: nobody-listens, targetPort: 81, expect: refused, attempts: 1, src: {place: vpc},
+   dst: {k8sResource: {kind: deployment, name: server, namespace: checked}}}
+- {name: no-such-name, targetPort: 80, expect: unknown name, attempts: 1,
+   src: {k8sResource: {kind: pod, name: client, namespace: checked}}, dst: {host: {name: nobody}}}
+- {name: kept-out, targetPort: 80, exitCode: 1, timeoutSeconds: 1, attempts: 2, src: {place: internet}, dst: {host: {name: BALANCER}}}
+"""
+WRONG = """
+- {name: wrong, targetPort: 82, attempts: 1, src: {place: vpc},
+   dst: {k8sResource: {kind: deployment, name: server, namespace: checked}}}
+- {name: absent, targetPort: 80, src: {place: vpc},
+   dst: {k8sResource: {kind: pod, name: absent, namespace: checked}}}
+- {name: open, targetPort: 8080, exitCode: 1, attempts: 1, src: {place: vpc},
+   dst: {k8sResource: {kind: deployment, name: server, namespace: checked}}}
+"""
+
+
+def test_checks(cluster: Cluster) -> None:
+    cluster.kubectl("create", "namespace", "checked")
+    cluster.kubectl("-n", "checked", "apply", "-f", "-", stdin=MANIFESTS)
+    cluster.ready("checked")
+    balancer = until(lambda: _address(cluster), "an address")
+    done = cluster.podwire("check", "-", stdin=CHECKS.replace("BALANCER", balancer))
+    lines = done.stdout.splitlines()
+    assert lines[-1] == "7 checks, all hold"
+    assert [line.split()[:2] for line in lines[:-1]] == [["✔", f"{name}:"] for name in _names(CHECKS)]
+    assert lines[0].startswith("  ✔ pods-to-pods: checked/client -> checked/server-")
+    assert lines[0].endswith(":8080 (tcp): connected (and 1 more)")
+    assert lines[1].endswith(":5353 (udp): connected (and 3 more)")
+    assert lines[6].endswith(f"internet -> {balancer}:80 (tcp): no answer")
+
+    done = cluster.podwire("check", "-", stdin=WRONG, status=1)
+    lines = done.stdout.splitlines()
+    assert lines[0] == "  ✘ wrong: expected: connected"
+    assert [line.rpartition(":82 (tcp): ")[2] for line in lines[1:3]] == ["refused", "refused"]
+    assert lines[3] == '  ✘ absent: pods "absent" not found'
+    assert lines[4] == "  ✘ open: expected: not connected"
+    assert lines[-1] == "3 checks, 3 failed"
+    told: Any = json.loads(cluster.podwire("check", "-", "-o", "json", stdin=WRONG, status=1).stdout)
+    assert [one["holds"] for one in told] == [False, False, False]
+    assert {one["outcome"] for one in told[0]["connections"]} == {"refused"}
+    refused = cluster.podwire("check", "-", stdin="- {name: a}\n", status=2)
+    assert "<stdin>:1: exitCode" not in refused.stderr
+    assert "<stdin>:1: " in refused.stderr
+    cluster.kubectl("delete", "namespace", "checked", "--timeout=60s")
+
+
+def _names(text: str) -> list[str]:
+    return [part.partition("name: ")[2].split(",")[0].split("\n")[0] for part in text.split("\n- ")[1:]] if text else []
+
+
+def _address(cluster: Cluster) -> str:
+    found = cluster.get("service", "server", "-n", "checked")["status"]["loadBalancer"].get("ingress", [])
+    return found[0]["ip"] if found else ""
