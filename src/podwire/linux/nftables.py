@@ -33,7 +33,7 @@ from podwire.wire.nfnetlink import NFTA
 
 _RECEIVE_BYTES: Final = 65_536
 _DUMP_BYTES: Final = 32_768  # the kernel never writes more into one datagram of a dump
-_RECEIVE_COUNT: Final = 32
+_RECEIVE_COUNT: Final = 128
 _ATTEMPTS: Final = 20
 _NOTES: Final = 5
 _FAMILIES: Final = ("ip", "ip6", "inet")
@@ -168,9 +168,10 @@ class Nftables:
     def _table(self, name: TableName, comment: str) -> Table:
         family, what = name[0], f"list table {name[0]} {name[1]}"
         filtered = string(NFTA.TABLE_NAME, name[1])
-        sets: dict[str, Set] = {}
-        for payload in self._ask(nfnetlink.GETSET, family, filtered, what=what):
-            one = self._with_elements(name, dump.declaration(payload), what)
+        declared = [(dump.declaration(payload), payload) for payload in self._ask(nfnetlink.GETSET, family, filtered, what=what)]
+        sets = {one.name: one for one, _ in declared}
+        for empty, payload in sorted(declared, key=_room, reverse=True):  # the kernel is long about big ones: others work meanwhile
+            one = self._with_elements(name, empty, what)
             if not dump.is_whole(payload, one):
                 raise _Changing  # a hash table without a declared size grows in the background, and a walk then misses elements
             sets[one.name] = one
@@ -232,6 +233,10 @@ class Nftables:
 
 class _Changing(Exception):
     """The ruleset changed while it was being read."""
+
+
+def _room(declared: tuple[Set, bytes]) -> int:
+    return declared[0].size
 
 
 def _with_rules(chain: Chain, rules: list[Rule]) -> Chain:

@@ -40,6 +40,7 @@ from podwire.nft.changes import (
 )
 from podwire.nft.datatypes import DataType, Unreadable, length
 from podwire.nft.model import Chain, Element, Expression, Set, Verdict
+from podwire.nft.rows import Rows, form, has_rows
 from podwire.wire import netlink, nfnetlink
 from podwire.wire.netlink import attribute, be32, be64, nested, string
 from podwire.wire.nfnetlink import NFTA as A
@@ -48,13 +49,18 @@ from podwire.wire.nfnetlink import SetFlag
 ELEMENTS_LIMIT: Final = 48_000  # bytes of elements in one message; the attribute's own limit is 65,535
 BATCH_LIMIT: Final = 200_000  # bytes in one transaction; an ordinary user's socket takes 212,992
 
-_PIECE: Final = 512  # elements that may well fit into one message
 _HOOKS: Final = {"prerouting": 0, "input": 1, "forward": 2, "output": 3, "postrouting": 4, "ingress": 5}
 _CREATE: Final = netlink.REQUEST | netlink.CREATE
 _SET_FLAGS: Final = {"constant": SetFlag.CONSTANT, "interval": SetFlag.INTERVAL, "timeout": SetFlag.TIMEOUT, "dynamic": SetFlag.EVAL}
 
 
-_name = lru_cache(maxsize=512)(string)  # of tables and sets, in every message
+_name = lru_cache(maxsize=512)(string)  # of tables, in every message
+
+
+@lru_cache(maxsize=512)
+def _of_set(table: tuple[str, str], name: str) -> bytes:
+    """What every message about elements of a set begins with."""
+    return nfnetlink.generic(nfnetlink.FAMILIES[table[0]]) + string(A.ELEMENTS_TABLE, table[1]) + string(A.ELEMENTS_SET, name)
 
 
 @dataclass(slots=True)
@@ -85,37 +91,66 @@ class Transaction:
 
 def encode(changes: Sequence[Change], sequence: int = 1) -> Transaction:
     """Encode changes as one transaction whose messages are numbered from ``sequence + 1``. Raises Unreadable for what cannot be said."""
-    return _Encoder(sequence + 1).encode(changes)
+    first = sequence + 1
+    origins: list[int] = []
+    parts: list[bytes] = []
+    done = Transaction(first, origins, parts)
+    encoder: _Encoder | None = None
+    for index, change in enumerate(changes):
+        if isinstance(change, AddElements | DeleteElements) and isinstance(change.elements, Rows) and len(change.elements.rows) == 1:
+            head, row = _of_set(change.table, change.set.name), change.elements.rows[0]  # as most
+            if isinstance(change, AddElements):
+                parts.append(_message(_ADD, _CREATE, first + len(parts), head, row))
+            else:
+                parts.append(_message(_DELETE, netlink.REQUEST, first + len(parts), head, change.elements.form.deletion(row)))
+        else:
+            if encoder is None:
+                encoder = _Encoder(done)
+            encoder.change(change)
+        while len(origins) < len(parts):
+            origins.append(index)
+    if parts:
+        parts[-1] = netlink.flagged(parts[-1], netlink.ACK)
+    return done
+
+
+_ADD: Final = nfnetlink.NFTABLES << 8 | nfnetlink.NEWSETELEM
+_DELETE: Final = nfnetlink.NFTABLES << 8 | nfnetlink.DELSETELEM
+
+
+def _message(kind: int, flags: int, sequence: int, head: bytes, elements: bytes) -> bytes:
+    """The message that adds or deletes elements, which are short."""
+    inner = len(elements) + 4
+    return b"".join((_HEADER(16 + len(head) + inner, kind, flags, sequence, 0), head, _LIST(inner, _ELEMENTS), elements))
+
+
+_HEADER: Final = netlink.HEADER.pack
+_LIST: Final = netlink.ATTRIBUTE.pack
+_ELEMENTS: Final = A.ELEMENTS_LIST | netlink.NESTED
 
 
 class _Encoder:
-    def __init__(self, first: int) -> None:
-        self._transaction = Transaction(first)
+    def __init__(self, transaction: Transaction) -> None:
+        self._transaction = transaction
         self._inline = 0
-
-    def encode(self, changes: Sequence[Change]) -> Transaction:
-        done = self._transaction
-        for index, change in enumerate(changes):
-            before = len(done.parts)
-            self._change(change)
-            done.origins += [index] * (len(done.parts) - before)
-        if done.parts:
-            done.parts[-1] = netlink.flagged(done.parts[-1], netlink.ACK)
-        return done
 
     def _message(self, kind: int, flags: int, table: tuple[str, str], *parts: bytes) -> None:
         done, name = self._transaction, _name(A.TABLE_NAME, table[1])  # the table's name is attribute 1 of every message
         sequence = done.first + len(done.parts)
         done.parts.append(nfnetlink.message(nfnetlink.NFTABLES, kind, flags, sequence, nfnetlink.FAMILIES[table[0]], name, *parts))
 
-    def _change(self, change: Change) -> None:
+    def _elements(self, kind: int, flags: int, table: tuple[str, str], one: Set, nests: Iterator[bytes]) -> None:
+        parts, first, head = self._transaction.parts, self._transaction.first, _of_set(table, one.name)
+        kind |= nfnetlink.NFTABLES << 8
+        for nest in nests:
+            parts.append(netlink.message(kind, flags, first + len(parts), head + nest))
+
+    def change(self, change: Change) -> None:
         match change:
             case AddElements(table, one, elements_):
-                for nest in elements(one, elements_):
-                    self._message(nfnetlink.NEWSETELEM, _CREATE, table, _name(A.ELEMENTS_SET, one.name), nest)
+                self._elements(nfnetlink.NEWSETELEM, _CREATE, table, one, elements(one, elements_))
             case DeleteElements(table, one, elements_):
-                for nest in elements(one, elements_, keys_only=True):
-                    self._message(nfnetlink.DELSETELEM, netlink.REQUEST, table, _name(A.ELEMENTS_SET, one.name), nest)
+                self._elements(nfnetlink.DELSETELEM, netlink.REQUEST, table, one, elements(one, elements_, keys_only=True))
             case FlushSet(table, name):
                 self._message(nfnetlink.DELSETELEM, netlink.REQUEST, table, string(A.ELEMENTS_SET, name))
             case AddTable(table, comment):
@@ -205,99 +240,31 @@ def _type_number(types: tuple[DataType, ...]) -> int:
 
 
 def elements(one: Set, wanted: Sequence[Element], *, keys_only: bool = False) -> Iterator[bytes]:
-    """Encode elements as attributes ELEMENTS_LIST, each at most 48,000 bytes long: about half a microsecond an element."""
-    plain = _is_plain(one)
-    if plain:  # measured once, not element by element
-        if len(wanted) == 1:  # as most
-            yield nested(A.ELEMENTS_LIST, b"".join(_plain(wanted, keys_only)))
-            return
-        for start in range(0, len(wanted), _PIECE):
-            yield from _plain_nests(wanted[start : start + _PIECE], keys_only)
+    """Encode elements as attributes ELEMENTS_LIST, each at most 48,000 bytes long. Those that are rows already cost next to nothing."""
+    if isinstance(wanted, Rows):
+        rows = wanted.rows
+        return _nests([*map(wanted.form.deletion, rows)] if keys_only else rows)
+    if not has_rows(one):
+        return _nests([*_others(one, wanted, keys_only)])
+    written = form(one)
+    rows = [*map(written.of, wanted)]
+    return _nests([*map(written.deletion, rows)] if keys_only else rows)
+
+
+def _nests(rows: Sequence[bytes]) -> Iterator[bytes]:
+    if not rows:
         return
-    parts: list[bytes] = []
-    size = 0
-    for part in _any(one, wanted, keys_only):
-        size += len(part)
-        if size > ELEMENTS_LIMIT:
-            yield nested(A.ELEMENTS_LIST, *parts)
-            parts, size = [], len(part)
-        parts.append(part)
-    if parts:
-        yield nested(A.ELEMENTS_LIST, *parts)
-
-
-def _plain_nests(wanted: Sequence[Element], keys_only: bool) -> Iterator[bytes]:
-    whole = b"".join(_plain(wanted, keys_only))
+    whole = b"".join(rows) if len(rows) > 1 else rows[0]
     if len(whole) <= ELEMENTS_LIMIT:
         yield nested(A.ELEMENTS_LIST, whole)
         return
-    half = len(wanted) // 2
-    yield from _plain_nests(wanted[:half], keys_only)
-    yield from _plain_nests(wanted[half:], keys_only)
+    half = len(rows) // 2
+    yield from _nests(rows[:half])
+    yield from _nests(rows[half:])
 
 
-def _is_plain(one: Set) -> bool:
-    return not one.is_verdict_map and (not one.flags or not one.flags & {"interval", "timeout", "dynamic"})
-
-
-_PAD: Final = (b"", b"\0\0\0", b"\0\0", b"\0")
-_HEAD = netlink.ATTRIBUTE.pack
-_NEST: Final = netlink.NESTED
-
-
-class _Layout:
-    """How the elements of one shape are written: everything but key, value and comment, by the comment's length."""
-
-    def __init__(self, key_size: int, value_size: int) -> None:
-        key_pad, value_pad = _PAD[key_size & 3], _PAD[value_size & 3]
-        self._key_head = _HEAD(8 + key_size + len(key_pad), A.ELEM_KEY | _NEST) + _HEAD(4 + key_size, A.DATA_VALUE)
-        self.middle = key_pad
-        if value_size:
-            self.middle += _HEAD(8 + value_size + len(value_pad), A.ELEM_DATA | _NEST) + _HEAD(4 + value_size, A.DATA_VALUE)
-        self._value_pad = value_pad
-        self._size = 4 + len(self._key_head) + key_size + len(self.middle) + value_size + len(value_pad)
-        self.around = {0: (_HEAD(self._size, A.LIST_ELEM | _NEST) + self._key_head, value_pad, b"")}
-
-    def with_comment(self, size: int) -> tuple[bytes, bytes, bytes]:
-        """What comes before the key, between value and comment, and after the comment. Raises Unreadable for a comment too long."""
-        userdata.check_length(size)
-        note = self._value_pad + _HEAD(7 + size, A.ELEM_USERDATA) + bytes((0, size + 1))
-        tail = b"\0" + _PAD[(3 + size) & 3]
-        whole = self._size - len(self._value_pad) + len(note) + size + len(tail)
-        found = self.around[size] = _HEAD(whole, A.LIST_ELEM | _NEST) + self._key_head, note, tail
-        return found
-
-
-_layout = lru_cache(maxsize=64)(_Layout)
-
-
-def _plain(wanted: Sequence[Element], keys_only: bool) -> list[bytes]:
-    """The fast path: single keys, data values, comments. All lengths but the comment's are those of the first element.
-
-    Gives the bytes of all of them in pieces, which are joined once.
-    """
-    if not wanted:
-        return []
-    first = wanted[0]
-    valued = isinstance(first.value, bytes) and not keys_only
-    layout = _layout(len(first.key), len(first.value) if valued else 0)  # type: ignore[arg-type]
-    middle, around = layout.middle, layout.around
-    if keys_only:
-        head, pad, _ = around[0]
-        return [head + element.key + middle + pad for element in wanted]
-    parts: list[bytes] = []
-    for element in wanted:
-        text = element.comment.encode()
-        size = len(text)
-        head, note, tail = around[size] if size in around else layout.with_comment(size)
-        if valued:
-            parts += (head, element.key, middle, element.value, note, text, tail)  # type: ignore[arg-type]
-        else:
-            parts += (head, element.key, middle, note, text, tail)
-    return parts
-
-
-def _any(one: Set, wanted: Sequence[Element], keys_only: bool) -> Iterator[bytes]:
+def _others(one: Set, wanted: Sequence[Element], keys_only: bool) -> Iterator[bytes]:
+    """Those that are no rows: single-field intervals, and what is to time out."""
     joined = len(one.key_types) > 1
     interval = "interval" in one.flags
     for element in wanted:

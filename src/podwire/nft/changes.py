@@ -6,53 +6,48 @@ Source: linux/netfilter/nf_tables.h, enum nf_tables_msg_types.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TypeAlias
+
+import msgspec
 
 from podwire.nft.model import Chain, Element, Rule, Set, TableName
 
 
-@dataclass(frozen=True, slots=True)
-class AddTable:
+class AddTable(msgspec.Struct, frozen=True):
     """Make the table if it is not there. Its sets and chains are not made with it (``difference`` writes all that out)."""
 
     table: TableName
     comment: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteTable:
+class DeleteTable(msgspec.Struct, frozen=True):
     """Remove a table with everything in it. Refused with ENOENT when it is not there."""
 
     table: TableName
 
 
-@dataclass(frozen=True, slots=True)
-class AddChain:
+class AddChain(msgspec.Struct, frozen=True):
     """Make the chain if it is not there, without its rules; of a base chain that is there, set the policy."""
 
     table: TableName
     chain: Chain
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteChain:
+class DeleteChain(msgspec.Struct, frozen=True):
     """Remove a chain with its rules. Refused with EBUSY while something jumps to it."""
 
     table: TableName
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class FlushChain:
+class FlushChain(msgspec.Struct, frozen=True):
     """Remove all rules of a chain."""
 
     table: TableName
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AddRule:
+class AddRule(msgspec.Struct, frozen=True):
     """Append a rule to a chain."""
 
     table: TableName
@@ -60,8 +55,7 @@ class AddRule:
     rule: Rule
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteRule:
+class DeleteRule(msgspec.Struct, frozen=True):
     """Remove one rule by the handle that a dump gave."""
 
     table: TableName
@@ -69,32 +63,28 @@ class DeleteRule:
     handle: int
 
 
-@dataclass(frozen=True, slots=True)
-class AddSet:
+class AddSet(msgspec.Struct, frozen=True):
     """Make the set or map if it is not there, without its elements."""
 
     table: TableName
     set: Set
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteSet:
+class DeleteSet(msgspec.Struct, frozen=True):
     """Remove a set or map with its elements. Refused with EBUSY while a rule reads it."""
 
     table: TableName
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class FlushSet:
+class FlushSet(msgspec.Struct, frozen=True):
     """Remove all elements of a set or map."""
 
     table: TableName
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class AddElements:
+class AddElements(msgspec.Struct, frozen=True):
     """Add elements. One that is there with the same value is left; with another value the transaction is refused with EEXIST.
 
     To replace a value, delete the element before, in the same transaction.
@@ -105,8 +95,7 @@ class AddElements:
     elements: Sequence[Element]
 
 
-@dataclass(frozen=True, slots=True)
-class DeleteElements:
+class DeleteElements(msgspec.Struct, frozen=True):
     """Remove elements by their keys. Refused with ENOENT when one is not there."""
 
     table: TableName

@@ -9,23 +9,21 @@ Source: linux/netfilter/nf_tables.h.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Final
 
 from podwire.nft import datatypes, fields, userdata
-from podwire.nft.assembly import CODES
 from podwire.nft.datatypes import DataType, Unreadable
 from podwire.nft.disassembly import Disassembler
-from podwire.nft.model import Chain, Element, Expression, Rule, Set, TableName, Verdict
-from podwire.wire import netlink, nfnetlink
+from podwire.nft.model import Chain, Element, Expression, Rule, Set, TableName
+from podwire.nft.rows import Packed, has_rows, read_element, split
+from podwire.wire import nfnetlink
 from podwire.wire.netlink import attributes, to_be, to_string
 from podwire.wire.nfnetlink import NFTA as A
 from podwire.wire.nfnetlink import SetFlag
 
 _HOOKS: Final = ("prerouting", "input", "forward", "output", "postrouting", "ingress")
-_CODES: Final = {code & 0xFFFFFFFF: kind for kind, code in CODES.items()}
 _FLAGS: Final = (("constant", SetFlag.CONSTANT), ("interval", SetFlag.INTERVAL), ("timeout", SetFlag.TIMEOUT), ("dynamic", SetFlag.EVAL))
 
 
@@ -122,74 +120,19 @@ def is_whole(payload: bytes, one: Set) -> bool:
 
 def element(data: bytes, one: Set) -> Element:
     """Read the attributes of one element. Of a single-field interval it is its first value alone."""
-    return _element(attributes(data), by_end="interval" in one.flags)[0]
+    return read_element(attributes(data), by_end="interval" in one.flags)[0]
 
 
-def elements(payloads: Iterable[bytes], one: Set) -> dict[bytes, Element]:
-    """Read the NEWSETELEM messages of a set, all of them."""
-    single = "interval" in one.flags and len(one.key_types) == 1
-    if not one.flags and not one.is_verdict_map:
-        return _plain(payloads, one)
-    found: list[tuple[Element, bool]] = []
+def elements(payloads: Iterable[bytes], one: Set) -> Mapping[bytes, Element]:
+    """Read the NEWSETELEM messages of a set, all of them. Raises Unreadable, MalformedNetlink."""
+    rows: list[bytes] = []
     for payload in payloads:
-        nest = attributes(payload, 4).get(A.ELEMENTS_LIST, b"")
-        for _, data in netlink.attribute_list(nest):
-            found.append(_element(attributes(data), by_end=not single))
-    if single:
-        return _intervals(found)
-    return {element.key: element for element, _ in found}
-
-
-def _plain(payloads: Iterable[bytes], one: Set) -> dict[bytes, Element]:
-    """The fast path: single keys, data values, comments, in the order in which the kernel writes them; anything else the slow way."""
-    key_size, value_size = datatypes.length(one.key_types), datatypes.length(one.value_types) if one.is_map else 0
-    key_head = _HEAD(_padded(8 + key_size), A.ELEM_KEY) + _HEAD(4 + key_size, A.DATA_VALUE)
-    value_head = _HEAD(_padded(8 + value_size), A.ELEM_DATA) + _HEAD(4 + value_size, A.DATA_VALUE) if value_size else b""
-    rest_at = 4 + _padded(8 + key_size) + (_padded(8 + value_size) if value_size else 0)
-    shape = f"=H2x8s{key_size}s{-key_size % 4}x{len(value_head)}s{value_size}s"  # of an element, up to its comment
-    unpack, least = struct.Struct(shape).unpack_from, struct.calcsize(shape)
-    found: dict[bytes, Element] = {}
-    userdata_kind = int(A.ELEM_USERDATA)
-    for payload in payloads:
-        data = attributes(payload, 4).get(A.ELEMENTS_LIST, b"")
-        at, end = 0, len(data)
-        while at < end:
-            size, head, key, middle, value = unpack(data, at) if end - at >= least else (_SIZE(data, at)[0], b"", b"", b"", b"")
-            if size < 4 or at + size > end:
-                raise netlink.MalformedNetlink(f"an element at byte {at} says {size} bytes where {end - at} are left")
-            rest = at + rest_at
-            comment = size > rest_at + 6 and data[rest + 2] == userdata_kind and not data[rest + 4]
-            if head == key_head and middle == value_head and (comment or size == rest_at):
-                text = str(data[rest + 6 : rest + 5 + data[rest + 5]], "utf-8", "replace") if comment else ""
-                found[key] = Element(key, value if value_size else None, b"", text)
-            else:
-                element = _element(attributes(data[at + 4 : at + size]), by_end=False)[0]
-                found[element.key] = element
-            at += size + 3 & ~3
-    return found
-
-
-_HEAD: Final = netlink.ATTRIBUTE.pack
-_SIZE: Final = struct.Struct("=H").unpack_from
-
-
-def _padded(size: int) -> int:
-    return size + 3 & ~3
-
-
-def _element(found: dict[int, bytes], *, by_end: bool) -> tuple[Element, bool]:
-    flags = to_be(found.get(A.ELEM_FLAGS, b"\0"))
-    if flags & nfnetlink.ELEM_CATCHALL or A.ELEM_KEY not in found:
-        raise Unreadable("a set with an element for everything else is not known here")
-    key = attributes(found[A.ELEM_KEY])[A.DATA_VALUE]
-    value: bytes | Verdict | None = None
-    if A.ELEM_DATA in found:
-        data = attributes(found[A.ELEM_DATA])
-        value = data[A.DATA_VALUE] if A.DATA_VALUE in data else verdict(data[A.DATA_VERDICT])
-    end = attributes(found[A.ELEM_KEY_END])[A.DATA_VALUE] if by_end and A.ELEM_KEY_END in found else b""
-    comment = userdata.read_comment(found[A.ELEM_USERDATA]) if A.ELEM_USERDATA in found else ""
-    timeout = to_be(found.get(A.ELEM_TIMEOUT, b"\0"))
-    return Element(key, value, b"" if end == key else end, comment, timeout), bool(flags & nfnetlink.ELEM_INTERVAL_END)
+        split(attributes(payload, 4).get(A.ELEMENTS_LIST, b""), rows)
+    if has_rows(one):
+        return Packed(one, rows)
+    interval, single = "interval" in one.flags, len(one.key_types) == 1
+    found = [read_element(attributes(row, 4), by_end=interval and not single) for row in rows]
+    return _intervals(found) if interval and single else {element.key: element for element, _ in found}
 
 
 def _intervals(found: list[tuple[Element, bool]]) -> dict[bytes, Element]:
@@ -205,12 +148,3 @@ def _intervals(found: list[tuple[Element, bool]]) -> dict[bytes, Element]:
         end = b"" if last == element.key else last
         result[element.key] = Element(element.key, element.value, end, element.comment, element.timeout_ms)
     return result
-
-
-def verdict(data: bytes) -> Verdict:
-    """Read the attributes of a verdict."""
-    found = attributes(data)
-    code = to_be(found[A.VERDICT_CODE])
-    if code not in _CODES:
-        raise Unreadable(f"the verdict {code} is not known here")
-    return Verdict(_CODES[code], to_string(found.get(A.VERDICT_CHAIN, b"")))

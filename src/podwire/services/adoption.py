@@ -12,23 +12,31 @@ keep to an endpoint, survive a restart. Ids that lead nowhere are forgotten, and
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from itertools import count
 
 from podwire import nft
 from podwire.nft import Element
 from podwire.nft.datatypes import HOST
+from podwire.nft.rows import Packed, has_rows, packed
 from podwire.services.desired import ServiceProgram
 from podwire.services.elements import PORT_KEY, PROTOCOLS, address_bytes, mark, target_name, unpack_marks
 from podwire.services.numbers import FIRST, VIEWS, Numbers
 
+_Handles = dict[int, dict[bytes, int]]
+
 
 def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram]) -> None:
     """Fill ``numbers`` from a dumped table, for the Services that are wanted."""
-    sets = {one.name: one.elements for one in have.sets}
-    ceiling = _number(sets.get("sizes", {}).get(mark(0)))
-    slots, handles, highest = _endpoints(sets)
-    numbers.raise_to(max(ceiling, highest + 1, _kept(sets) + 1))
-    external = {_int(key): _number(element) for key, element in sets.get("short-circuit", {}).items()}
-    kept = {_int(key) for key in sets.get("keep-source", {})}
+    wanted = list(services)
+    sets = {one.name: packed(one) for one in have.sets if has_rows(one)}
+    ceiling, backends = _number(sets, "sizes", mark(0)), sets.get("backends")
+    handles: _Handles = {}
+    highest = FIRST - 1
+    if backends is not None and (not ceiling or any(service.affinity_s for service in wanted)):
+        handles, highest = _handles(backends)
+    numbers.raise_to(max(ceiling, highest + 1, _kept(have) + 1))
+    external = {_int(key): _number(sets, "short-circuit", key) for key in _keys(sets, "short-circuit")}
+    kept = {_int(key) for key in _keys(sets, "keep-source")}
     taken: set[int] = set()
     owners: dict[int, str] = {}  # by what the ids of a port have in common
 
@@ -39,10 +47,10 @@ def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram])
         if numbers.fits(target, view, number):
             owners[base] = target
             taken.add(number)
-            numbers.adopt(target, view, number, slots.get(number, {}), handles.get(number, {}))
+            numbers.adopt(target, view, number, _seated(backends, number), handles.get(number, {}))
 
-    for target, place, key in _addresses(services):
-        number = _number(sets.get(place, {}).get(key))
+    for target, place, key in _addresses(wanted):
+        number = _number(sets, place, key)
         if number in external:
             give(target, "external", number)
             give(target, "cluster", external[number])
@@ -66,35 +74,58 @@ def _addresses(services: Iterable[ServiceProgram]) -> Iterator[tuple[str, str, b
             yield target, "node-ports", PORT_KEY.pack(protocol, port.node_port)
 
 
-def _endpoints(sets: Mapping[str, Mapping[bytes, Element]]) -> tuple[dict[int, dict[int, bytes]], dict[int, dict[bytes, int]], int]:
-    """By id: endpoints by slot, and handles by endpoint; and the highest number among them."""
-    slots: dict[int, dict[int, bytes]] = {}
-    handles: dict[int, dict[bytes, int]] = {}
-    highest = FIRST - 1
-    backends = sets.get("backends", {})
-    for (number, slot), element in zip(map(unpack_marks, backends), backends.values(), strict=True):
-        value = element.value
-        if slot >= FIRST:
-            handles.setdefault(number, {})[value] = slot  # type: ignore[index]  # a data map's values are bytes
-            highest = max(highest, slot)
-        elif number in slots:
-            slots[number][slot] = value  # type: ignore[assignment]
-        else:
-            slots[number] = {slot: value}  # type: ignore[dict-item]
-    return slots, handles, max([highest, *slots, *handles])
-
-
-def _kept(sets: Mapping[str, Mapping[bytes, Element]]) -> int:
-    """The highest number that clients who keep to an endpoint carry."""
-    found = 0
-    for key, element in sets.get("affinity", {}).items():
-        found = max(found, int.from_bytes(key[-4:], HOST), _number(element))
+def _seated(backends: Packed | None, number: int) -> list[bytes]:
+    """The endpoints of an id by slot, up to a gap: those beyond will be seated anew."""
+    found: list[bytes] = []
+    if backends is None:
+        return found
+    held, value, first = backends.by_key, backends.form.value, mark(number)
+    for slot in count():
+        row = held.get(first + (_SLOTS[slot] if slot < len(_SLOTS) else mark(slot)))
+        if row is None:
+            return found
+        found.append(value(row))
     return found
+
+
+_SLOTS = tuple(mark(slot) for slot in range(256))
+
+
+def _handles(backends: Packed) -> tuple[_Handles, int]:
+    """By id the handle of each endpoint, and the highest number among ids and handles."""
+    handles: _Handles = {}
+    highest = FIRST - 1
+    value = backends.form.value
+    for key, row in backends.by_key.items():
+        number, slot = unpack_marks(key)
+        if slot >= FIRST:
+            handles.setdefault(number, {})[value(row)] = slot
+        highest = max(highest, number, slot)
+    return handles, highest
+
+
+def _kept(have: nft.Table) -> int:
+    """The highest number that clients who keep to an endpoint carry."""
+    clients: Mapping[bytes, Element] = next((one.elements for one in have.sets if one.name == "affinity"), {})
+    found = 0
+    for key, element in clients.items():
+        found = max(found, _int(key[-4:]), _int(element.value) if isinstance(element.value, bytes) else 0)
+    return found
+
+
+def _keys(sets: Mapping[str, Packed], name: str) -> Iterable[bytes]:
+    return sets[name].by_key if name in sets else ()
 
 
 def _int(key: bytes) -> int:
     return int.from_bytes(key, HOST)
 
 
-def _number(element: Element | None) -> int:
-    return int.from_bytes(element.value, HOST) if element is not None and isinstance(element.value, bytes) else 0
+def _number(sets: Mapping[str, Packed], name: str, key: bytes) -> int:
+    """The number that a map has for a key, 0 for none."""
+    there = sets.get(name)
+    row = None if there is None else there.by_key.get(key)
+    if there is None or row is None:
+        return 0
+    value = there.form.value(row)
+    return _int(value) if len(value) == 4 else 0

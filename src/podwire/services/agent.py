@@ -38,7 +38,7 @@ from podwire.services.desired import ServiceProgram
 from podwire.services.dialect import Dialect
 from podwire.services.facts import facts
 from podwire.services.layout import IPV4, IPV6, Family
-from podwire.services.tables import collector_paused
+from podwire.services.tables import in_bulk
 from podwire.views.frontends import join
 from podwire.views.topology import Place, place
 
@@ -179,7 +179,7 @@ class ServiceProxy:
                     yield
 
         took: list[float] = []
-        with collector_paused():
+        with in_bulk():
             reading = asyncio.gather(*(asyncio.to_thread(tables.read) for tables in self.tables))
             await self._in_steps(decide_all())
             await reading

@@ -25,13 +25,13 @@ def moved(one: ServiceProgram, other: ServiceProgram) -> tuple[PortProgram, Back
 
     None also where endpoints are more than rows of ``backends``: under a Local policy, with affinity, and beside addresses from outside.
     """
-    if one.external_ips or one.affinity_s or other.affinity_s:
+    if one.external_ips or other.external_ips or one.affinity_s or other.affinity_s or not claims_alike(one, other):
         return None
     found: tuple[PortProgram, Backend, Backend] | None = None
     for a, b in zip(one.ports, other.ports, strict=True):
-        if a.internal is not None or a.external is not None or b.internal is not None or b.external is not None:
+        if a.name != b.name or a.internal is not None or a.external is not None or b.internal is not None or b.external is not None:
             return None
-        if a.name != b.name or len(a.cluster) != len(b.cluster):
+        if len(a.cluster) != len(b.cluster):
             return None
         for before, after in zip(a.cluster, b.cluster, strict=True):
             if before != after:

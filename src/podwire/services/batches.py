@@ -6,59 +6,64 @@ and in which order maps are changed (ruleset.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from podwire import nft
-from podwire.nft import Element
+from podwire.nft.rows import Form, Rows
 
 BATCH = 180_000  # bytes: under the 212,992 that an ordinary user's socket takes
 LARGEST = BATCH  # bytes of what is not to be cut
 PIECE = 256  # elements in one change
+MESSAGE = 200  # bytes round the elements of a change
 
 
 @dataclass(slots=True)
 class Plan:
-    """What is to be done with the elements of one map."""
+    """What is to be done with the rows of one map."""
 
-    replaced: list[tuple[Element, Element]]
-    added: list[Element]
-    removed: list[Element]
+    replaced: list[tuple[bytes, bytes]]
+    added: list[bytes]
+    removed: list[bytes]
 
-    def written(self) -> Iterator[Element]:
+    def written(self) -> Iterator[bytes]:
         yield from self.added
         for _, after in self.replaced:
             yield after
 
 
-def _meeting(plan: Plan) -> Iterator[tuple[list[Element], list[Element]]]:
+def _meeting(form: Form, plan: Plan) -> Iterator[tuple[list[bytes], list[bytes]]]:
     """Give what goes and what comes in groups: ranges of two groups have nothing in common."""
-    rows = [(old, True) for old in plan.removed] + [(element, False) for element in plan.added]
+    read = form.element
+    rows = [(read(row), row, True) for row in plan.removed] + [(read(row), row, False) for row in plan.added]
     for old, new in plan.replaced:
-        rows += [(old, True), (new, False)]
+        rows += [(read(old), old, True), (read(new), new, False)]
     rows.sort(key=_first)
-    gone: list[Element] = []
-    came: list[Element] = []
+    gone: list[bytes] = []
+    came: list[bytes] = []
     last = b""
-    for element, goes in rows:
+    for element, row, goes in rows:
         if element.key > last and (gone or came):
             yield gone, came
             gone, came = [], []
-        (gone if goes else came).append(element)
+        (gone if goes else came).append(row)
         last = max(last, element.end or element.key)
     if gone or came:
         yield gone, came
 
 
-def _first(row: tuple[Element, bool]) -> bytes:
+def _first(row: tuple[nft.Element, bytes, bool]) -> bytes:
     return row[0].key
 
 
 class Batcher:
-    """Changes, cut into batches of a limited size. A deletion and the addition that replaces it stay together."""
+    """Changes, cut into batches of a limited size. A deletion and the addition that replaces it stay together.
 
-    def __init__(self, table: nft.TableName) -> None:
-        self._table = table
+    ``forms`` are by the name of a set.
+    """
+
+    def __init__(self, table: nft.TableName, forms: Mapping[str, Form]) -> None:
+        self._table, self._forms = table, forms
         self._batches: list[list[nft.Change]] = []
         self._current: list[nft.Change] = []
         self._room = BATCH
@@ -77,36 +82,43 @@ class Batcher:
                 self._reserve(2000)  # a chain with its rules and the element that leads to it
             self._current.append(change)
 
-    def put(self, one: nft.Set, replaced: Sequence[tuple[Element, Element]], added: Sequence[Element]) -> None:
+    def put(self, one: nft.Set, replaced: Sequence[tuple[bytes, bytes]], added: Sequence[bytes]) -> None:
         for start in range(0, len(replaced), PIECE):
             pairs = replaced[start : start + PIECE]
             before, after = [old for old, _ in pairs], [new for _, new in pairs]
             self._reserve(_size(before) + _size(after))
-            self._current.append(nft.DeleteElements(self._table, one, before))
-            self._current.append(nft.AddElements(self._table, one, after))
+            self._current.append(nft.DeleteElements(self._table, one, Rows(self._forms[one.name], before)))
+            self._current.append(nft.AddElements(self._table, one, Rows(self._forms[one.name], after)))
         for start in range(0, len(added), PIECE):
             piece = added[start : start + PIECE]
             self._reserve(_size(piece))
-            self._current.append(nft.AddElements(self._table, one, piece))
+            self._current.append(nft.AddElements(self._table, one, Rows(self._forms[one.name], piece)))
 
-    def delete(self, one: nft.Set, removed: Sequence[Element]) -> None:
+    def delete(self, one: nft.Set, removed: Sequence[bytes]) -> None:
         for start in range(0, len(removed), PIECE):
             piece = removed[start : start + PIECE]
             self._reserve(_size(piece))
-            self._current.append(nft.DeleteElements(self._table, one, piece))
+            self._current.append(nft.DeleteElements(self._table, one, Rows(self._forms[one.name], piece)))
 
-    def exchange(self, one: nft.Set, plan: Plan) -> None:
+    def exchange(self, one: nft.Set, plan: Plan, aside: nft.Set | None) -> None:
         """Write ranges. The kernel refuses one that meets one that is there: such are exchanged, with all that they meet, in one batch.
 
-        So a client within both old and new ranges may come at every moment, unless what meets is too much for one batch. What meets nothing
-        new is left in the plan, to go last.
+        So a client within both old and new ranges may come at every moment. What meets and is too much for one batch comes to stand
+        ``aside`` first, in a set of its own that is asked, too; without it such clients may be shut out between two batches. What meets
+        nothing new is left in the plan, to go last.
         """
-        gone: list[Element] = []
-        came: list[Element] = []
-        apart: list[Element] = []
-        for before, after in _meeting(plan):
+        gone: list[bytes] = []
+        came: list[bytes] = []
+        apart: list[bytes] = []
+        for before, after in _meeting(self._forms[one.name], plan):
             if not after:
                 apart += before
+                continue
+            if aside is not None and before and _size(before) + _size(after) > LARGEST:
+                self.put(aside, (), after)
+                self.delete(one, before)
+                self.put(one, (), after)
+                self.delete(aside, after)
                 continue
             if len(gone) + len(came) + len(before) + len(after) > PIECE:
                 self._exchange(one, gone, came)
@@ -116,7 +128,7 @@ class Batcher:
         self._exchange(one, gone, came)
         plan.removed = apart
 
-    def _exchange(self, one: nft.Set, gone: Sequence[Element], came: Sequence[Element]) -> None:
+    def _exchange(self, one: nft.Set, gone: Sequence[bytes], came: Sequence[bytes]) -> None:
         self.together(_size(gone) + _size(came))
         self.delete(one, gone)
         self.put(one, (), came)
@@ -138,7 +150,6 @@ class Batcher:
         self._room -= size
 
 
-def _size(elements: Sequence[Element]) -> int:
-    """The bytes that these take in a message, or a little more."""
-    ends = 2 * sum([len(e.end) for e in elements]) if elements and elements[0].end else 0
-    return 128 * len(elements) + sum(map(len, [e.comment for e in elements])) + ends
+def _size(rows: Sequence[bytes]) -> int:
+    """The bytes that these take in a message of their own."""
+    return MESSAGE + sum(map(len, rows))

@@ -13,7 +13,7 @@ from podwire.objects.core import Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.services import desired
 from podwire.services.desired import ServiceProgram
-from podwire.services.tables import Tables, collector_paused
+from podwire.services.tables import Tables, in_bulk
 from podwire.views.frontends import join
 from podwire.views.topology import Place
 
@@ -31,7 +31,7 @@ class Direct:
         self._services = {service.key: service for service in services}
         for piece in slices:
             self._slices.setdefault(piece.service_key, {})[piece.key] = piece
-        with collector_paused(), ThreadPoolExecutor(1) as pool:
+        with in_bulk(), ThreadPoolExecutor(1) as pool:
             reading = pool.submit(self.tables.read)
             wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
             reading.result()
@@ -45,8 +45,9 @@ class Direct:
 
     def put_slice(self, piece: EndpointSlice) -> None:
         """A slice came or changed. Raises KernelRefused."""
-        self._slices.setdefault(piece.service_key, {})[piece.key] = piece
-        self._update(piece.service_key)
+        key = piece.service_key
+        self._slices.setdefault(key, {})[piece.key] = piece
+        self._update(key)
 
     def delete_service(self, key: str) -> None:
         """A Service is gone. Raises KernelRefused."""

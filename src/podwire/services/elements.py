@@ -3,7 +3,8 @@
 What belongs here: a Service program (desired.py) and its numbers become packed elements, by map. What must not: what other Services
 have there, what the kernel holds, in which order it changes (ruleset.py).
 
-Every element carries a comment that names the Service and port, and where there is one the Pod. nft cuts comments at 127 bytes.
+Every element carries a comment that names the Service and port, and where there is one the Pod. nft cuts comments at 127 bytes. Elements
+are written as rows (nft/rows.py), the bytes that the kernel takes and gives: there are many, and most are made to be sent once.
 """
 
 from __future__ import annotations
@@ -11,13 +12,16 @@ from __future__ import annotations
 import ipaddress
 import struct
 from collections.abc import Callable, Iterable, Mapping, Set
+from functools import lru_cache
 from typing import Final, TypeAlias
 
 import msgspec
 
-from podwire.nft.model import Element, Verdict
+from podwire import nft
+from podwire.nft.model import Verdict
+from podwire.nft.rows import Form, form
 from podwire.services.desired import PortProgram, ServiceProgram
-from podwire.services.layout import Family, affinity_chain
+from podwire.services.layout import Family, affinity_chain, table_text
 from podwire.services.numbers import Numbers
 from podwire.views.frontends import Backend
 
@@ -32,13 +36,13 @@ _PORT = struct.Struct("!H2x")
 
 FIELDS: Final = (
     *("backends", "handles", "keep_source", "own_endpoints", "cluster_ips", "short_circuit", "keep", "how", "sizes"),
-    *("source_ranges", "guarded", "no_endpoints", "no_local_endpoints", "no_endpoint_ports", "no_local_endpoint_ports"),
+    *("coming_ranges", "source_ranges", "guarded", "no_endpoints", "no_local_endpoints", "no_endpoint_ports", "no_local_endpoint_ports"),
     *("frontends", "node_ports"),
 )
 """The maps and sets, each after what it points to. The set's name has ``-`` for ``_``."""
 
-Elements: TypeAlias = Mapping[str, list[Element]]
-"""By map or set; those without an element are left out."""
+Elements: TypeAlias = Mapping[str, list[bytes]]
+"""Rows by map or set; those without an element are left out."""
 
 NOTHING: Elements = {}
 SHARED = frozenset({"own_endpoints", "cluster_ips"})
@@ -54,6 +58,13 @@ _REPEATED = frozenset(  # where two ports of one Service may write one key
 
 def set_name(field: str) -> str:
     return field.replace("_", "-")
+
+
+@lru_cache(maxsize=2)
+def forms(family: Family) -> Mapping[str, Form]:
+    """Give how the rows of each map and set are written."""
+    table = nft.table(table_text(family))
+    return {field: form(table.set(set_name(field))) for field in FIELDS}
 
 
 _OCTETS = {str(number): bytes((number,)) for number in range(256)}
@@ -89,44 +100,38 @@ def target_name(service: str, port: PortProgram) -> str:
 
 
 class _Building:
-    """The lists that become Elements."""
+    """The lists of rows."""
 
     def __init__(self, family: Family, node: str, numbers: Numbers, lost: Set[bytes]) -> None:
         self.family, self.node, self.numbers, self.lost = family, node, numbers, lost
-        self.lists: dict[str, list[Element]] = {}
+        self.forms = forms(family)
+        self.lists: dict[str, list[bytes]] = {}
         self.cluster_ips: list[bytes] = []
         self.handles: dict[bytes, int] = {}  # of the port that is being built
 
     def add(self, field: str, key: bytes, value: bytes | Verdict | None = None, comment: str = "", end: bytes = b"") -> None:
-        self.lists.setdefault(field, []).append(Element(key, value, end, comment))
+        self.lists.setdefault(field, []).append(self.forms[field].row(key, value, comment, end))
 
     def view(self, target: str, view: str, backends: tuple[Backend, ...], affinity_s: int) -> int:
         """Give a view of a port its id, sizes and backends. Returns the id, or 0 if it has no endpoint."""
         if not backends:
             return 0
         number = self.numbers.id(target, view)
-        pack, lists = _MARKS.pack, self.lists
+        lists = self.lists
         label = target if view == "cluster" else f"{target} {view}"
-        here: list[Element] = []
-        seated = _seated(backends, self.node, here)
+        here: list[bytes] = []
+        seated = _seated(backends, self.node, self.forms["own_endpoints"], here)
         if here:
             lists.setdefault("own_endpoints", []).extend(here)
         slots = self.numbers.slots(number, seated)
-        lists.setdefault("sizes", []).append(Element(_MARK.pack(number), _MARK.pack(len(slots)), b"", label[:COMMENT]))
-        rows = [
-            Element(pack(number, slot), endpoint, b"", (f"{target} {pod}" if (pod := seated[endpoint]) else target)[:COMMENT])
-            for slot, endpoint in enumerate(slots)
-        ]
+        self.add("sizes", mark(number), mark(len(slots)), label[:COMMENT])
+        rows = lists.setdefault("backends", [])
+        _write_backends(self.forms["backends"], mark(number), _slots(len(slots)), slots, seated, target, rows)
         if affinity_s:
-            handles = self.handles
-            lists.setdefault("handles", []).extend(
-                [Element(row.key, _MARK.pack(handles[row.value]), b"", row.comment) for row in rows if isinstance(row.value, bytes)]
-            )
-            rows += [Element(pack(number, handles[row.value]), row.value, b"", row.comment) for row in rows if isinstance(row.value, bytes)]
-        if "backends" in lists:
-            lists["backends"] += rows
-        else:
-            lists["backends"] = rows
+            handles = [mark(self.handles[endpoint]) for endpoint in slots]
+            for slot, endpoint, handle in zip(_slots(len(slots)), slots, handles, strict=False):
+                self.add("handles", mark(number) + slot, handle, _label(target, seated[endpoint]))
+            _write_backends(self.forms["backends"], mark(number), handles, slots, seated, target, rows)
         return number
 
 
@@ -150,6 +155,17 @@ def addresses(service: ServiceProgram) -> list[tuple[bytes, tuple[bool, str, str
     return found
 
 
+def plain_addresses(service: ServiceProgram) -> list[bytes]:
+    """Give what a Service that ``is_plain`` claims: the addresses and ports of its cluster addresses. Raises ValueError."""
+    keys = [PORT_KEY.pack(PROTOCOLS[port.protocol], port.port) for port in service.ports]
+    return [address + key for address in map(address_bytes, service.cluster_ips) for key in keys]
+
+
+def cluster_ip_row(written: Form, owner: str, address: bytes) -> bytes:
+    """Write the row of ``cluster_ips`` for an address of a Service."""
+    return written.write(address, b"", owner[:COMMENT].encode())
+
+
 def elements(service: ServiceProgram, node: str, family: Family, numbers: Numbers, lost: Set[bytes] = frozenset()) -> Elements:
     """Give the elements of one Service. Numbers that it has not yet are drawn from ``numbers``.
 
@@ -161,11 +177,13 @@ def elements(service: ServiceProgram, node: str, family: Family, numbers: Number
     building = _Building(family, node, numbers, lost)
     own = building.cluster_ips = [address_bytes(address) for address in service.cluster_ips]
     comment = service.key[:COMMENT]
-    building.lists["cluster_ips"] = [Element(address, None, b"", comment) for address in own]
+    for address in own:
+        building.add("cluster_ips", address, comment=comment)
     for port, twice in zip(service.ports, _claimed_twice(service), strict=True):
         building.lost = lost | twice if twice else lost
         _port(building, service, port)
-    return {name: _unique(rows) if name in _REPEATED else rows for name, rows in building.lists.items()}
+    written = building.forms
+    return {name: _unique(rows, written[name]) if name in _REPEATED else rows for name, rows in building.lists.items()}
 
 
 def _claimed_twice(service: ServiceProgram) -> list[Set[bytes]]:
@@ -182,42 +200,58 @@ def _claimed_twice(service: ServiceProgram) -> list[Set[bytes]]:
     return found
 
 
-def plain(service: ServiceProgram, node: str, numbers: Numbers) -> dict[str, list[Element]] | None:
-    """Give in one pass what ``elements`` gives of a Service as most are; None for any other.
+def write_plain(service: ServiceProgram, node: str, written: Mapping[str, Form], numbers: Numbers, into: Mapping[str, list[bytes]]) -> bool:
+    """Write in one pass what ``elements`` gives of a Service as most are. False, and nothing written, for any other.
 
-    Its ports have endpoints, one view each and no address but the cluster's, and it keeps no client. Raises ValueError as ``elements``.
+    ``written`` are the family's ``forms``; ``into`` has the lists that rows are added to. Raises ValueError as ``elements``.
     """
+    if not is_plain(service):
+        return False
+    key = service.key
+    name = key[:COMMENT].encode()
+    cluster_ips = [address_bytes(address) for address in service.cluster_ips]
+    write = written["cluster_ips"].write
+    into["cluster_ips"].extend([write(address, b"", name) for address in cluster_ips])
+    own = into["own_endpoints"]
+    already = len(own)
+    for port in service.ports:
+        target = f"{key}:{port.name or port.port}/{port.protocol}"
+        label = target[:COMMENT].encode()
+        seated = _seated(port.cluster, node, written["own_endpoints"], own)
+        number, slots = numbers.seat(target, seated)
+        packed, count = _MARK.pack(number), len(slots)
+        many = count >= len(_SLOTS)
+        into["sizes"].append(written["sizes"].write(packed, _MARK.pack(count) if many else _SLOTS[count], label))
+        place, write = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port), written["frontends"].write
+        into["frontends"].extend([write(address + place, packed, label) for address in cluster_ips])
+        _write_backends(written["backends"], packed, _slots(count) if many else _SLOTS, slots, seated, target, into["backends"])
+    if len(own) > already:
+        own[already:] = _unique(own[already:], written["own_endpoints"])
+    return True
+
+
+PLAIN = ("backends", "own_endpoints", "cluster_ips", "sizes", "frontends")
+
+
+def plain(service: ServiceProgram, node: str, written: Mapping[str, Form], numbers: Numbers) -> Elements | None:
+    """Give what ``write_plain`` writes; None if it does not."""
+    into: dict[str, list[bytes]] = {field: [] for field in PLAIN}
+    if not write_plain(service, node, written, numbers, into):
+        return None
+    if not into["own_endpoints"]:
+        del into["own_endpoints"]
+    return into
+
+
+def is_plain(service: ServiceProgram) -> bool:
+    """Say whether a Service is one as most are (``plain``)."""
     ports = service.ports
     if service.affinity_s or service.external_ips:
-        return None
+        return False
     for port in ports:
         if not port.cluster or port.node_port or port.internal is not None or port.external is not None or port.protocol not in PROTOCOLS:
-            return None
-    if len(ports) > 1 and len({(port.protocol, port.port) for port in ports}) < len(ports):
-        return None
-    key, pack = service.key, _MARK.pack
-    name = key[:COMMENT]
-    own = [Element(address_bytes(address), None, b"", name) for address in service.cluster_ips]
-    backends: list[Element] = []
-    sizes: list[Element] = []
-    frontends: list[Element] = []
-    here: list[Element] = []
-    for port in ports:
-        target = f"{key}:{port.name or port.port}/{port.protocol}"
-        label = target[:COMMENT]
-        seated = _seated(port.cluster, node, here)
-        number = numbers.id(target, "cluster")
-        packed, slots = pack(number), numbers.slots(number, seated)
-        place = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port)
-        sizes.append(Element(packed, pack(len(slots)), b"", label))
-        frontends += [Element(row.key + place, packed, b"", label) for row in own]
-        for slot, endpoint in zip(_SLOTS if len(slots) <= len(_SLOTS) else map(pack, range(len(slots))), slots, strict=False):
-            pod = seated[endpoint]
-            backends.append(Element(packed + slot, endpoint, b"", f"{target} {pod}"[:COMMENT] if pod else label))
-    found = {"backends": backends, "cluster_ips": own, "sizes": sizes, "frontends": frontends}
-    if here:
-        found["own_endpoints"] = _unique(here)
-    return found
+            return False
+    return len(ports) == 1 or len({(port.protocol, port.port) for port in ports}) == len(ports)
 
 
 def endpoint_bytes(backend: Backend) -> bytes:
@@ -225,16 +259,47 @@ def endpoint_bytes(backend: Backend) -> bytes:
     return address_bytes(backend.address) + _PORT.pack(backend.port)
 
 
-def backend_element(number: int, slot: int, endpoint: bytes, target: str, pod: str) -> Element:
-    """Make the row of ``backends`` for an id and slot."""
-    return Element(_MARKS.pack(number, slot), endpoint, b"", (f"{target} {pod}" if pod else target)[:COMMENT])
+def backend_row(written: Form, number: int, slot: int, endpoint: bytes, target: str, pod: str) -> bytes:
+    """Write the row of ``backends`` for an id and slot."""
+    return written.write(_MARKS.pack(number, slot), endpoint, _label(target, pod).encode())
+
+
+def _label(target: str, pod: str) -> str:
+    return f"{target} {pod}"[:COMMENT] if pod else target[:COMMENT]
 
 
 _SLOTS: Final = tuple(mark(slot) for slot in range(256))
 
 
-def _seated(backends: Iterable[Backend], node: str, here: list[Element]) -> dict[bytes, str]:
-    """Pack the endpoints of a view: the Pod of each. Those that are on this node are added to ``here``."""
+def _slots(count: int) -> Iterable[bytes]:
+    """So many slots, packed, and perhaps more."""
+    return _SLOTS if count <= len(_SLOTS) else map(_MARK.pack, range(count))
+
+
+def _write_backends(
+    written: Form,
+    number: bytes,
+    places: Iterable[bytes],
+    endpoints: list[bytes],
+    pods: Mapping[bytes, str],
+    target: str,
+    into: list[bytes],
+) -> None:
+    """Write the rows of ``backends`` for an id: each endpoint at its place, which is its slot or its handle."""
+    size, before, note, after = -1, b"", b"", b""
+    middle, join = written.middle, b"".join
+    for place, endpoint in zip(places, endpoints, strict=False):
+        pod = pods[endpoint]
+        text = (f"{target} {pod}"[:COMMENT] if pod else target[:COMMENT]).encode()
+        if len(text) != size:  # the Pods of a Service have names of one length, mostly
+            size = len(text)
+            before, note, after = written.around(size)
+            before += number
+        into.append(join((before, place, middle, endpoint, note, text, after)))
+
+
+def _seated(backends: Iterable[Backend], node: str, written: Form, here: list[bytes]) -> dict[bytes, str]:
+    """Pack the endpoints of a view: the Pod of each. Those that are on this node are written to ``here``."""
     found: dict[bytes, str] = {}
     number, packed = -1, b""
     for backend in backends:
@@ -248,15 +313,15 @@ def _seated(backends: Iterable[Backend], node: str, here: list[Element]) -> dict
             packed = _PORT.pack(number)
         pod = found[address + packed] = backend.pod
         if backend.node == node or not backend.node:  # one that names no node may be here
-            here.append(Element(address + address, None, b"", pod[:COMMENT]))
+            here.append(written.row(address + address, None, pod[:COMMENT]))
     return found
 
 
-def _unique(rows: list[Element]) -> list[Element]:
+def _unique(rows: list[bytes], written: Form) -> list[bytes]:
     """Keep the first of those with one key: two ports of one Service may share an endpoint, or claim one address."""
     if len(rows) == 1:
         return rows
-    found = {row.key: row for row in reversed(rows)}
+    found = {written.key(row): row for row in reversed(rows)}
     return rows if len(found) == len(rows) else list(reversed(found.values()))
 
 
@@ -328,7 +393,7 @@ def _frontend(building: _Building, key: bytes, comment: str, number: int, *, rea
     if key in building.lost:
         return
     if number:
-        building.lists.setdefault("frontends", []).append(Element(key, mark(number), b"", comment))
+        building.add("frontends", key, mark(number), comment)
     if not anywhere:
         building.add("no_endpoints", key, comment=comment)
     elif not reached:

@@ -90,6 +90,7 @@ table {ip} {table} {{
   set no-local-endpoint-ports {{ type inet_proto . inet_service; }}
   set guarded {{ type {address} . inet_proto . inet_service; }}
   set source-ranges {{ type {address} . inet_proto . inet_service . {address}; flags interval; }}
+  set coming-ranges {{ type {address} . inet_proto . inet_service . {address}; flags interval; }}
 
   chain send {{
     meta l4proto {{ tcp, udp, sctp }} dnat {ip} to ct mark . meta mark map @backends
@@ -120,6 +121,7 @@ table {ip} {table} {{
   }}
   chain guard {{
     {ip} daddr . meta l4proto . th dport . {ip} saddr @source-ranges return
+    {ip} daddr . meta l4proto . th dport . {ip} saddr @coming-ranges return
     drop
   }}
   chain refuse {{

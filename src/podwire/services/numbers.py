@@ -41,6 +41,15 @@ class Numbers:
             base = self._bases[target] = self._draw(STEP)
         return base | VIEWS[view]
 
+    def seat(self, target: str, wanted: Mapping[bytes, object]) -> tuple[int, list[bytes]]:
+        """Give the id of a Service port in the cluster view, and its endpoints by slot: ``id`` and ``slots`` in one, for there are many."""
+        base = self._bases.get(target)
+        if base is not None:
+            return base, self.slots(base, wanted)
+        base = self._bases[target] = self._draw(STEP)
+        seated = self._slots[base] = list(wanted)
+        return base, seated
+
     def slots(self, number: int, wanted: Mapping[bytes, object]) -> list[bytes]:
         """Seat the endpoints of an id. Returns them by slot.
 
@@ -107,14 +116,9 @@ class Numbers:
             for view in VIEWS.values():
                 self._slots.pop(base | view, None)
 
-    def adopt(self, target: str, view: str, number: int, slots: Mapping[int, bytes], handles: Mapping[bytes, int]) -> None:
-        """Take over what a kernel holds for a Service port. Slots beyond a gap are left out: they will be seated anew."""
+    def adopt(self, target: str, view: str, number: int, seated: list[bytes], handles: Mapping[bytes, int]) -> None:
+        """Take over what a kernel holds for a Service port: its endpoints by slot, their handles."""
         self._bases[target] = base = number - VIEWS[view]
-        seated: list[bytes] = []
-        for slot in range(len(slots)):
-            if slot not in slots:
-                break
-            seated.append(slots[slot])
         self._slots[number] = seated
         if handles:
             self._handles.setdefault(target, {}).update(handles)

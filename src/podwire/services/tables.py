@@ -13,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import gc
+import sys
 from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -28,22 +30,28 @@ from podwire.services.audit import findings
 from podwire.services.desired import ServiceProgram
 from podwire.services.layout import SMALL, Capacity, Family
 from podwire.services.numbers import Numbers
-from podwire.services.ruleset import Program, Structure, structure
+from podwire.services.room import room
+from podwire.services.ruleset import Program
+from podwire.services.structure import Structure, structure
 
 STEP = 100  # Services between two steps
+SWITCH_S = 0.0002
 
 
 @contextlib.contextmanager
-def collector_paused() -> Iterator[None]:
+def in_bulk() -> Iterator[None]:
     """Keep the garbage collector still while much is made that stays: it would look at all of it again and again, for nothing.
 
-    What was made is frozen out of its sight at the end, or it would look at all of it as soon as it may.
+    What was made is frozen out of its sight at the end, or it would look at all of it as soon as it may. And let the thread that talks
+    to the kernel have the interpreter as soon as the kernel answers: it needs it for moments only, then the kernel works again.
     """
-    was = gc.isenabled()
+    was, interval = gc.isenabled(), sys.getswitchinterval()
     gc.disable()
+    sys.setswitchinterval(SWITCH_S)
     try:
         yield
     finally:
+        sys.setswitchinterval(interval)
         if was:
             gc.freeze()
             gc.enable()
@@ -213,7 +221,7 @@ class Tables:
             fitting = self._structure(have.name, _capacity(have))
             if _same_shape(have, fitting):
                 self._program.move(fitting)
-                self._program.reconcile(have)
+                yield from self._program.compare(have)
                 if not self._program.full():
                     yield from self._apply()
                     self.sound = True
@@ -229,16 +237,27 @@ class Tables:
         """Build the table anew beside the old one, and exchange them in one transaction."""
         name = layout.TABLE if old is None or old.name != layout.TABLE else layout.SPARE
         self.sound = False
-        self._program.move(self._structure(name, self._program.capacity()))
-        self._program.reconcile(None)
-        self._kernel.apply(self._program.create(hooked=False))
-        yield from self._apply()
-        swap = self._program.hook()
+        self._program.move(self._structure(name, room(self._program.services.values())))
+        self._kernel.apply(self._program.structure.create())
+        yield from self._send(self._program.fill())
+        swap = self._program.structure.hook()
         if old is not None:
             swap.append(nft.DeleteTable(old.id))
             self._carry_over(old)
         self._kernel.apply(swap)
         self.sound = True
+
+    def _send(self, batches: Iterator[list[nft.Change]]) -> Iterator[None]:
+        """Carry out one batch while the next is made."""
+        with ThreadPoolExecutor(1, "send") as sender:
+            sent: Future[None] | None = None
+            for batch in batches:
+                if sent is not None:
+                    sent.result()
+                sent = sender.submit(self._kernel.apply, batch)
+                yield
+            if sent is not None:
+                sent.result()
 
     def _carry_over(self, old: nft.Table) -> None:
         """Keep clients at their endpoints: ids and handles are the same in the new table."""

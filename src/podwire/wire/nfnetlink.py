@@ -84,19 +84,27 @@ ELEM_CATCHALL: Final = 2
 DATA_TYPE_VERDICT: Final = 0xFFFFFF00
 
 
+def generic(family: int, resource: int = 0) -> bytes:
+    """The four bytes before the attributes of every message."""
+    return _GENERIC.pack(family, 0, resource)
+
+
 def message(subsystem: int, kind: int, flags: int, sequence: int, family: int, *parts: bytes) -> bytes:
     """One message of a subsystem: header, family, attributes that are padded already."""
-    return netlink.message(subsystem << 8 | kind, flags, sequence, _GENERIC.pack(family, 0, 0) + b"".join(parts))
+    return netlink.message(subsystem << 8 | kind, flags, sequence, generic(family) + b"".join(parts))
+
+
+_OF_NFTABLES: Final = generic(0, NFTABLES)
 
 
 def begin(sequence: int) -> bytes:
     """Open a transaction of nf_tables."""
-    return netlink.message(BATCH_BEGIN, netlink.REQUEST, sequence, _GENERIC.pack(0, 0, NFTABLES))
+    return netlink.message(BATCH_BEGIN, netlink.REQUEST, sequence, _OF_NFTABLES)
 
 
 def end(sequence: int) -> bytes:
     """Close a transaction: only now does the kernel carry it out."""
-    return netlink.message(BATCH_END, netlink.REQUEST, sequence, _GENERIC.pack(0, 0, NFTABLES))
+    return netlink.message(BATCH_END, netlink.REQUEST, sequence, _OF_NFTABLES)
 
 
 def family(payload: bytes) -> int:

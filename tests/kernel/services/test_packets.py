@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 from collections.abc import Iterator, Mapping
 from typing import Any
+
+import pytest
 
 from kernel.services import dialect
 from kernel.services.dialect import NFTABLES
@@ -205,6 +208,33 @@ def test_source_ranges_guard_load_balancer_addresses_alone() -> None:
         assert ask(wires.internet, VIP, PORT).startswith("10.4.1.2"), overlapping
     proxies.remove()
     assert not ask(wires.internet, VIP, PORT, limit_s=0.2).startswith("10.4.1.2")
+
+
+@pytest.mark.nftables
+def test_nobody_is_shut_out_while_one_source_range_is_exchanged_for_thousands_within_it() -> None:
+    def guarded(*ranges: str) -> ServiceFrontends:
+        return service(("10.4.1.2", 1), vips=(VIP,), source_ranges=ranges)
+
+    whole, parts = ("198.0.0.0/8",), ("198.51.100.0/24", *(f"198.{i // 256}.{i % 256}.0/25" for i in range(4000)))
+    wires, proxies, _ = world(guarded(*whole), vips=(VIP,))
+    answers = [ask(wires.internet, VIP, PORT)]
+    done = threading.Event()
+
+    def client() -> None:
+        while not done.is_set():
+            answers.append(ask(wires.internet, VIP, PORT))
+
+    asking = threading.Thread(target=client)
+    asking.start()
+    try:
+        for ranges in (parts, whole, parts, whole):
+            proxies.put(guarded(*ranges))
+    finally:
+        done.set()
+        asking.join()
+    assert {answer.split()[0] for answer in answers} == {"10.4.1.2"}
+    proxies.put(guarded(*parts[1:]))
+    assert ask(wires.internet, VIP, PORT, limit_s=0.3) == "no answer"
 
 
 def test_affinity_is_kept_until_the_endpoint_goes() -> None:

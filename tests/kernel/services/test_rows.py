@@ -192,6 +192,30 @@ def test_one_port_number_on_two_protocols() -> None:
         assert ask(pods["10.4.1.9"], IP, 53, udp=udp).startswith("10.4.1.2")
 
 
+def test_one_node_port_number_on_two_protocols_and_on_two_ports_the_first_of_which_has_it() -> None:
+    def two(*first: str) -> ServiceFrontends:
+        ports = [
+            {"name": "dns", "port": 53, "protocol": "UDP", "nodePort": NODE_PORT},
+            {"name": "dns-tcp", "port": 53, "protocol": "TCP", "nodePort": NODE_PORT},
+            {"name": "again", "port": 54, "protocol": "TCP", "nodePort": NODE_PORT},
+        ]
+        tree = {
+            "metadata": {"name": "users-x", "namespace": "shop", "labels": {"kubernetes.io/service-name": "users"}},
+            "ports": [{"name": "dns", "port": 8080, "protocol": "UDP"}, {"name": "dns-tcp", "port": 8080, "protocol": "TCP"}],
+            "endpoints": [endpoint(address) for address in first],
+        }
+        other = piece(endpoint("10.4.2.2"), name="users-y", ports={"again": 8080})
+        return used(manifest({"type": "NodePort", "ports": ports}, convert(EndpointSlice, tree), other))
+
+    wires, proxies, pods = world(two("10.4.1.2"))
+    for udp in (True, False):
+        assert {ask(wires.internet, "10.128.0.2", NODE_PORT, udp=udp).split()[0] for _ in range(8)} == {"10.4.1.2"}
+    assert ask(pods["10.4.1.9"], IP, 54).startswith("10.4.2.2")
+    proxies.put(two())
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT) == "refused"
+    assert ask(pods["10.4.1.9"], IP, 54).startswith("10.4.2.2")
+
+
 def test_the_second_family() -> None:
     wires = Wires()
     ip, here, there = "fd00:10:8::20", "fd00:10:4:1::2", "fd00:10:4:1::9"

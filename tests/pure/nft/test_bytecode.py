@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from podwire import nft
-from podwire.nft import AddElements, AddRule, DeleteElements, Element, Unreadable, bytecode
+from podwire.nft import AddElements, AddRule, DeleteElements, Element, Unreadable, bytecode, dump, rows
 from podwire.nft.commands import render_change
 from podwire.nft.difference import batches, difference
 from podwire.wire import netlink
@@ -24,20 +24,43 @@ def backends(count: int, comment: str = "") -> list[Element]:
     return [Element(KEY.pack(i, i % 7), VALUE.pack(0x0A040000 + i, 8080), comment=comment and f"{comment}-{i}") for i in range(count)]
 
 
-@given(
-    st.lists(
-        st.tuples(st.integers(0, 2**32 - 1), st.text(st.characters(exclude_characters='"\n', codec="utf-8"), max_size=20)), max_size=40
-    )
-)
-def test_the_fast_path_says_the_same_as_the_slow_one(rows: list[tuple[int, str]]) -> None:
-    elements = [Element(KEY.pack(number, 1), VALUE.pack(number, 80), comment=comment) for number, comment in rows]
-    assert b"".join(bytecode._plain(elements, keys_only=False)) == b"".join(bytecode._any(M, elements, keys_only=False))
-    assert b"".join(bytecode._plain(elements, keys_only=True)) == b"".join(bytecode._any(M, elements, keys_only=True))
+COMMENTS = st.text(st.characters(exclude_characters='"\n\0', codec="utf-8"), max_size=30)
+V = nft.table("table ip t { chain c { } chain long-name { } map v { type mark : verdict; } }").set("v")
+R = nft.table("table ip t { set r { type ipv4_addr . inet_service . ipv4_addr; flags interval; } }").set("r")
 
 
-def test_short_keys_are_padded_alike() -> None:
-    elements = [S.element((80,)), S.element((443,), comment="https")]
-    assert b"".join(bytecode._plain(elements, keys_only=False)) == b"".join(bytecode._any(S, elements, keys_only=False))
+@given(st.lists(st.tuples(st.integers(0, 65_535), COMMENTS), max_size=40, unique_by=lambda row: row[0]))
+def test_rows_say_the_same_as_elements_and_are_read_as_such(given_rows: list[tuple[int, str]]) -> None:
+    chains = ("c", "long-name", "")
+    for one, made in (
+        (M, [Element(KEY.pack(number, 1), VALUE.pack(number, 80), comment=comment) for number, comment in given_rows]),
+        (S, [Element(struct.pack(">H", number), comment=comment) for number, comment in given_rows]),
+        (V, [Element(KEY.pack(number, 1)[:4], nft.Verdict("goto" if chains[number % 3] else "drop", chains[number % 3]), comment=comment)
+             for number, comment in given_rows]),
+        (R, [Element(R.key(number, 80, number), end=R.key(number, 80, number + number % 2) if number % 2 else b"", comment=comment)
+             for number, comment in given_rows]),
+    ):  # fmt: skip
+        form = rows.form(one)
+        packed = [form.of(element) for element in made]
+        assert [form.element(row) for row in packed] == made
+        assert [dump.element(row[4:], one) for row in packed] == made, "as any reader of netlink reads them"
+        assert [form.key(row) for row in packed] == [element.key for element in made]
+        assert all(form.canonical(row) == row for row in packed)
+        for change in (AddElements, DeleteElements):
+            assert bytecode.encode([change(T, one, rows.Rows(form, packed))]).parts == bytecode.encode([change(T, one, made)]).parts
+        cut: list[bytes] = []
+        rows.split(b"".join(packed), cut)
+        assert cut == packed
+        assert rows.Packed(one, packed) == {element.key: element for element in made}
+
+
+def test_a_comment_too_long_and_a_list_cut_short_are_refused() -> None:
+    with pytest.raises(Unreadable, match="127"):
+        rows.form(M).of(Element(KEY.pack(1, 1), VALUE.pack(1, 1), comment="x" * 128))
+    whole = rows.form(M).of(Element(KEY.pack(1, 1), VALUE.pack(1, 1), comment="x"))
+    for size in range(1, len(whole)):
+        with pytest.raises(netlink.MalformedNetlink):
+            rows.split(whole[:size], [])
 
 
 def test_many_elements_go_as_messages_below_the_attributes_limit() -> None:

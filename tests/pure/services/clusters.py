@@ -22,8 +22,9 @@ from podwire.objects.discovery import EndpointSlice
 from podwire.services import desired, layout
 from podwire.services import specification as spec
 from podwire.services.numbers import Numbers
-from podwire.services.ruleset import Program, structure
+from podwire.services.ruleset import Program
 from podwire.services.specification import Cluster, Outcome, Packet
+from podwire.services.structure import structure
 from podwire.views.frontends import join
 from podwire.views.topology import Place, place
 
@@ -217,7 +218,7 @@ class Tabled:
     def __post_init__(self) -> None:
         for family in (layout.IPV4, layout.IPV6):
             program = Program(structure(family, POD_RANGES, SERVICE_RANGES), self.name, Numbers())
-            self.kernel.apply(program.create())
+            self.kernel.apply([*program.structure.create(), *program.structure.hook()])
             program.reconcile(None)
             self.programs[family.number] = program
 

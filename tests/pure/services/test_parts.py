@@ -88,7 +88,7 @@ def test_endpoints_sit_without_gaps_and_only_the_last_ones_move(rounds: list[set
 def test_an_endpoint_that_was_read_in_two_slots_has_one() -> None:
     for wanted, seated in ((b"BC", [b"C", b"B"]), (b"BCD", [b"C", b"B", b"D"]), (b"BDE", [b"D", b"B", b"E"])):
         numbers = Numbers()
-        numbers.adopt("shop/users:http/TCP", "cluster", 70_000, {0: b"C", 1: b"B", 2: b"C"}, {})  # C moves, and its old slot is stale
+        numbers.adopt("shop/users:http/TCP", "cluster", 70_000, [b"C", b"B", b"C"], {})  # C moves, and its old slot is stale
         assert numbers.slots(70_000, {bytes((each,)): None for each in wanted}) == seated
 
 

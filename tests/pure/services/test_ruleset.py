@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -16,9 +17,11 @@ from podwire.nft import bytecode
 from podwire.nft.datatypes import HOST
 from podwire.services import desired, layout
 from podwire.services.adoption import adopt
-from podwire.services.elements import elements, mark, plain
+from podwire.services.elements import elements, forms, mark, plain
 from podwire.services.numbers import Numbers
-from podwire.services.ruleset import Program, structure
+from podwire.services.room import room
+from podwire.services.ruleset import Program
+from podwire.services.structure import structure
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
 from podwire.views.topology import Place
 
@@ -89,7 +92,7 @@ class World:
     def __init__(self) -> None:
         self.kernel = fake.FakeKernel()
         self.program = Program(STRUCTURE, "node-1", Numbers())
-        self.kernel.apply(self.program.create())
+        self.kernel.apply([*STRUCTURE.create(), *STRUCTURE.hook()])
         self.program.reconcile(None)
         self.wanted: dict[str, desired.ServiceProgram] = {}
         self.given = 0  # the highest number that the kernel has ever held
@@ -206,7 +209,7 @@ def test_one_endpoint_after_another_in_the_place_of_one(moves: list[tuple[int, i
 def test_a_plain_service_has_the_elements_of_any(view: ServiceFrontends) -> None:
     program = desired.program(view, HERE)
     assert program is not None
-    found = plain(program, "node-1", Numbers())
+    found = plain(program, "node-1", forms(layout.IPV4), Numbers())
     assert found is None or found == elements(program, "node-1", layout.IPV4, Numbers())
 
 
@@ -248,6 +251,22 @@ def test_a_slot_that_is_taken_again_before_it_expires_is_replaced() -> None:
     world.take()
     world.expire()
     assert len(world.kernel.elements["backends"]) == 2
+
+
+def test_a_service_that_cannot_be_programmed_any_more_is_gone() -> None:
+    world = World()
+    vip = ("203.0.113.1",)
+    for affinity_s in (0, 600):
+        for bad in (one("10.4.0.2", "nowhere", load_balancer_ips=vip), one("10.4.0.2", "10.4.0.3", load_balancer_ips=("nowhere",))):
+            world.put("shop/s0", one("10.4.0.1", "10.4.0.2", load_balancer_ips=vip, affinity_s=affinity_s))
+            world.take()
+            with pytest.raises(ValueError, match="nowhere"):
+                world.put("shop/s0", msgspec.structs.replace(bad, affinity_s=affinity_s))
+            world.wanted.clear()
+            world.take()
+            world.expire()
+            is_as_made_anew(world)
+            assert not world.kernel.elements["backends"]
 
 
 def test_an_external_address_that_is_its_own_cluster_address_makes_no_view() -> None:
@@ -315,11 +334,11 @@ def test_batches_stay_small_and_big_maps_ask_for_room() -> None:
     world.put("shop/s0", one(*rows))
     batches = world.program.take()
     assert len(batches) > 5
-    assert all(sum(len(c.elements) for c in batch if isinstance(c, nft.AddElements)) * 128 < 200_000 for batch in batches)
+    assert all(len(bytecode.encode(batch).datagram) < 200_000 for batch in batches)
     assert not world.program.full()
     world.put("shop/s1", msgspec.structs.replace(one(*rows, key="shop/s1"), cluster_ips=("10.8.0.2",)))
     assert world.program.full()
-    assert world.program.capacity().backends == 40000
+    assert room(world.program.services.values()).backends == 40000
 
 
 def test_affinity_has_handles_that_are_not_given_twice() -> None:
@@ -348,7 +367,7 @@ def may_come(world: World, source: str) -> bool:
     """Whether the guard of the one load-balancer address lets a client in."""
     elements = world.kernel.elements
     client = ipaddress.ip_address(source).packed
-    ranges = elements["source-ranges"].values()
+    ranges = [*elements["source-ranges"].values(), *elements["coming-ranges"].values()]
     return all(any(one.key <= key + client <= (one.end or one.key) for one in ranges) for key in elements["guarded"])
 
 
@@ -361,7 +380,7 @@ def test_who_may_come_before_and_after_may_come_between_any_two_batches_of_very_
     world.take()
     world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=after))
     batches = world.program.take()
-    assert len(batches) > 3
+    assert len(batches) > 2
     for batch in batches:
         assert len(bytecode.encode(batch).datagram) < 212_992
         world.kernel.apply(batch)
@@ -372,3 +391,44 @@ def test_who_may_come_before_and_after_may_come_between_any_two_batches_of_very_
     for batch in world.program.take():
         world.kernel.apply(batch)
         assert not may_come(world, "192.0.2.1") or not world.kernel.elements["frontends"]
+
+
+def test_who_may_come_before_and_after_may_come_while_one_range_is_exchanged_for_very_many_and_back() -> None:
+    world = World()
+    whole, parts = ("10.0.0.0/8",), tuple(f"10.{i // 256}.{i % 256}.0/25" for i in range(4000))
+    clients = [f"10.{i // 256}.{i % 256}.9" for i in range(0, 4000, 97)]
+    world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=whole))
+    world.take()
+    for ranges, others in ((parts, False), (whole, True), (parts[:3000], False)):
+        world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=ranges))
+        batches = world.program.take()
+        assert len(batches) > 1
+        for batch in batches:
+            assert len(bytecode.encode(batch).datagram) < 212_992
+            world.kernel.apply(batch)
+            assert all(may_come(world, client) for client in clients[:30])
+            assert not may_come(world, "192.0.2.1")
+        assert may_come(world, "10.0.0.200") is others
+        assert not world.kernel.elements["coming-ranges"]
+
+
+def test_ranges_that_a_process_left_aside_when_it_died_go_last() -> None:
+    parts = tuple(f"10.{i // 256}.{i % 256}.0/25" for i in range(2600))
+    world = World()
+    world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=("10.0.0.0/8",)))
+    world.take()
+    world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=parts))
+    steps = len(world.program.take())
+    for died in range(1, steps):
+        for then in (parts, ("10.0.0.0/9", "10.128.0.0/10")):
+            world = World()
+            world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=("10.0.0.0/8",)))
+            world.take()
+            world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=parts))
+            world.kernel.apply_batches(world.program.take()[:died])
+            world.put("shop/s0", one("10.4.0.1", load_balancer_ips=("203.0.113.1",), source_ranges=then))
+            world.restart()
+            world.take()
+            assert may_come(world, "10.0.0.9")
+            assert not world.kernel.elements["coming-ranges"]
+            is_as_made_anew(world)

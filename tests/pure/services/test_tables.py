@@ -16,9 +16,10 @@ from podwire.linux.errors import KernelRefused
 from podwire.nft.fake import Door, Failing, FakeNftables
 from podwire.services import batches, layout
 from podwire.services import specification as spec
-from podwire.services.desired import ServiceProgram
+from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.elements import mark
 from podwire.services.tables import Tables
+from podwire.views.frontends import Backend
 from pure.services import clusters
 
 BOUNDED = settings(
@@ -174,6 +175,18 @@ def test_whichever_operation_fails_the_end_is_right(history: list[tuple[list[dic
     for n in (2, 3, 5, 7, 11, 13):
         if n > 5:  # a start takes five operations: a door that fails more often never lets one through
             run(lambda operation, n=n: operation % n == 0)
+
+
+def test_a_first_start_makes_room_for_all_that_is_wanted() -> None:
+    kernel = FakeNftables(KernelRefused)
+    backends = tuple(Backend(f"10.4.{i}.{j}", 8080, "node-2") for i in range(60) for j in range(250))
+    port = PortProgram("", "TCP", 80, 0, backends, None, None)
+    one = tables(kernel)
+    for _ in one.start({"shop/big": ServiceProgram("shop/big", ("10.8.0.9",), (), (), (port,))}):
+        pass
+    held = kernel.dump().tables[0].set("backends")
+    assert len(held.elements) == len(backends)
+    assert held.size >= 2 * len(backends)
 
 
 # Between two batches -----------------------------------------------------------------------------------------------------------

@@ -297,23 +297,23 @@ class Rules:
 
     def dispatch(self, ports: Mapping[str, tuple[ServiceProgram, tuple[PortChains, ...]]]) -> dict[Chain, Lines]:
         """Give the chains that lead to those of the Services. Of those who claim an address and port, the first has it: a cluster
-        address is its own Service's, and of others the oldest Service has it."""
+        address is its own Service's, of others the oldest Service has it, and of two ports of one Service the first."""
         order = sorted(ports.values(), key=lambda one: (one[0].created, one[0].key))
-        owners: dict[Claim, str] = {}
+        owners: dict[Claim, PortChains] = {}
         for own in (True, False):
             for service, chains in order:
                 for port in chains:
                     for claim in (*port.services, *port.node_ports, *port.refused_outside):
                         if (claim[0] in service.cluster_ips) is own:
-                            owners.setdefault(claim, service.key)
+                            owners.setdefault(claim, port)
 
         def lines(field: str) -> list[str]:
             return [
                 line
-                for service, chains in order
+                for _, chains in order
                 for port in chains
                 for claim, those in getattr(port, field).items()
-                if owners.get(claim) == service.key
+                if owners.get(claim) is port
                 for line in those
             ]
 

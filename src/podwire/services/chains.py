@@ -1,0 +1,48 @@
+"""The chains that are made when first needed: one for each number of endpoints, some for each timeout of session affinity.
+
+What belongs here: which there are, and the changes that make those that rows lead to. What must not: the text of their rules (layout.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from podwire import nft
+from podwire.nft.datatypes import HOST
+from podwire.nft.rows import form
+from podwire.services import layout
+from podwire.services.structure import Structure
+
+LEADING = ("sizes", "how", "keep")
+"""The maps whose rows lead to such chains."""
+_CEILING = (0).to_bytes(4, HOST)
+
+
+class Chains:
+    """The chains of one table. ``names`` are those that there are, all of them."""
+
+    def __init__(self, structure: Structure, names: Iterable[str]) -> None:
+        self.structure, self.names = structure, set(names)
+        self._forms = {field: form(structure.table.set(field)) for field in LEADING}
+        self._counts: set[bytes] = set()  # for which there is one, as is known already
+
+    def needed(self, field: str, rows: Iterable[bytes]) -> list[nft.Change]:
+        """Give the changes that make the chains that rows of a map lead to and that there are none of."""
+        changes: list[nft.Change] = []
+        written = self._forms[field]
+        if field == "sizes":
+            counts = {written.value(row) for row in rows if written.key(row) != _CEILING} - self._counts
+            self._counts |= counts
+            for count in sorted(int.from_bytes(value, HOST) for value in counts):
+                name, _ = layout.pick_chain(count)
+                if name not in self.names:
+                    self.names.add(name)
+                    changes += self.structure.pick(count)
+            return changes
+        for row in rows:
+            verdict = written.element(row).value
+            asked = layout.affinity_of(verdict.chain) if isinstance(verdict, nft.Verdict) and verdict.chain not in self.names else None
+            for name, rules in layout.affinity_chains(self.structure.family, *asked) if asked is not None else ():
+                self.names.add(name)
+                changes += self.structure.chain(name, rules)
+        return changes
