@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import hashlib
 import http.client
@@ -9,6 +10,7 @@ import json
 import os
 import re
 import socket
+import ssl
 import subprocess
 import time
 from collections.abc import Iterator
@@ -188,6 +190,36 @@ def test_a_clients_shell_runs_its_command_for_who_attaches(pods: Pods) -> None:
     assert cluster.kubectl(*debug, "--", "sh", "-c", "hostname; echo -n bad >&2").stdout == "tool\n"
     # What was said to who attached is the container's log.
     assert cluster.kubectl("logs", *here, "tool", "-c", "looking").stdout == "tool\nbad"
+
+
+WEBSOCKET_HEAD = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+
+
+@pytest.mark.parametrize(
+    ("frames", "code"), [(b"\x88\x80\0\0\0\0", 1000), (b"\x82\x05\0abcd", 1002)], ids=["says goodbye", "does not mask"]
+)
+def test_a_client_that_has_taken_leave_is_hung_up_on(pods: Pods, frames: bytes, code: int) -> None:
+    """Nothing of its connection stays, though the client keeps its end."""
+    cluster, _ = pods
+    config = json.loads(cluster.kubectl("config", "view", "--raw", "--minify", "-o", "json").stdout)
+    found, user = config["clusters"][0]["cluster"], config["users"][0]["user"]
+    context = ssl.create_default_context(cadata=base64.b64decode(found["certificate-authority-data"]).decode())
+    pem = cluster.user.home / "leave.pem"
+    pem.write_bytes(b"".join(base64.b64decode(user[key]) for key in ("client-certificate-data", "client-key-data")))
+    context.load_cert_chain(pem)
+    path = "/api/v1/namespaces/streams/pods/tool/exec?command=cat&stdin=true&stdout=true"
+    head = f"GET {path} HTTP/1.1\r\nhost: a\r\n{WEBSOCKET_HEAD}sec-websocket-protocol: v5.channel.k8s.io\r\n\r\n"
+    port = int(found["server"].rpartition(":")[2])
+    with (
+        socket.create_connection(("127.0.0.1", port), 20) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
+    ):
+        connection.sendall(head.encode() + frames)
+        said = b""
+        while piece := connection.recv(65536):
+            said += piece
+    assert said.startswith(b"HTTP/1.1 101 ")
+    assert said.endswith(b"\x88\x02" + code.to_bytes(2, "big"))
 
 
 @contextlib.contextmanager

@@ -168,6 +168,7 @@ class _WebSocketChannels(Channels):
         finally:
             self.stdin.end()
             self.gone.set()
+            self._connection.close()  # also of a client that has taken leave and stays
 
     async def _piece(self, piece: websocket.Piece) -> None:
         payload = piece.payload
@@ -268,6 +269,7 @@ class _SpdyChannels(Channels):
         finally:
             self.stdin.end()
             self.gone.set()
+            self._connection.close()  # also of a client that has taken leave and stays
 
     async def _heard(self, event: spdy.Event) -> None:
         match event:
