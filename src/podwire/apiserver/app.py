@@ -93,6 +93,8 @@ class Application:
         visit: Visit | None = None
         trail = self._audit.begin(scope) if self._audit is not None else None
         try:
+            if b"sec-websocket-protocol" in headers:
+                _take_token(scope, headers)
             user = self._user(scope, headers)
             if trail is not None:
                 trail.user = user
@@ -291,6 +293,20 @@ class Application:
             stream.release()
             if listener is not None:
                 listener.cancel()
+
+
+def _take_token(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    """Make a token among the protocols of a WebSocket what it would be elsewhere; nobody sees it there. Raises Failure (401)."""
+    if b"authorization" in headers:
+        return
+    try:
+        found = authentication.protocols_token(headers[b"sec-websocket-protocol"])
+    except ValueError:
+        raise status.unauthorized() from None
+    if found is not None:
+        headers |= {b"authorization": b"Bearer " + found[0].encode(), b"sec-websocket-protocol": found[1]}
+        kept = [(name, value) for name, value in scope["headers"] if name != b"sec-websocket-protocol"]
+        scope["headers"] = [*kept, (b"sec-websocket-protocol", found[1])]
 
 
 def _metric_head(name: str, kind: str, text: str) -> list[str]:
