@@ -107,3 +107,16 @@ def test_an_address_that_no_pod_has_is_refused_at_once(both: Cluster) -> None:
         connect = f"import socket; s = socket.socket(socket.AF_INET6); s.settimeout(20); s.connect(('{nobody}', 80))"
         done = both.exec("pod/default/client", both.user.python, "-c", connect, status=1)
         assert "No route to host" in done.stderr or "Network is unreachable" in done.stderr
+
+
+def test_host_ports_lead_to_a_pod_in_both_families(both: Cluster) -> None:
+    port = {"containerPort": 8080, "hostPort": 8095}
+    spec = {"containers": [{"name": "server", "image": "example.com/server", "ports": [port]}]}
+    both.kubectl("apply", "-f", "-", stdin=json.dumps({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "host"}, "spec": spec}))
+    both.kubectl("wait", "--for=condition=Ready", "pod/host", "--timeout=60s")
+    node = both.get("node", both.get("pod", "host")["spec"]["nodeName"])
+    addresses = [one["address"] for one in node["status"]["addresses"] if one["type"] == "InternalIP"]
+    name = node["metadata"]["name"]
+    for where, address in [(f"node/{name}", "127.0.0.1"), (f"node/{name}", "::1")] + [("pod/default/client", one) for one in addresses]:
+        [answer] = both.fetch(where, f"http://[{address}]:8095/" if ":" in address else f"http://{address}:8095/")
+        assert answer["pod"]["name"] == "host", (where, address)

@@ -26,7 +26,7 @@ from podwire.linux import namespaces, sysctl
 from podwire.linux.errors import KernelRefused
 from podwire.objects.core import Pod, Service
 from podwire.objects.resources import RUNTIME_CLASSES
-from podwire.pods import admission, desired, host_ports, wiring
+from podwire.pods import admission, bandwidth, desired, host_ports, wiring
 from podwire.pods.addresses import RangeExhausted
 from podwire.pods.cgroups import PodCgroups
 from podwire.pods.cni import effects
@@ -127,24 +127,32 @@ class Host:
             self.addresses.release_owner(uid)  # of a sandbox that is gone
         try:
             addresses = self.addresses.allocate(uid)
-            publication = host_ports.publication(pod, addresses)
+            publication, limits = host_ports.publication(pod, addresses), bandwidth.rates(pod.metadata.annotations)
             record = msgspec.structs.replace(record, addresses=tuple(map(str, addresses)), host_ports=publication is not None)
             self._write(pod, record, record.addresses)
             namespace = self.network.add_new(uid, addresses)
-            self._configure(uid, addresses, namespace, settings, publication)
-        except (desired.NameTooLong, HostPortTaken, RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
+            self._configure(uid, addresses, namespace, settings, publication, limits)
+        except (bandwidth.Unreasonable, desired.NameTooLong, HostPortTaken, RangeExhausted, NetworkFull, KernelRefused, OSError) as error:
             self.addresses.release_owner(uid)
             raise SandboxFailed(_words(error)) from error
         else:
             return record, namespace
 
     def _configure(
-        self, uid: str, addresses: Sequence[IPAddress], namespace: int, settings: Mapping[str, str], publication: Publication | None
+        self,
+        uid: str,
+        addresses: Sequence[IPAddress],
+        namespace: int,
+        settings: Mapping[str, str],
+        publication: Publication | None,
+        limits: bandwidth.Rates,
     ) -> None:
         """What only some Pods ask for, beside their wires."""
         try:
             if settings:
                 sysctl.write_all(settings, namespace)
+            if limits:
+                effects.hold(limits.ingress, limits.egress, namespace, wiring.INTERFACE)
             if publication is not None:
                 effects.publish(publication, wiring.BRIDGE)
         except BaseException:

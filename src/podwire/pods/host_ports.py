@@ -20,15 +20,14 @@ _PROTOCOLS = {"TCP": "tcp", "UDP": "udp", "SCTP": "sctp"}
 
 
 def mappings(pod: Pod) -> tuple[PortMapping, ...]:
-    """The Pod's host ports. A ``hostIP`` that means every address of its family is none."""
+    """The Pod's host ports."""
     if pod.spec.host_network:
         return ()
     containers = [one for one in pod.spec.init_containers if is_sidecar(one)] + list(pod.spec.containers)
     found = []
     for port in (port for container in containers for port in container.ports if port.host_port):
         address = ip_address(port.host_ip) if port.host_ip else None
-        own = None if address is None or address.is_unspecified else address
-        found.append(PortMapping(port.host_port, port.container_port, _PROTOCOLS[port.protocol], own))
+        found.append(PortMapping(port.host_port, port.container_port, _PROTOCOLS[port.protocol], address))
     return tuple(dict.fromkeys(found))
 
 

@@ -43,6 +43,10 @@ class Records:
             except (msgspec.DecodeError, OSError) as error:
                 self._log.error("the record %s is not usable: %s", file, error)
                 file.rename(file.with_suffix(".unusable"))
+        known = {file.stem for file in self._folder.iterdir() if not file.is_dir()}
+        for folder in self._folder.iterdir():
+            if folder.is_dir() and folder.name not in known:  # whoever was killed while it was removed, or wrote to it then, left it
+                shutil.rmtree(folder, ignore_errors=True)
         return found
 
     def write(self, record: Record) -> None:

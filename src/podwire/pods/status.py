@@ -32,17 +32,17 @@ def timestamp(seconds: float) -> str:
 def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mapping[str, Any] | None = None) -> Tree:
     """The whole status. ``former`` is the status that was written last, whose transition times are kept where they can be."""
     initialized = is_initialized(pod, record)
-    phase = phase_of(pod, record)
+    fate = fate_of(pod, record)
     tree: Tree = {
         "observedGeneration": pod.metadata.generation,
-        "phase": phase,
+        "phase": phase_of(pod, record),
         "reason": (record.finished and record.reason) or None,
         "message": (record.finished and record.message) or None,
         "hostIP": facts.ip,
         "hostIPs": [{"ip": ip} for ip in facts.ips],
         "startTime": timestamp(record.start_time),
         "qosClass": qos_class(pod),
-        "conditions": _with_times(_conditions(pod, record, initialized, phase), pod, former, now),
+        "conditions": _with_times(_conditions(pod, record, initialized, fate), pod, former, now),
         "containerStatuses": [_container(c, record.runs.get(c.name, first_run(pod)), record) for c in pod.spec.containers],
     }
     ips = facts.ips if pod.spec.host_network else record.addresses
@@ -60,6 +60,8 @@ def first_run(pod: Pod) -> Run:
     """A container before it is started for the first time."""
     return _NOT_YET if pod.spec.init_containers else _NEW
 
+
+_OVER = frozenset({"Succeeded", "Failed"})
 
 # Phase -----------------------------------------------------------------------------------------------------------------
 
@@ -97,7 +99,18 @@ def is_over(pod: Pod, record: Record) -> bool:
 
 
 def phase_of(pod: Pod, record: Record) -> str:
-    """Pending until all containers have been started once; then Running until all have ended for good."""
+    """What is to become of the Pod (``fate_of``); but it is not over while anything of it runs, sidecars and debuggers included."""
+    fate = fate_of(pod, record)
+    if fate in _OVER and not record.finished and any(run.state is State.RUNNING for run in record.runs.values()):
+        return "Running" if is_initialized(pod, record) else "Pending"
+    return fate
+
+
+def fate_of(pod: Pod, record: Record) -> str:
+    """Pending until all containers have been started once; then Running until all but the sidecars have ended for good.
+
+    The conditions say so at once, as a kubelet's do, although the phase waits.
+    """
     if init_failed(pod, record):
         return "Failed"
     if record.finished:
@@ -117,7 +130,7 @@ def phase_of(pod: Pod, record: Record) -> str:
 
 
 def _conditions(pod: Pod, record: Record, initialized: bool, phase: str) -> list[Tree]:
-    over = phase in {"Succeeded", "Failed"}
+    over = phase in _OVER
     waiting = [] if initialized else [c.name for c in pod.spec.init_containers if not init_done(c, record)]
     unready = [c.name for c in _serving(pod) if not record.runs.get(c.name, _NEW).ready]
     gates = {condition.type: condition.status for condition in pod.status.conditions}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
@@ -281,6 +282,10 @@ class PodWorker:
         await self._host.remove_sandbox(self.record)
         self._host.volumes.remove(self.record.uid)
         self._let_go()
+        for container in self.pod.spec.ephemeral_containers:
+            run = self._run(container)
+            if run.state is State.RUNNING:  # ended with the sandbox
+                self.put(container.name, ended(run, self._host.now(), exit_code=128 + signal.SIGKILL, signal=signal.SIGKILL))
         self._write(finished=True)
 
     # Sandbox and ports ------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ import pytest
 import podwire
 from kernel.pods.calling import Runtime, address_of, answering, link_up, reach
 from podwire import nft
-from podwire.linux import namespaces
+from podwire.linux import namespaces, sysctl
 from podwire.linux.network import Network
 from podwire.linux.nftables import Nftables
 from podwire.pods import wiring
@@ -200,6 +200,51 @@ def test_a_failed_add_leaves_nothing(tmp_path: Path) -> None:
         assert {name for name in outside.links() if name.startswith("veth")} == {wiring.port_of("c1 eth0")}
     assert list(leased(tmp_path)) == ["10.22.0.2"]
     runtime.done("CHECK", "c1", runtime.configuration(**mapped))
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_host_ports_of_both_families_also_at_the_machines_loopback(mode: str, tmp_path: Path) -> None:
+    link_up("lo")
+    sysctl.write_all({"-net.bridge.bridge-nf-call-ip6tables": "0"})  # which a plain bridge leaves as it is, see the README
+    runtime = Runtime(tmp_path)
+    mappings = [
+        {"hostPort": 8080, "containerPort": 80},
+        {"hostPort": 8084, "containerPort": 80, "hostIP": "0.0.0.0"},
+        {"hostPort": 8086, "containerPort": 80, "hostIP": "::"},
+        {"hostPort": 8081, "containerPort": 80, "hostIP": "::1"},
+        {"hostPort": 5353, "containerPort": 53, "protocol": "udp"},
+    ]
+    asked = runtime.configuration(mode=mode, ipam=DUAL, hairpinMode=True)
+    mapped = asked | {"runtimeConfig": {"portMappings": mappings}}
+    other = runtime.configuration(mode=mode, name="other", bridge="br-other", ipam={"ranges": [[{"subnet": "fd00:23::/64"}]]})
+    first = runtime.add("c1", mapped)
+    second = runtime.add("o1", other | {"runtimeConfig": {"portMappings": [{"hostPort": 8090, "containerPort": 80}]}})
+    runtime.add("c2", asked)
+    inside, neighbour = runtime.namespaces["c1"], runtime.namespaces["c2"]
+    with answering(inside, address_of(first), 80), answering(inside, address_of(first, 6), 80):
+        for caller, address, port in (
+            (None, "127.0.0.1", 8080),
+            (None, "::1", 8080),
+            (None, "fd00:22::1", 8080),
+            (neighbour, "fd00:22::1", 8080),
+            (inside, "fd00:22::1", 8080),
+            (None, "127.0.0.1", 8084),
+            (None, "::1", 8086),
+            (None, "::1", 8081),
+        ):
+            assert reach(caller, address, port) == b"hello", (caller, address, port)
+        for address, port in (("::1", 8084), ("127.0.0.1", 8086), ("fd00:22::1", 8081)):
+            with pytest.raises(ConnectionRefusedError):
+                reach(None, address, port)
+        with answering(inside, address_of(first, 6), 53, "udp"):
+            assert reach(None, "::1", 5353, "udp") == b"hello"
+        with answering(runtime.namespaces["o1"], address_of(second, 6), 80):
+            assert reach(None, "::1", 8090) == b"hello"
+            assert reach(None, "::1", 8080) == b"hello", "the way of one network does not take the place of another's"
+        runtime.done("CHECK", "c1", mapped)
+        runtime.done("DEL", "c1", mapped)
+        with pytest.raises(ConnectionRefusedError):
+            reach(None, "::1", 8080)
 
 
 @pytest.mark.parametrize("mode", MODES)

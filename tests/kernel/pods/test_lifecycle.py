@@ -278,3 +278,16 @@ def test_what_containers_ask_for_changes_while_they_run() -> None:
         resize(memory="20Mi")
         node.wait("grows", lambda status: status["containerStatuses"][0]["restartCount"] == 1, "memory is had by a new run")
         has("600m", "20Mi")
+
+
+def test_a_pod_is_over_when_its_sidecars_have_ended_too() -> None:
+    with running_node() as node:
+        node.service_account()
+        side = machine("trap 'sleep 0.5; exit 0' TERM; while :; do sleep 0.05; done", "side", restartPolicy="Always")
+        made = node.pod("job", machine("exit 3"), initContainers=[side], restartPolicy="Never")
+        node.wait("job", lambda status: status.get("phase") == "Failed")
+        seen = [(one["phase"], "running" in one["initContainerStatuses"][0]["state"]) for one in node.changes(made) if "phase" in one]
+        assert ("Failed", True) not in seen
+        assert ("Failed", False) in seen
+        ended = [one for one in node.changes(made) if "terminated" in one["containerStatuses"][0]["state"]]
+        assert ended[0]["phase"] == "Running", "the sidecar takes its time"

@@ -30,7 +30,10 @@ def test_host_ports_of_all_containers_that_run() -> None:
 def test_an_address_of_the_node_or_all_of_them() -> None:
     one = ContainerPort(container_port=8080, host_port=80, host_ip="10.128.0.2")
     every = ContainerPort(container_port=8080, host_port=81, host_ip="0.0.0.0")
-    assert mappings(pod(one, every)) == (PortMapping(80, 8080, "tcp", ip_address("10.128.0.2")), PortMapping(81, 8080, "tcp", None))
+    assert mappings(pod(one, every)) == (
+        PortMapping(80, 8080, "tcp", ip_address("10.128.0.2")),
+        PortMapping(81, 8080, "tcp", ip_address("0.0.0.0")),
+    )
 
 
 def test_a_pod_in_the_network_of_the_node_needs_none() -> None:

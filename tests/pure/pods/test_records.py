@@ -48,3 +48,13 @@ def test_a_record_that_is_none_is_set_aside(tmp_path: Path) -> None:
     (tmp_path / "pods/u.json").write_text("{")
     assert records.load() == []
     assert (tmp_path / "pods/u.unusable").exists()
+
+
+def test_a_folder_without_a_record_is_nobodys(tmp_path: Path) -> None:
+    records = Records(tmp_path / "pods", logging.getLogger("test"))
+    records.write(Record(uid="kept", namespace="default", name="web"))
+    (tmp_path / "pods/bad.json").write_text("{")
+    for uid in ("kept", "bad", "left"):
+        records.write_files(uid, {"0.log": "said"}, "main")
+    assert [record.uid for record in records.load()] == ["kept"]
+    assert {path.name for path in (tmp_path / "pods").iterdir()} == {"kept.json", "kept", "bad.unusable", "bad"}

@@ -235,3 +235,24 @@ def test_back_off_is_said_in_whole_durations() -> None:
     waits = runs.crash_loop(run, NOW + 30, "main", "web_default(u)")
     assert waits.message == "back-off 1m20s restarting failed container=main pod=web_default(u)"
     assert [runs.duration(seconds) for seconds in (10, 60, 300)] == ["10s", "1m0s", "5m0s"]
+
+
+def test_the_phase_waits_until_nothing_runs_any_more() -> None:
+    side = Container(name="side", image="x", restart_policy="Always")
+    first = Container(name="first", image="x")
+    debugger = Container(name="debugger", image="x")
+    for code, phase, reason in ((0, "Succeeded", "PodCompleted"), (3, "Failed", "PodFailed")):
+        held = status(pod(init=(side,), restart_policy="Never"), record(side=running(), main=ended(code)), FACTS, NOW)
+        assert held["phase"] == "Running"
+        assert next(one for one in held["conditions"] if one["type"] == "Ready")["reason"] == reason
+        looked_at = msgspec.structs.replace(pod(restart_policy="Never").spec, ephemeral_containers=(debugger,))
+        held = status(
+            msgspec.structs.replace(pod(restart_policy="Never"), spec=looked_at), record(debugger=running(), main=ended(code)), FACTS, NOW
+        )
+        assert held["phase"] == "Running"
+        done = msgspec.structs.replace(record(side=ended(143), main=ended(code)), initialized=True)
+        over = status(pod(init=(side,), restart_policy="Never"), done, FACTS, NOW)
+        assert over["phase"] == phase
+    failed = pod(init=(side, first), restart_policy="Never")
+    assert status(failed, record(side=running(), first=ended(1)), FACTS, NOW)["phase"] == "Pending"
+    assert status(failed, record(side=ended(0), first=ended(1)), FACTS, NOW)["phase"] == "Failed"

@@ -77,7 +77,7 @@ class Ipam:
 
 @dataclass(frozen=True)
 class PortMapping:
-    """``host_address`` None: every address of the machine."""
+    """``host_address`` None: every address of the machine; the unspecified one: every one of its family."""
 
     host_port: int
     container_port: int
@@ -285,7 +285,7 @@ def _port_mapping(index: int, tree: Any) -> PortMapping:
         ports.append(port)
     host = tree.get("hostIP") or ""
     address = _parsed(f"{field}.hostIP", host, ip_address, "an address") if host else None
-    return PortMapping(ports[0], ports[1], protocol, None if address is None or address.is_unspecified else address)
+    return PortMapping(ports[0], ports[1], protocol, address)
 
 
 def _bandwidth(runtime: Tree) -> tuple[Rate | None, Rate | None]:

@@ -6,6 +6,8 @@ that takes.
 
 from __future__ import annotations
 
+from collections.abc import Set
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,13 +15,15 @@ from podwire.linux.network import Network
 from podwire.pods.cni.configuration import Configuration, Rate
 from podwire.pods.network import AttachmentBroken
 from podwire.pods.wiring import Wires
-from podwire.wire.rtnetlink import TokenBucket, replace
+from podwire.wire.rtnetlink import Route, TokenBucket, replace
+from podwire.wire.rtnetlink.route import LOCAL
 
 if TYPE_CHECKING:
     from podwire import nft
     from podwire.linux.nftables import Nftables
     from podwire.pods.cni.ruleset import Publication
 
+_LOOPBACK_METRIC = 1024
 _LATENCY_S = 0.025
 _LEAST_BURST = 2_000
 _MOST_BURST = 0x7FFFFFFF
@@ -45,8 +49,23 @@ def publish(wanted: Publication, way: str) -> None:
     with Nftables() as nftables:
         have = nftables.dump(NAMES)
         _exchange(nftables, have, with_publication(have, wanted))
-    if wanted.mappings and any(address.version == 4 for address in wanted.addresses):
+    if wanted.mappings:
+        _answer_loopback(way, {address.version for address in wanted.addresses})
+
+
+def _answer_loopback(way: str, families: Set[int]) -> None:
+    """Let the machine's own loopback addresses be told by what comes back over this link.
+
+    IPv4 has a setting for it. For IPv6 the kernel looks for the route to ::1 among those of the link that the answer came by; the answer it
+    sees there has been translated back. What comes from outside with such an address it drops before, in either family.
+    """
+    if 4 in families:
         Path(f"/proc/sys/net/ipv4/conf/{way}/route_localnet").write_text("1")
+    if 6 in families:
+        with Network() as network:
+            # Of a metric for itself: a route of the same one would take the place of another link's.
+            metric = _LOOPBACK_METRIC + network.index(way)
+            network.apply([replace(Route(ip_network("::1/128"), link=way, table=LOCAL, type="local", metric=metric))])
 
 
 def withdraw(owner: str) -> None:
@@ -67,13 +86,19 @@ def _exchange(nftables: Nftables, have: nft.Ruleset, want: nft.Ruleset) -> None:
 
 
 def limit(asked: Configuration, namespace: int, interface: str) -> None:
-    """Hold the rates: towards the container at the machine's end of its pair, from it at its own. Raises KernelRefused."""
-    if asked.egress is not None:
+    """Hold the rates that a runtime asks for. Raises KernelRefused."""
+    if asked.egress is not None or asked.ingress is not None:
+        hold(asked.ingress, asked.egress, namespace, interface)
+
+
+def hold(ingress: Rate | None, egress: Rate | None, namespace: int, interface: str) -> None:
+    """Hold rates: towards the container at the machine's end of its pair, from it at its own. Raises KernelRefused."""
+    if egress is not None:
         with Network(namespace) as inside:
-            inside.apply([replace(_bucket(interface, asked.egress))])
-    if asked.ingress is not None:
+            inside.apply([replace(_bucket(interface, egress))])
+    if ingress is not None:
         with Network() as outside:
-            outside.apply([replace(_bucket(_peer(outside, namespace, interface), asked.ingress))])
+            outside.apply([replace(_bucket(_peer(outside, namespace, interface), ingress))])
 
 
 def verify(asked: Configuration, wanted: Publication | None, namespace: int, interface: str) -> None:

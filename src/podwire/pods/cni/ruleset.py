@@ -4,9 +4,9 @@ One table for each family, there as long as an attachment needs it. Its elements
 one that is deleted is found without anything but that name. Rules for a network carry the network as theirs.
 
 A host port on an address of its own goes before one on all addresses. Three connections take the machine's address towards the
-container, since the answer would not come back otherwise: one from the machine's own 127.0.0.1, one of a container to itself by its
+container, since the answer would not come back otherwise: one from the machine's own 127.0.0.1 or ::1, one of a container to itself by its
 host port, one of a neighbour on the same plain bridge. So that the first can pass, packets for 127.0.0.0/8 are routed
-(``route_localnet``), and those that come from outside are dropped before.
+(``route_localnet``; for ::1 there is a route), and those that come from outside are dropped before.
 """
 
 from __future__ import annotations
@@ -127,8 +127,9 @@ def _used(table: nft.Table, chain: str, sets: Sequence[nft.Set]) -> list[str]:
 def _extended(table: nft.Table, address: IPAddress, mappings: Sequence[PortMapping], masqueraded: bool, owner: str) -> nft.Table:
     new: dict[str, list[nft.Element]] = {one.name: [] for one in table.sets}
     for mapping in mappings:
-        name = "ports" if mapping.host_address is None else "address-ports"
-        key = ([] if mapping.host_address is None else [mapping.host_address]) + [mapping.protocol, mapping.host_port]
+        own = [] if mapping.host_address is None or mapping.host_address.is_unspecified else [mapping.host_address]
+        name = "address-ports" if own else "ports"
+        key = [*own, mapping.protocol, mapping.host_port]
         element = table.set(name).element(key, [address, mapping.container_port], comment=owner)
         there = table.set(name).elements.get(element.key)
         if there is not None and there.value != element.value:

@@ -66,6 +66,14 @@ class LogWriter:
         if held:
             await self._ask({"do": "drained", "name": run})
 
+    async def drained_of(self, uid: str) -> None:
+        """Wait until everything of all runs of a Pod, which have ended, is written: from then on nobody makes files for it."""
+        held = await self._client.give(f"log/{uid}/")
+        for fd in held.values():
+            os.close(fd)
+        for run in {name.removeprefix("log/").rpartition("/")[0] for name in held}:
+            await self._ask({"do": "drained", "name": run})
+
     async def attach(self, run: str, descriptors: Sequence[int]) -> bool:
         """Have what a run writes from now on written to these pipes (stdout, stderr), too. False: it has ended. Descriptors stay ours."""
         return bool((await self._ask({"do": "attach", "name": run}, descriptors)).get("attached"))
