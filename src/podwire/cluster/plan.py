@@ -6,7 +6,7 @@ What belongs here: every address, name and command line of the lab, decided once
 The wires are those of docs/architecture.md, "The wires in the lab": a layer-3 fabric in the place ``vpc``, one veth to each
 other place, /32 routes, permanent neighbour entries. MAC addresses are made from addresses as Compute Engine makes them
 (``42:01`` and the four bytes), so both ends of a wire can be written down before either exists.
-Names of nodes follow GKE: ``gke-CLUSTER-POOL-HASH-SUFFIX``.
+Names of nodes follow GKE, ``gke-CLUSTER-POOL-HASH-SUFFIX``, unless the specification has others.
 """
 
 from __future__ import annotations
@@ -177,6 +177,10 @@ def node_names(cluster: str, pool: NodePool, zone: str) -> Iterator[str]:
 
     At most 52 letters: ``system:node:NAME`` is a common name, which X.509 ends at 64.
     """
+    if pool.node_names:
+        first = pool.zones.index(zone) * pool.nodes_per_zone
+        yield from pool.node_names[first : first + pool.nodes_per_zone]
+        return
     base, group = _name_parts(cluster, pool.name, zone)
     taken: set[str] = set()
     for index in range(pool.nodes_per_zone):

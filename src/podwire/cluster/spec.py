@@ -35,6 +35,7 @@ MAX_NODES_PER_ZONE = 100
 OPEN_FILES = 1024  # what a user must be able to have open, whatever the cluster
 DEFAULT_GRACE_S, SHORTEST_GRACE_S, LONGEST_GRACE_S = 40.0, 2.0, 3600.0
 _Network = TypeVar("_Network", IPv4Network, IPv6Network)
+_NODE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,50}[a-z0-9])?")
 _NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 _REGISTRY = re.compile(r"([a-zA-Z0-9][-.a-zA-Z0-9]*|\[[0-9a-fA-F:]+\])(:[0-9]+)?(/[-._/a-z0-9]*)?")
 _ZONE_LETTERS = "abcdefghijklmnopqrstuvwxyz"
@@ -46,9 +47,12 @@ class Invalid(ValueError):
 
 @dataclass(frozen=True)
 class NodePool:
+    """``node_names``: those of the first zone, then those of the next; none: they follow GKE."""
+
     name: str
     zones: tuple[str, ...]
     nodes_per_zone: int
+    node_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -122,6 +126,7 @@ class _NodePool(_Form, frozen=True):
     name: str = "default-pool"
     zones: tuple[str, ...] = ()
     nodes_per_zone: int = 1
+    node_names: tuple[str, ...] = ()
 
 
 class _Ranges(_Form, frozen=True):
@@ -191,6 +196,9 @@ def parse(
     pools = tuple(_pool(index, pool, spec.region, zones, nodes_per_zone, fault) for index, pool in enumerate(spec.node_pools))
     if not pools:
         raise fault("spec.nodePools", "at least one node pool is needed")
+    named = [name for pool in pools for name in pool.node_names]
+    if len(set(named)) < len(named):
+        raise fault("spec.nodePools", f"two nodes have the name {max(named, key=named.count)!r}")
     if len({pool.name for pool in pools}) < len(pools):
         raise fault("spec.nodePools", "two node pools have the same name")
     chosen = (form.metadata.name or DEFAULT_NAME) if name is None else name
@@ -242,6 +250,11 @@ def _fields(form: Any) -> dict[str, Any]:
     return {one.encode_name: one.type for one in structure.fields}
 
 
+def _pool_tree(pool: NodePool) -> dict[str, Any]:
+    tree = {"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone}
+    return {**tree, "nodeNames": list(pool.node_names)} if pool.node_names else tree
+
+
 def manifest(spec: ClusterSpec) -> dict[str, Any]:
     """Give the specification as a Cluster manifest with every default written out; ``parse`` reads it back."""
     ranges = spec.ranges
@@ -260,7 +273,7 @@ def manifest(spec: ClusterSpec) -> dict[str, Any]:
             **({"hostPaths": list(spec.host_paths)} if spec.host_paths else {}),
             **({"registries": list(spec.registries)} if spec.registries else {}),
             **({"podPidsLimit": spec.pod_pids_limit} if spec.pod_pids_limit else {}),
-            "nodePools": [{"name": pool.name, "zones": list(pool.zones), "nodesPerZone": pool.nodes_per_zone} for pool in spec.node_pools],
+            "nodePools": [_pool_tree(pool) for pool in spec.node_pools],
             "ranges": {
                 "nodes": str(ranges.nodes),
                 "pods": str(ranges.pods),
@@ -347,7 +360,17 @@ def _pool(index: int, pool: _NodePool, region: str, zones: int | None, nodes_per
     if len(set(named)) < len(named):
         raise fault(f"{field}.zones", "a zone is named twice")
     count = zones if zones is not None else 3
-    return NodePool(pool.name, named or tuple(f"{region}-{letter}" for letter in _ZONE_LETTERS[:count]), per_zone)
+    chosen = named or tuple(f"{region}-{letter}" for letter in _ZONE_LETTERS[:count])
+    return NodePool(pool.name, chosen, per_zone, _node_names(pool.node_names, len(chosen) * per_zone, f"{field}.nodeNames", fault))
+
+
+def _node_names(names: tuple[str, ...], count: int, field: str, fault: _Fault) -> tuple[str, ...]:
+    for index, name in enumerate(names):
+        if not _NODE_NAME.fullmatch(name):
+            raise fault(f"{field}[{index}]", f"{name!r} is no node name: at most 52 lower-case letters, digits and '-', a letter first")
+    if names and len(names) != count:
+        raise fault(field, f"expected a name for each of {count} nodes (zones times nodesPerZone), got {len(names)}")
+    return names
 
 
 def _host_paths(folders: tuple[str, ...], fault: _Fault) -> tuple[str, ...]:

@@ -103,3 +103,24 @@ def test_a_node_of_more_pods_has_a_wider_range(pods: int, prefix: int) -> None:
     assert {node.pod_range.prefixlen for node in cluster.nodes} == {prefix}
     for node in cluster.nodes:
         assert config.decode(cluster.files[PATHS.config(f"node/{node.name}")]).max_pods == pods
+
+
+def test_nodes_have_the_names_that_were_chosen() -> None:
+    text = """
+apiVersion: podwire.dev/v1alpha1
+kind: Cluster
+spec:
+  nodePools:
+  - {name: first, zones: [us-central1-b, us-central1-a], nodesPerZone: 2, nodeNames: [db-1, db-2, web-1, web-2]}
+  - {name: second, zones: [us-central1-a]}
+"""
+    asked = spec.parse(text)
+    nodes = plan.plan(asked, PATHS, api_port=6443).nodes
+    assert [(node.name, node.zone) for node in nodes[:4]] == [
+        ("db-1", "us-central1-b"),
+        ("db-2", "us-central1-b"),
+        ("web-1", "us-central1-a"),
+        ("web-2", "us-central1-a"),
+    ]
+    assert nodes[4].name.startswith("gke-podwire-second-")
+    assert spec.parse(json.dumps(spec.manifest(asked))) == asked

@@ -84,6 +84,19 @@ def test_the_command_line_overrides_the_file() -> None:
             "c.yaml:3: spec.registries[1]: expected HOST[:PORT][/PATH] of a registry, without https://, got 'https://a.b'",
         ),
         (
+            "spec: {nodePools: [{zones: [us-central1-a], nodesPerZone: 2, nodeNames: [one]}]}",
+            "c.yaml:3: spec.nodePools[0].nodeNames: expected a name for each of 2 nodes (zones times nodesPerZone), got 1",
+        ),
+        (
+            "spec: {nodePools: [{zones: [us-central1-a], nodeNames: [One]}]}",
+            "c.yaml:3: spec.nodePools[0].nodeNames[0]: 'One' is no node name: "
+            "at most 52 lower-case letters, digits and '-', a letter first",
+        ),
+        (
+            "spec: {nodePools: [{zones: [us-central1-a], nodeNames: [a]}, {name: b, zones: [us-central1-b], nodeNames: [a]}]}",
+            "c.yaml:3: spec.nodePools: two nodes have the name 'a'",
+        ),
+        (
             "spec: {registries: ['localhost:5000', localhost/shop]}",
             "c.yaml:3: spec.registries[1]: expected the port of a registry on this machine, localhost:PORT, got 'localhost/shop'",
         ),
@@ -121,7 +134,7 @@ def test_the_command_line_overrides_the_file() -> None:
         ("spec:\n  nodePools:\n  - nodesPerZone: many", "c.yaml:5: spec.nodePools[0].nodesPerZone: expected `int`, got `str`"),
         (
             "spec:\n  nodePools:\n  - zone: a",
-            "c.yaml:5: spec.nodePools[0].zone: there is no such field; expected one of name, zones, nodesPerZone",
+            "c.yaml:5: spec.nodePools[0].zone: there is no such field; expected one of name, zones, nodesPerZone, nodeNames",
         ),
         (
             "spec:\n  nodePools:\n  - zones: [europe-west1-b]",
