@@ -244,10 +244,12 @@ def _terminated(ending: Ending) -> Tree:
 def qos_class(pod: Pod) -> str:
     """Guaranteed, Burstable or BestEffort, by requests and limits of cpu and memory."""
     guaranteed, any_set = True, False
-    for container in (*pod.spec.init_containers, *pod.spec.containers):
+    whole = pod.spec.resources  # what is said of the whole Pod counts alone
+    containers = [one.resources for one in (*pod.spec.init_containers, *pod.spec.containers)]
+    for asked in containers if whole is None or not (whole.requests or whole.limits) else [whole]:
         for resource in _RESOURCES:
-            limit = _amount(container.resources.limits.get(resource))
-            request = _amount(container.resources.requests.get(resource)) or limit
+            limit = _amount(asked.limits.get(resource))
+            request = _amount(asked.requests.get(resource)) or limit
             any_set = any_set or bool(limit or request)
             guaranteed = guaranteed and bool(limit) and request == limit
     if not any_set:

@@ -278,6 +278,10 @@ def test_pull_policy(image: str, policy: str) -> None:
     ],
 )
 def test_quality_of_service(resources: list[dict[str, Any]], quality: str) -> None:
+    # What is said of the whole Pod counts alone.
+    whole = {"limits": {"cpu": "1", "memory": "1Gi"}}
+    pod = made("pods", spec={"resources": whole, "containers": [{"name": "c", "image": "a", "resources": resources[0]}]})
+    assert pod["status"]["qosClass"] == "Guaranteed"
     containers = [{"name": f"c{index}", "image": "a", "resources": one} for index, one in enumerate(resources)]
     assert made("pods", spec={"containers": containers})["status"]["qosClass"] == quality
 

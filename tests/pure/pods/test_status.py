@@ -131,6 +131,8 @@ def resources(requests: dict[str, str | int | float], limits: dict[str, str | in
 
 
 def test_quality_of_service() -> None:
+    whole = ResourceRequirements(limits={"cpu": "1", "memory": "1Gi"})
+    assert qos_class(Pod(spec=PodSpec(containers=(Container(name="c"),), resources=whole))) == "Guaranteed"
     assert qos_class(resources({}, {})) == "BestEffort"
     assert qos_class(resources({"cpu": "100m"}, {})) == "Burstable"
     assert qos_class(resources({"cpu": "1", "memory": "1Gi"}, {"cpu": "1000m", "memory": "1024Mi"})) == "Guaranteed"

@@ -52,6 +52,10 @@ def default_pod(tree: Tree) -> None:
         resources = container["resources"]
         if limits := resources.get("limits"):
             resources["requests"] = {**limits, **resources.get("requests", {})}
+    whole = spec.get("resources", {})
+    asked = {name for one in spec.get("containers", ()) for name in one["resources"].get("requests", {})}
+    if more := {name: amount for name, amount in whole.get("limits", {}).items() if name not in asked}:
+        whole["requests"] = {**more, **whole.get("requests", {})}
     sidecars = [one for one in spec.get("initContainers", ()) if one.get("restartPolicy") == "Always"]
     for container in (*sidecars, *spec.get("containers", ())):
         _default_resize_policy(container)
@@ -178,6 +182,8 @@ def qos_class(spec: Tree) -> str:
 
     Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/
     """
+    if spec.get("resources"):  # what is said of the whole Pod counts alone
+        return _class_of(orjson.dumps([spec["resources"]]))
     containers = [*spec.get("initContainers", ()), *spec.get("containers", ())]
     return _class_of(orjson.dumps([container.get("resources", {}) for container in containers]))
 
