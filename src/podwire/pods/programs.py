@@ -47,6 +47,12 @@ def processes_name(uid: str) -> str:
 
 _FIRST = Program(("sh", "-c", "trap '' CHLD; exec sleep infinity"), own_processes=True).contained()
 """Who ignores the ends of children has none to reap: all that a first process of a PID namespace must do."""
+_OF_PROGRAMS = {"bin", "dev", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "proc", "run", "sbin", "sys", "tmp", "usr"}
+
+
+def _first() -> Program:
+    """It sees programs and nothing else of the machine: its view is there for all containers of its Pod, at /proc/1/root."""
+    return dataclasses.replace(_FIRST, hidden=tuple(f"/{name}" for name in sorted(os.listdir("/")) if name not in _OF_PROGRAMS))
 
 
 class Programs:
@@ -100,7 +106,7 @@ class Programs:
             if self.knows(name) and self._future(name).done():
                 await self.forget(name)
             if not self.knows(name):
-                await self.start(name, _FIRST)
+                await self.start(name, _first())
         return (await self.client.programs(name))[name].pid
 
     async def wait(self, name: str) -> int:

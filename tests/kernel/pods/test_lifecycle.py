@@ -85,6 +85,16 @@ def test_containers_may_see_each_others_processes() -> None:
         node.delete("shared")
         node.gone("shared")
         print("gone after", time.monotonic() - began)
+        # The first process that they share is nobody's, and shows nothing of the machine.
+        look = "{ ls -A /proc/1/root/etc /proc/1/root/home /proc/1/root/root; ls -d /proc/1/root/usr; } > /dev/termination-log 2>&1"
+        node.pod("nosy", machine(look), restartPolicy="Never", shareProcessNamespace=True)
+        status = node.wait("nosy", lambda status: status.get("phase") == "Succeeded")["status"]
+        assert terminated(status)["message"].split() == [
+            "/proc/1/root/etc:",
+            "/proc/1/root/home:",
+            "/proc/1/root/root:",
+            "/proc/1/root/usr",
+        ]
         node.pod("apart", machine("echo $$$$ > /dev/termination-log"), restartPolicy="Never")
         status = node.wait("apart", lambda status: status.get("phase") == "Succeeded")["status"]
         assert terminated(status)["message"] == "1\n"
