@@ -38,9 +38,15 @@ class Webhook:
                 request, path = review["request"], self.path.split("?")[0]
                 webhook.asked.append({**request, "path": path})
                 response = webhook.answers[path](request)
+                if "raw" in response:  # the code and the body of the whole answer
+                    self._send(*response["raw"])
+                    return
                 said = {key: review[key] for key in ("apiVersion", "kind")} | response.pop("review", {})
                 body = json.dumps(said | {"response": {"uid": request["uid"], **response}}).encode()
-                self.send_response(200)
+                self._send(200, body)
+
+            def _send(self, code: int, body: bytes) -> None:
+                self.send_response(code)
                 self.send_header("content-length", str(len(body)))
                 self.end_headers()
                 self.wfile.write(body)

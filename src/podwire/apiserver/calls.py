@@ -17,6 +17,9 @@ import random
 import ssl
 from dataclasses import dataclass
 from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
 
 from podwire.apiserver import fairness
 from podwire.apiserver.answers import decode
@@ -25,11 +28,23 @@ from podwire.store import Store
 
 Tree = dict[str, Any]
 _TO_ONE = 100  # connections to one address
-FAILURES = (TimeoutError, aiohttp.ClientError, OSError)  # beside NoAnswer
+_FAILURES = (TimeoutError, aiohttp.ClientError, OSError)
+_STATUSES = {  # of answers that are none, in the words of Kubernetes' clients
+    400: "the server rejected our request for an unknown reason",
+    401: "the server has asked for the client to provide credentials",
+    404: "the server could not find the requested resource",
+    405: "the server does not allow this method on the requested resource",
+    409: "the server reported a conflict",
+    422: "the server rejected our request due to an error in our request",
+    429: "the server has received too many requests and has asked us to try again later",
+    503: "the server is currently unable to handle the request",
+    504: "the server was unable to return a response in the time allotted, but may still be processing the request",
+}
+_SHOWN = 2048  # bytes of an answer that are told
 
 
 class NoAnswer(Exception):
-    """A program that could not be asked, or answered what is no answer."""
+    """A program that could not be asked, or answered what is no answer. The text is as Kubernetes' own clients tell it."""
 
 
 @dataclass(eq=False, slots=True)
@@ -60,35 +75,49 @@ class Calls:
             await self._session.close()
 
     async def post(self, callee: Callee, body: bytes, limit_s: float, largest: int) -> bytes:
-        """Send JSON and give what is answered, of at most ``largest`` bytes. Raises NoAnswer, and what is in ``FAILURES``."""
-        url, host, name = self._place(callee.client)
-        if callee.context is None:
-            callee.context = _context(callee.client)
+        """Send JSON and give what is answered, of at most ``largest`` bytes. Raises NoAnswer."""
+        query = f"{'&' if '?' in callee.url else '?'}timeout={limit_s:g}s"
+        place = ""
+        try:
+            url, host, name = self._place(callee.client)
+            place = urlsplit(url).netloc
+            if callee.context is None:
+                callee.context = _context(callee.client)
+            code, text = await self._exchange(url + query, host, name, callee.context, body, limit_s, largest)
+        except (NoAnswer, *_FAILURES) as error:
+            raise NoAnswer(f'Post "{callee.url}{query}": {_told(error, place)}') from None
+        if code != 200:
+            raise NoAnswer(_refused(code, text))
+        if len(text) > largest:
+            raise NoAnswer(f"the answer has more than {largest} bytes")
+        return text
+
+    async def _exchange(
+        self, url: str, host: str, name: str | None, context: ssl.SSLContext, body: bytes, limit_s: float, largest: int
+    ) -> tuple[int, bytes]:
         if self._session is None:
             # A program that does not answer fills its own connections, not those of others.
-            self._session = aiohttp.ClientSession(auto_decompress=True, connector=aiohttp.TCPConnector(limit=0, limit_per_host=_TO_ONE))
-        headers = {"content-type": "application/json", "accept": "application/json"} | ({"host": host} if host else {})
-        query = f"{'&' if '?' in url else '?'}timeout={limit_s:g}s"
+            self._session = aiohttp.ClientSession(auto_decompress=False, connector=aiohttp.TCPConnector(limit=0, limit_per_host=_TO_ONE))
+        # What is packed may be of any size when it is unpacked: it is not asked for.
+        headers = {"content-type": "application/json", "accept": "application/json", "accept-encoding": "identity"}
+        parts: list[bytes] = []
+        left = largest + 1
         async with (
             fairness.away(),
             self._session.post(
-                url + query,
+                url,
                 data=body,
-                headers=headers,
+                headers=headers | ({"host": host} if host else {}),
                 timeout=aiohttp.ClientTimeout(total=limit_s),
-                ssl=callee.context,
+                ssl=context,
                 server_hostname=name,
                 allow_redirects=False,
             ) as answer,
         ):
-            text = await answer.content.read(largest + 1)
-            while len(text) <= largest and not answer.content.at_eof():
-                text += await answer.content.read(largest + 1 - len(text))
-        if answer.status != 200:
-            raise NoAnswer(f"the server responded with the status code {answer.status}")
-        if len(text) > largest:
-            raise NoAnswer(f"the answer has more than {largest} bytes")
-        return text
+            while left and (part := await answer.content.read(left)):
+                parts.append(part)
+                left -= len(part)
+        return answer.status, b"".join(parts)
 
     def _place(self, client: Tree) -> tuple[str, str, str | None]:
         """Give the URL of a program, the name for its requests and for TLS. Raises NoAnswer."""
@@ -124,9 +153,27 @@ class Calls:
         return random.choice(ready)
 
 
-def told(error: Exception) -> str:
-    """Say in a message what went wrong with a call."""
-    return str(error) or "context deadline exceeded"
+def _told(error: Exception, place: str) -> str:
+    """Say what went wrong with a connection, as Go says it. ``place``: address and port."""
+    if isinstance(error, TimeoutError):
+        return "context deadline exceeded"
+    cause: BaseException | None = error
+    while cause is not None:
+        if said := str(getattr(cause, "verify_message", "")):
+            why = "certificate signed by unknown authority" if "self" in said or "issuer" in said else said
+            return f"tls: failed to verify certificate: x509: {why}"
+        if isinstance(cause, ConnectionRefusedError):
+            return f"dial tcp {place}: connect: connection refused"
+        cause = cause.__cause__ or cause.__context__
+    return str(error) or type(error).__name__
+
+
+def _refused(code: int, text: bytes) -> str:
+    """Say what an answer with another code than 200 means."""
+    if code >= 500 and code not in _STATUSES:
+        said = orjson.dumps(text[:_SHOWN].decode(errors="replace").strip() or "unknown").decode()
+        return f"an error on the server ({said}) has prevented the request from succeeding"
+    return _STATUSES.get(code) or f"the server responded with the status code {code} but did not return more information"
 
 
 def _host(service: Tree) -> str:

@@ -43,8 +43,9 @@ async def get(api: Api, request: Request, kind: Kind) -> Answer:
         raise status.not_found(kind, target.name)
     if "resourceVersion" in request.query:
         _not_too_new(api, revision(request))
-    (seen,) = await conversion.shown(kind, [record])
-    return shapes.one(api, request, kind, seen.value)
+    if kind.versions is not None:
+        (record,) = await conversion.shown(kind, [record])
+    return shapes.one(api, request, kind, record.value)
 
 
 def revision(request: Request) -> int:

@@ -440,6 +440,46 @@ def test_answers_that_are_not_taken(call: Any, places: Places, webhook: Webhook,
             pass
 
 
+@pytest.mark.parametrize(
+    ("code", "body", "said"),
+    [
+        (500, b"oh dear", 'an error on the server ("oh dear") has prevented the request from succeeding'),
+        (404, b"", "the server could not find the requested resource"),
+        (302, b"", "the server responded with the status code 302 but did not return more information"),
+        (200, b"<html>", "couldn't get version/kind; json parse error: "),
+        (200, b"[]", "couldn't get version/kind; json parse error: "),
+        (200, b"[" * 100_000, "couldn't get version/kind; json parse error: "),
+        (200, b" " * 8_000_000, "the answer has more than "),
+    ],
+)
+def test_what_is_no_answer(call: Any, namespace: str, webhook: Webhook, code: int, body: bytes, said: str) -> None:
+    places, group = Places(call, namespace, webhook, "v1"), f"{namespace}.example.com"
+    places.make("a", host="h", port=1)
+    try:
+        webhook.answers["/convert"] = lambda _request: {"raw": (code, body)}
+        got = call("GET", f"{places.v1beta1}/a")
+        assert got.status == 500
+        assert got.tree["message"].startswith(places.failure(f"failed: {said}", "v1")), got.tree["message"][:300]
+    finally:
+        assert call("DELETE", f"{CRDS}/places.{group}").status == 200
+        while call("GET", f"{CRDS}/places.{group}").status != 404:
+            pass
+
+
+def test_whom_to_trust(call: Any, places: Places, webhook: Webhook) -> None:
+    places.make("a", host="h", port=1)
+    url = webhook.url("/convert")
+    places.change(lambda spec: spec["conversion"]["webhook"].update(clientConfig={"url": url}))
+    got = call("GET", f"{places.v1beta1}/a")
+    why = "tls: failed to verify certificate: x509: certificate signed by unknown authority"
+    assert got.tree["message"] == places.failure(f'failed: Post "{url}?timeout=30s": {why}', "v1")
+    assert webhook.asked == []
+    places.change(lambda spec: spec["conversion"]["webhook"].update(clientConfig={"url": "https://127.0.0.1:1/x"}))
+    got = call("GET", f"{places.v1beta1}/a")
+    why = "dial tcp 127.0.0.1:1: connect: connection refused"
+    assert got.tree["message"] == places.failure(f'failed: Post "https://127.0.0.1:1/x?timeout=30s": {why}', "v1")
+
+
 def test_labels_and_annotations_are_the_programs_and_nothing_else(call: Any, places: Places, webhook: Webhook) -> None:
     made = places.make("a", host="h", port=1)
     webhook.answers["/convert"] = changed(labels={"seen": "yes"}, creationTimestamp="1999-01-01T00:00:00Z", generation=99, finalizers=["x"])

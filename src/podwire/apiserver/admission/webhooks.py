@@ -23,7 +23,7 @@ from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import Attributes
 from podwire.apiserver.admission.matching import EXEMPT, Alike, Conditions, LabelsOf, meant, selected
 from podwire.apiserver.admission.seeing import converted, seen_as
-from podwire.apiserver.calls import FAILURES, Callee, Calls, NoAnswer, told
+from podwire.apiserver.calls import Callee, Calls, NoAnswer
 from podwire.apiserver.cel.values import Fault
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.patch import PatchError, json_patch
@@ -138,10 +138,10 @@ class Caller:
             if not webhook.must_answer:
                 return None
             raise status.forbidden(asked.own, asked.name, str(fault)) from None
-        except (NoAnswer, *FAILURES) as error:
+        except NoAnswer as error:
             if not webhook.must_answer:
                 return None
-            raise status.internal(f'failed calling webhook "{webhook.name}": failed to call webhook: {told(error)}') from None
+            raise status.internal(f'failed calling webhook "{webhook.name}": failed to call webhook: {error}') from None
         asked.warnings += [str(one) for one in response.get("warnings") or ()]
         if response.get("allowed") is not True:
             raise _denied(webhook, response.get("status") or {})

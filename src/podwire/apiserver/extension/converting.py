@@ -10,7 +10,7 @@ from uuid import uuid4
 
 from podwire.apiserver import status
 from podwire.apiserver.answers import decode, encode
-from podwire.apiserver.calls import FAILURES, Callee, Calls, NoAnswer, told
+from podwire.apiserver.calls import Callee, Calls, NoAnswer
 from podwire.apiserver.extension import review
 from podwire.apiserver.kind import Kind, Tree
 
@@ -41,8 +41,8 @@ def of_definition(definition: Tree, calls: Calls) -> Convert:
             return review.taken(trees, review.objects(text, version, uid), to.api_version)
         except review.Unusable as error:
             why = str(error)
-        except (NoAnswer, *FAILURES) as error:
-            why = f' failed: Post "{callee.url}?timeout={LIMIT_S:g}s": {told(error)}'
+        except NoAnswer as error:
+            why = f" failed: {error}"
         first = trees[0]
         raise status.Failure(500, "", f"conversion webhook for {first['apiVersion']}, Kind={first['kind']}{why}")
 
