@@ -32,7 +32,7 @@ from podwire.apiserver.auth.audit import Audit
 from podwire.apiserver.authentication import ANONYMOUS, Certified, User
 from podwire.apiserver.bodies import LIMIT
 from podwire.apiserver.encodings import Encodings
-from podwire.apiserver.fairness import Turns, Visit, is_exempt
+from podwire.apiserver.fairness import LONG_FROM, Turns, Visit, is_exempt
 from podwire.apiserver.requests import Request
 from podwire.apiserver.streaming.upstream import Upstream
 from podwire.store import Unwritable
@@ -173,7 +173,8 @@ class Application:
                 request.body = whole
             else:
                 async with asyncio.timeout(BODY_S):
-                    request.body = await _body(headers, receive)
+                    take = functools.partial(self._turns.take_long_body, visit) if visit is not None else None
+                    request.body = await _body(headers, receive, take)
             if bodies.takes_long(request):
                 async with self._reading:
                     request.body = await asyncio.to_thread(bodies.yaml_as_json, request.body)
@@ -319,8 +320,8 @@ async def _until_gone(receive: Receive, stop: Callable[[], None]) -> None:
     stop()
 
 
-async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
-    """Read a whole body. Raises Failure (413)."""
+async def _body(headers: Mapping[bytes, bytes], receive: Receive, take: Callable[[], Awaitable[None]] | None) -> bytes:
+    """Read a whole body; ``take`` is waited for when it is long. Raises Failure (413)."""
     announced = headers.get(b"content-length", b"0")
     if not announced.isdigit() or int(announced) > LIMIT:
         raise status.too_large(LIMIT)
@@ -339,6 +340,9 @@ async def _body(headers: Mapping[bytes, bytes], receive: Receive) -> bytes:
         size += len(part)
         if size > LIMIT:
             raise status.too_large(LIMIT)
+        if size > LONG_FROM and take is not None:
+            await take()
+            take = None
         if not message.get("more_body", False):
             return b"".join(parts)
 

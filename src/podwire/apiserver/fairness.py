@@ -25,6 +25,8 @@ from podwire.apiserver.requests import Target
 
 SEATS = 128  # requests worked on at once; most of them wait for the disk, together
 PRESENT = 400  # requests that one user may have
+LONG_BODIES = 32  # long bodies that one user may have
+LONG_FROM = 256 * 1024  # bytes of a long body
 
 _NODES = "system:nodes"
 
@@ -37,21 +39,23 @@ def is_exempt(user: User, target: Target) -> bool:
 class _Flow:
     """The requests of one user."""
 
-    __slots__ = ("name", "present", "queue")
+    __slots__ = ("bodies", "name", "present", "queue")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.present = 0
+        self.bodies: asyncio.Semaphore | None = None
         self.queue: deque[Visit] = deque()
 
 
 class Visit:
     """One request that is present."""
 
-    __slots__ = ("flow", "seated", "waiter")
+    __slots__ = ("flow", "has_long_body", "seated", "waiter")
 
     def __init__(self, flow: _Flow) -> None:
         self.flow = flow
+        self.has_long_body = False
         self.seated = False
         self.waiter: asyncio.Future[None] | None = None
 
@@ -79,6 +83,14 @@ class Turns:
         self.present += 1
         return Visit(flow)
 
+    async def take_long_body(self, visit: Visit) -> None:
+        """Wait until the user may send another long body."""
+        bodies = visit.flow.bodies
+        if bodies is None:
+            bodies = visit.flow.bodies = asyncio.Semaphore(LONG_BODIES)
+        await bodies.acquire()
+        visit.has_long_body = True
+
     async def seat(self, visit: Visit) -> None:
         """Wait for a seat, if there is none."""
         _WORKED_ON.set((self, visit))
@@ -97,6 +109,8 @@ class Turns:
         flow = visit.flow
         flow.present -= 1
         self.present -= 1
+        if visit.has_long_body and flow.bodies is not None:
+            flow.bodies.release()
         if not flow.present:
             self._flows.pop(flow.name, None)
         self.rise(visit)

@@ -179,3 +179,32 @@ def test_a_body_without_an_end(server: ApiServer) -> None:
                 connection.sendall(chunk)
         assert resident_mib(server) - before < 50
         assert connection.recv(65536).startswith(b"HTTP/1.1 413")
+
+
+def test_many_bodies_of_one_user(server: ApiServer) -> None:
+    """Few of them are heard to their end at a time; who waits is heard later, and others are not kept waiting."""
+    size, count = 2_900_000, 150
+    head = POST + b"content-length: %d\r\n\r\n" % (size + 2)
+    before = resident_mib(server)
+    context = server.context()
+    with contextlib.ExitStack() as connections:
+        made: list[ssl.SSLSocket] = []
+        for _ in range(count):
+            plain = connections.enter_context(socket.create_connection(("127.0.0.1", server.port), DEADLINE_S))
+            one = connections.enter_context(context.wrap_socket(plain, server_hostname="localhost"))
+            one.sendall(head)
+            one.setblocking(False)
+            made.append(one)
+        left = dict.fromkeys(made, size)
+        idle = 0
+        while idle < 50:  # send all that is taken; then the server has had its time
+            sent = 0
+            for one in [one for one, size_left in left.items() if size_left]:
+                with contextlib.suppress(ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                    taken = one.send(b" " * min(left[one], 65536))
+                    left[one] -= taken
+                    sent += taken
+            idle = 0 if sent else idle + 1
+            assert raw(server, b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200")
+        assert sum(left.values()) < size * count / 2
+        assert resident_mib(server) - before < 250  # of 435 MB

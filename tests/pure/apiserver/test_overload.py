@@ -19,7 +19,7 @@ from podwire.apiserver import app
 from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.api import Api
 from podwire.apiserver.authentication import Certified, User
-from podwire.apiserver.fairness import PRESENT, Turns, Visit, is_exempt
+from podwire.apiserver.fairness import LONG_BODIES, PRESENT, Turns, Visit, is_exempt
 from podwire.apiserver.requests import Target, target
 from podwire.apiserver.status import Failure
 from podwire.store import Store
@@ -146,6 +146,19 @@ def test_signs_of_life_of_nodes_take_no_turn(path: str, exempt: bool) -> None:
     assert isinstance(asked, Target)
     assert is_exempt(User("system:node:node-1", ("system:nodes",)), asked) == exempt
     assert not is_exempt(User("ann", ("system:masters",)), asked)
+
+
+async def test_of_long_bodies_a_user_has_few_at_once() -> None:
+    turns = Turns()
+    visits = [turns.arrive("ann") for _ in range(LONG_BODIES + 1)]
+    for one in visits[:-1]:
+        await turns.take_long_body(one)
+    await turns.take_long_body(turns.arrive("bob"))
+    waiting = asyncio.create_task(turns.take_long_body(visits[-1]))
+    await settle()
+    assert not waiting.done()
+    turns.leave(visits[0])
+    await asyncio.wait_for(waiting, LIMIT_S)
 
 
 async def test_who_does_not_send_his_body_is_not_waited_for(tmp_path: Path, monkeypatch: Any) -> None:
