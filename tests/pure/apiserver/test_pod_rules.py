@@ -124,3 +124,24 @@ def test_affinity() -> None:
         f"{preference}.preference.matchExpressions[1].values: Required value: must be specified when `operator` is 'In' or 'NotIn'",
         f"spec.affinity.podAntiAffinity.{REQUIRED}[0].topologyKey: Required value: can not be empty",
     ]
+
+
+def test_what_cannot_be_had_with_the_nodes_namespaces() -> None:
+    assert errors(shareProcessNamespace=True, hostPID=True) == [
+        "spec.securityContext.shareProcessNamespace: Invalid value: true: ShareProcessNamespace and HostPID cannot both be enabled"
+    ]
+    assert errors(hostPID=True, shareProcessNamespace=False) == []
+    named = [{"name": name, "value": "1"} for name in ("net.core.somaxconn", "kernel/shm_rmid_forced")]
+    assert errors(securityContext={"sysctls": named}) == []
+    assert errors(securityContext={"sysctls": named}, hostNetwork=True, hostIPC=True) == [
+        "spec.securityContext.sysctls[0].name: Invalid value: \"net.core.somaxconn\": may not be specified when 'hostNetwork' is true",
+        "spec.securityContext.sysctls[1].name: Invalid value: \"kernel/shm_rmid_forced\": may not be specified when 'hostIPC' is true",
+    ]
+    wrong = [{"name": name, "value": "1"} for name in ("", "Net.a", "net.a", "net.a", "a..b")]
+    words = r"must have at most 253 characters and match regex ^([a-z0-9]([-_a-z0-9]*[a-z0-9])?[\./])*[a-z0-9]([-_a-z0-9]*[a-z0-9])?$"
+    assert errors(securityContext={"sysctls": wrong}) == [
+        "spec.securityContext.sysctls[0].name: Required value",
+        f'spec.securityContext.sysctls[1].name: Invalid value: "Net.a": {words}',
+        'spec.securityContext.sysctls[3].name: Duplicate value: "net.a"',
+        f'spec.securityContext.sysctls[4].name: Invalid value: "a..b": {words}',
+    ]

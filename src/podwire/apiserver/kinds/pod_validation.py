@@ -12,6 +12,7 @@ import orjson
 from podwire.apiserver.kind import Tree
 from podwire.apiserver.kinds.affinity_validation import affinity_errors
 from podwire.apiserver.kinds.container_validation import container_errors
+from podwire.apiserver.kinds.pod_sharing_validation import sharing_errors
 from podwire.apiserver.kinds.volume_source_validation import source_errors
 from podwire.apiserver.validation import (
     FieldError,
@@ -91,6 +92,7 @@ def spec_errors(spec: Tree, path: Path) -> list[FieldError]:
     for key in ("hostname", "subdomain"):
         if value := spec.get(key):
             errors += label_name_errors(value, path / key)
+    errors += sharing_errors(spec, path)
     return errors + _network(spec, path) + toleration_errors(spec, path / "tolerations") + _scheduling(spec, path)
 
 
