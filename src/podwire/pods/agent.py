@@ -28,7 +28,7 @@ from podwire.images.store import Store
 from podwire.linux import sysctl
 from podwire.linux.cgroups import Tree
 from podwire.linux.init_client import AsyncInitClient
-from podwire.objects.core import Node, Pod, Service
+from podwire.objects.core import Node, Pod, PodSpec, Service
 from podwire.objects.resources import NODES, PODS, SERVICES
 from podwire.pods import admission, fitting, runs, wiring
 from podwire.pods.cgroups import PodCgroups
@@ -55,6 +55,8 @@ from podwire.pods.volumes.places import Places
 from podwire.pods.volumes.pod_volumes import VolumePlace
 from podwire.pods.volumes.sources import Sources
 from podwire.pods.worker import PodWorker
+from podwire.views import resources
+from podwire.views.resources import Amounts
 
 _WORKER_RETRY_S = 5.0
 _LAST_WORDS_S = 5.0
@@ -148,6 +150,7 @@ class PodsAgent:
         self._held: dict[str, int] = {}
         self._pods = context.informer(PODS, fields=f"spec.nodeName={context.node}")
         self._own: Callable[[], Node]
+        self._asks: dict[str, tuple[PodSpec, Amounts]] = {}
 
     async def run(self) -> None:
         """Set the node up, take up its Pods, and follow them until cancelled."""
@@ -233,8 +236,9 @@ class PodsAgent:
             worker = self._workers.get(old.metadata.uid)
             if worker is not None:
                 worker.vanish()
-        for other in self._workers.values():
-            other.reconsider()
+        if old is not None and (new is None or new.spec != old.spec or new.status.phase != old.status.phase):
+            for other in self._workers.values():
+                other.reconsider()
         if new is None:
             return
         uid = new.metadata.uid
@@ -242,7 +246,7 @@ class PodsAgent:
             self._workers[uid].update(new)
         else:
             record = self._left.pop(uid, None)
-            misfit = None if record is not None or new.terminating else fitting.misfit(new, self._own(), self._taken())
+            misfit = None if record is not None or new.terminating else fitting.misfit(new, self._own(), self._taken(), self._asked)
             worker = self._workers[uid] = PodWorker(self._host, new, record, self._held.pop(uid, None), misfit, self._unresizable)
             self._tasks[uid] = asyncio.create_task(self._work(worker), name=f"pod {new.namespace}/{new.name}")
 
@@ -252,7 +256,14 @@ class PodsAgent:
         return [pod for pod in left if pod is not None] + [worker.allocated for worker in self._workers.values() if worker.takes_room]
 
     def _unresizable(self, pod: Pod) -> tuple[str, str]:
-        return fitting.unresizable(pod, self._own(), [one for one in self._taken() if one.metadata.uid != pod.metadata.uid])
+        return fitting.unresizable(pod, self._own(), [one for one in self._taken() if one.metadata.uid != pod.metadata.uid], self._asked)
+
+    def _asked(self, pod: Pod) -> Amounts:
+        """What a Pod asks for, read once: a node may have a thousand Pods, and each newcomer is counted after all of them."""
+        known = self._asks.get(pod.metadata.uid)
+        if known is None or known[0] is not pod.spec:
+            known = self._asks[pod.metadata.uid] = (pod.spec, resources.requested(pod))
+        return known[1]
 
     def _on_standin_ended(self, ended: Ended) -> None:
         worker = self._workers.get(ended.uid)
@@ -290,6 +301,7 @@ class PodsAgent:
                     worker.vanish()
         finally:
             del self._workers[uid], self._tasks[uid]
+            self._asks.pop(uid, None)
 
 
 __all__ = ["PodsAgent", "run"]

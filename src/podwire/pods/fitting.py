@@ -10,36 +10,38 @@ Source: https://kubernetes.io/docs/concepts/scheduling-eviction/assign-pod-node/
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from podwire.objects.core import Container, Node, Pod, ResourceRequirements
 from podwire.pods.admission import Refusal
+from podwire.pods.status import amounts_of
 from podwire.views import placement, resources
 from podwire.views.resources import PODS, Amounts
 
 _OS = "kubernetes.io/os"
 _LINUX = "linux"
+Asked = Callable[[Pod], Amounts]
 
 
-def misfit(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
-    """Why the node does not take the Pod beside the others that it has taken; None: it does."""
+def misfit(pod: Pod, node: Node, others: Sequence[Pod], asked: Asked = resources.requested) -> Refusal | None:
+    """Why the node does not take the Pod beside the others that it has taken; None: it does. ``asked``: what one asks for."""
     if pod.metadata.labels.get(_OS, _LINUX) != _LINUX:
         return Refusal("PodOSSelectorNodeLabelDoesNotMatch", f"Failed to admit pod as the `{_OS}` label doesn't match node label")
     if pod.spec.os is not None and pod.spec.os.name != _LINUX:
         return Refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
-    return _no_room(pod, node, others) or _unsuited(pod, node, others)
+    return _no_room(pod, node, others, asked) or _unsuited(pod, node, others)
 
 
-def unresizable(pod: Pod, node: Node, others: Sequence[Pod]) -> tuple[str, str]:
+def unresizable(pod: Pod, node: Node, others: Sequence[Pod], asked_of: Asked = resources.requested) -> tuple[str, str]:
     """Why a Pod that runs cannot have what it asks for now: a word (never, or not yet) and a sentence; two empty ones: it can."""
     have, asked = resources.allocatable(node), resources.requested(pod)
     for name in ("memory", "cpu"):
         if asked.get(name, 0) > have.get(name, 0):
             amounts = f"requested: {_units(name, asked[name])}, capacity: {_units(name, have.get(name, 0))}"
             return "Infeasible", f"Node didn't have enough capacity: {name}, {amounts}"
-    refused = _no_room(pod, node, others)
+    refused = _no_room(pod, node, others, asked_of)
     return ("Deferred", refused.message) if refused is not None else ("", "")
 
 
@@ -60,7 +62,14 @@ def with_allocated(pod: Pod, allocated: Mapping[str, Mapping[str, Mapping[str, s
     return replace(pod, spec=spec)
 
 
-def _no_room(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
+def begins_anew(container: Container, had: Mapping[str, Mapping[str, object]]) -> bool:
+    """Whether a container is to be begun anew because of the resources that have changed."""
+    wanted = amounts_of(container)
+    changed = {name for kind in wanted for name, amount in wanted[kind].items() if had.get(kind, {}).get(name) != amount}
+    return any(one.resource_name in changed and one.restart_policy == "RestartContainer" for one in container.resize_policy)
+
+
+def _no_room(pod: Pod, node: Node, others: Sequence[Pod], asked_of: Asked) -> Refusal | None:
     have = resources.allocatable(node)
     if PODS in have and (len(others) + 1) * 1000 > have[PODS]:
         return _out_of(PODS, 1000, len(others) * 1000, have)
@@ -70,7 +79,7 @@ def _no_room(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
         return None
     used: dict[str, int] = {}
     for other in others:
-        for name, amount in resources.requested(other).items():
+        for name, amount in asked_of(other).items():
             used[name] = used.get(name, 0) + amount
     short = resources.short_of(asked, have, used)
     return _out_of(short[0], asked[short[0]], used.get(short[0], 0), have) if short else None

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -23,7 +23,7 @@ from podwire.pods import admission, desired
 from podwire.pods.admission import Refusal
 from podwire.pods.container import LEAST_GRACE_S, ContainerLife, cancelled
 from podwire.pods.desired import Player, is_sidecar, player
-from podwire.pods.fitting import with_allocated
+from podwire.pods.fitting import begins_anew, with_allocated
 from podwire.pods.host import Host, SandboxFailed
 from podwire.pods.runs import Record, Run, State, began, ended
 from podwire.pods.standins.client import StandinsRefused
@@ -134,7 +134,7 @@ class PodWorker:
         had = self.record.allocated
         self._write(allocated={}, unresized=("", ""))
         for container in _all(self.pod):
-            if container.name in had and container.name in self._lives and _restarts_for(container, had[container.name]):
+            if container.name in had and container.name in self._lives and begins_anew(container, had[container.name]):
                 self._lives[container.name].redefine()
         self._status.changed()
 
@@ -506,13 +506,6 @@ class PodWorker:
         while self._run(container).state is State.RUNNING and (live is None or not live.done()):
             self._news.clear()
             await self._news.wait()
-
-
-def _restarts_for(container: Container, had: Mapping[str, Mapping[str, object]]) -> bool:
-    """Whether a container is to be begun anew because of the resources that have changed."""
-    wanted = amounts_of(container)
-    changed = {name for kind in wanted for name, amount in wanted[kind].items() if had.get(kind, {}).get(name) != amount}
-    return any(one.resource_name in changed and one.restart_policy == "RestartContainer" for one in container.resize_policy)
 
 
 def _all(pod: Pod) -> Iterable[Container]:
