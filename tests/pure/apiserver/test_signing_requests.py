@@ -94,6 +94,20 @@ def test_who_may_approve(call: Any, name: str) -> None:
     assert (stale.status, stale.tree["reason"]) == (409, "Conflict")
 
 
+def test_the_role_of_an_approver(call: Any) -> None:
+    """Bound to upstream's role, somebody approves what it is for and nothing else."""
+    allow(call, "clerk", own("/approval"))
+    role = {"kind": "ClusterRole", "name": "system:certificates.k8s.io:kube-apiserver-client-approver"}
+    call(
+        "POST",
+        f"{RBAC}/clusterrolebindings",
+        {"metadata": {"name": "clerk"}, "roleRef": role, "subjects": [{"kind": "User", "name": "clerk"}]},
+    )
+    for name, spec, status in (("theirs", {}, 200), ("others", {"signerName": "kubernetes.io/kubelet-serving"}, 403)):
+        approved = made(call, name, **spec) | {"status": {"conditions": [condition("Approved")]}}
+        assert call("PUT", f"{PATH}/{name}/approval", approved, headers={"impersonate-user": "clerk"}).status == status
+
+
 def test_who_may_sign(call: Any, server: ApiServer) -> None:
     made(call, "signed")
     allow(call, "signer", own("/status"))

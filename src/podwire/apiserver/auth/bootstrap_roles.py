@@ -140,6 +140,8 @@ _ISSUER_PATHS = "get | /.well-known/openid-configuration /.well-known/openid-con
 _PUBLIC_PATHS = "get | /healthz /livez /readyz /version /version/"
 _DISCOVERY_PATHS = "get | /api /api/* /apis /apis/* /healthz /livez /openapi /openapi/* /readyz /version /version/"
 _MONITORED_PATHS = "get | /healthz /healthz/* /livez /livez/* /metrics /metrics/slis /readyz /readyz/*"
+_CERTIFICATES, _REQUESTS = "certificates.k8s.io", "certificatesigningrequests"
+_SIGNERS = ("kube-apiserver-client", "kube-apiserver-client-kubelet", "kubelet-serving", "legacy-unknown")
 
 # name, rules, labels (aggregate-to-X), selects (aggregate-to-X)
 _ROLES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
@@ -199,6 +201,14 @@ _ROLES: tuple[tuple[str, str, tuple[str, ...], str], ...] = (
         "",
     ),
     ("system:node-bootstrapper", "create get list watch | certificates.k8s.io | certificatesigningrequests", (), ""),
+    *(
+        (f"system:{_CERTIFICATES}:{name}-approver", f"approve | {_CERTIFICATES} | signers | kubernetes.io/{name}", (), "")
+        for name in _SIGNERS
+    ),
+    *(
+        (f"system:{_CERTIFICATES}:{_REQUESTS}:{name}", f"create | {_CERTIFICATES} | {_REQUESTS}/{name}", (), "")
+        for name in ("nodeclient", "selfnodeclient")
+    ),
     (
         "system:persistent-volume-provisioner",
         "create delete get list watch | core | persistentvolumes\nREAD update | core | persistentvolumeclaims\n"
