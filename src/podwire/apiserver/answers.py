@@ -42,6 +42,7 @@ class Stream:
     abort: Callable[[], None] = lambda: None
     content_type: bytes = b"application/json"
     headers: tuple[tuple[bytes, bytes], ...] = ()
+    about: object = None  # the row of a watch
 
 
 class TooDeep(ValueError):

@@ -248,6 +248,7 @@ def watch(api: Api, request: Request, kind: Kind) -> Stream:
     lasts_s = request.number("timeoutSeconds") or random.uniform(*_LASTS_S)
     records = api.store.range(prefix) if whole else []
     stream = Stream(200, session.pieces(records, revision, initial_end=initial and bookmarks, lasts_s=lasts_s), session.stop)
+    stream.about = kind
     stream.release = partial(api.store.unwatch, followed)
     followed.on_overflow = partial(_abort, stream)
     return stream

@@ -328,6 +328,38 @@ def test_those_who_watch_share_a_conversion(server: ApiServer, places: Places, w
         connection.close()
 
 
+def test_a_watch_ends_with_its_definition(server: ApiServer, call: Any, places: Places) -> None:
+    places.make("a", host="h", port=1)
+    connection, events = opened(server, f"{places.v1beta1}?watch=true")
+    assert told(events)[0] == "ADDED"
+
+    def unserved(spec: Tree) -> None:
+        spec["versions"][1]["served"] = False
+
+    places.change(unserved)
+    assert events.readline() == b""  # it ended; nobody is served this version any more
+    assert call("GET", places.v1beta1).status == 404
+    connection.close()
+
+
+def test_many_objects_are_several_reviews(call: Any, places: Places, webhook: Webhook) -> None:
+    for number in range(3):
+        places.make(f"p{number}", host="h", port=1, notes={"long": "x" * 900_000})
+    assert len(call("GET", places.v1beta1).tree["items"]) == 3
+    assert [len(one["objects"]) for one in webhook.asked] == [2, 1]  # at most two million bytes at once
+
+
+def test_versions_that_differ_in_their_schemas_alone(call: Any, namespace: str, webhook: Webhook) -> None:
+    places = Places(call, namespace, webhook, "v1")
+    places.change(lambda spec: spec.update(conversion={"strategy": "None"}))
+    places.make("a", host="h", port=1, notes={"x": "y"})
+    assert call("GET", f"{places.v1beta1}/a").tree["spec"] == {"notes": {"x": "y"}}  # what it does not know falls out
+    assert call("GET", f"{places.v1}/a").tree["spec"] == {"host": "h", "port": 1, "notes": {"x": "y"}}
+    changed = call("PATCH", f"{places.v1beta1}/a", {"spec": {"hostPort": "a:1"}}, content_type=MERGE)
+    assert changed.tree["spec"] == {"notes": {"x": "y"}}  # kept as v1, which does not know it
+    assert webhook.asked == []
+
+
 # Storage -----------------------------------------------------------------------------------------------------------------------
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from podwire.apiserver import conversion, deletion, keys
@@ -47,11 +48,13 @@ class Definitions:
         api.store.observe(CUSTOM_RESOURCE_DEFINITION.resource, self._changed)
 
     def _changed(self, change: Change) -> None:
+        before_rows = self._rows.get(change.key, ())
         if change.record is None:
             self._found.pop(change.key, None)
             gone = self._rows.pop(change.key, None)
             if gone is not None:
                 self._serve()
+                self._end_watches(before_rows)
             self._due |= self._found.keys()  # names may be free now
             self._wake.set()
             return
@@ -61,6 +64,15 @@ class Definitions:
         self._take(change.key, tree, compile_it=not same)
         if not same or (before is not None and _accepted(before) != _accepted(tree)):
             self._serve()
+        if not same:
+            self._end_watches(before_rows)
+
+    def _end_watches(self, rows: Iterable[Kind]) -> None:
+        """End the watches of a definition as it was: their clients ask again, for what it is now."""
+        gone = set(rows)
+        for stream in list(self._api.streams):
+            if stream.about in gone and stream.stop is not None:
+                stream.stop()
 
     def _take(self, key: str, tree: Tree, *, compile_it: bool = True) -> None:
         self._found[key] = tree
