@@ -44,7 +44,7 @@ class Budget:
 
     size: int = 32 << 30
     files: int = 1_000_000
-    names: int = 256 << 20
+    names: int = 128 << 20
 
     def take(self, size: int, what: str) -> None:
         self.size -= size

@@ -55,7 +55,7 @@ def pull(
                 words = [*command, *given, f"docker://{source}", f"oci:{place}:pulled"]
                 failure = _run(words, folder, (held, memory.fileno()), started)
             if not failure:
-                return store.load(place, str(wanted))
+                return store.load(place, str(wanted), one)
             said += [failure] if failure not in said else []
         raise ImageRefused(f"pull {wanted}: {', '.join(said)}")
 

@@ -18,10 +18,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import hashlib
 import os
 import secrets
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Final
 
@@ -54,11 +55,25 @@ class Image(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True):
-    """``names``: full name to id."""
+    """``names``: full name to id. ``pulled``: of a name that was pulled with credentials alone, prints of these (``print_of``).
+
+    A name that was loaded, or pulled without credentials, has none: whoever may use images at all may use it.
+    """
 
     version: int = VERSION
     images: dict[str, Image] = {}
     names: dict[str, str] = {}
+    salt: str = ""
+    pulled: dict[str, tuple[str, ...]] = {}
+
+    def print_of(self, credential: bytes) -> str:
+        """What is remembered of a credential, here and nowhere else."""
+        return hashlib.blake2b(credential, digest_size=16, key=self.salt.encode()).hexdigest()
+
+    def opens(self, name: str, credentials: Iterable[bytes]) -> bool:
+        """Whether an image may be used by who has these credentials."""
+        prints = self.pulled.get(name)
+        return prints is None or any(self.print_of(one) in prints for one in credentials)
 
     def find(self, wanted: Reference) -> Image | None:
         """The image that a name stands for; a digest decides alone where there is one."""
@@ -157,10 +172,10 @@ class Store:
 
     # Changing ----------------------------------------------------------------------------------------------------------------
 
-    def load(self, source: str | IO[bytes], name: str = "") -> list[str]:
+    def load(self, source: str | IO[bytes], name: str = "", credential: bytes = b"") -> list[str]:
         """Take in all images of an archive (a tar file or a folder), or the one of it under this name; gives the names.
 
-        Raises ImageRefused; then nothing of the archive is in the store.
+        ``credential``: what opened the registry that it comes from. Raises ImageRefused; then nothing of the archive is in the store.
         """
         wanted = str(reference.parse(name)) if name else ""
         with self._changing() as before, contextlib.ExitStack() as opened:
@@ -170,7 +185,7 @@ class Store:
             unpacked: dict[str, tuple[str, int]] = {}
             try:
                 images = {one.id: self._image(one, unpacked) for one in found}
-                self._commit(before, images, names, unpacked)
+                self._commit(_remembered(before, names, credential), images, names, unpacked)
             except OSError as error:
                 if error.errno in _FULL:
                     raise ImageRefused(f"{error.strerror}: {self.folder} has no room for the image") from error
@@ -182,7 +197,10 @@ class Store:
         wanted = str(reference.parse(name))
         with self._changing() as before:
             found = self._known(before, image)
-            self._write(msgspec.structs.replace(before, names={**before.names, wanted: found.id}))
+            pulled = {key: value for key, value in before.pulled.items() if key != wanted}
+            if (prints := before.pulled.get(str(reference.parse(image)) if not _is_id(found, image) else "")) is not None:
+                pulled[wanted] = prints
+            self._write(msgspec.structs.replace(before, names={**before.names, wanted: found.id}, pulled=pulled))
             self._prune()
         return wanted
 
@@ -194,7 +212,8 @@ class Store:
             gone = theirs if _is_id(found, name) else [str(reference.parse(name))]
             if set(gone) >= set(theirs) and self.is_used(found.id):
                 raise ImageRefused(f"{name} is used by a container that runs")
-            self._write(msgspec.structs.replace(before, names={key: value for key, value in before.names.items() if key not in gone}))
+            names, pulled = ({key: one for key, one in held.items() if key not in gone} for held in (before.names, before.pulled))
+            self._write(msgspec.structs.replace(before, names=names, pulled=pulled))
             self._prune()
         return name
 
@@ -380,6 +399,20 @@ class Store:
         for key in os.listdir(f"{self.folder}/used"):
             if key not in used:
                 os.unlink(f"{self.folder}/used/{key}")
+
+
+def _remembered(before: Catalogue, names: dict[str, str], credential: bytes) -> Catalogue:
+    """The catalogue with what opened a registry for these names; others that opened it before are kept as long as the image is the same."""
+    pulled = {
+        key: value for key, value in before.pulled.items() if key not in names or (credential and names[key] == before.names.get(key))
+    }
+    if not credential:
+        return msgspec.structs.replace(before, pulled=pulled)
+    salted = before if before.salt else msgspec.structs.replace(before, salt=secrets.token_hex(16))
+    for name, image in names.items():
+        if name in pulled or before.names.get(name) != image:  # what everybody may use stays so
+            pulled[name] = tuple(dict.fromkeys((*pulled.get(name, ()), salted.print_of(credential))))
+    return msgspec.structs.replace(salted, pulled=pulled)
 
 
 def _named(found: Sequence[Found], wanted: str, what: str) -> dict[str, str]:

@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import dataclasses
 from collections.abc import Coroutine, Sequence
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import msgspec
 
@@ -267,10 +267,13 @@ class ContainerLife:
             pod.take_image(container.name)
         elif not there and redefined and known:
             pod.forget_image(container.name)
-        if images.pulls(container) and not images.refused and (not there or container.image_pull_policy == "Always"):
+        denied = there and not images.refused and await self._pulling.is_denied(container)
+        if images.pulls(container) and not images.refused and (not there or denied or container.image_pull_policy == "Always"):
             await self._pulling.pull(container)
             pod.take_image(container.name)
             return True
+        if denied:
+            self._refuse_never()
         if self._player is not Player.STAND_IN:
             return False
         if images.refused and (there or images.pulls(container)):
@@ -280,7 +283,10 @@ class ContainerLife:
         if there and not images.refused:
             pod.take_image(container.name)
             return False
-        words = f'Container image "{container.image}" is not present with pull policy of Never'
+        return self._refuse_never()
+
+    def _refuse_never(self) -> NoReturn:
+        words = f'Container image "{self.definition.image}" is not present with pull policy of Never'
         self._event("Warning", "ErrImageNeverPull", words)
         raise CannotStart("ErrImageNeverPull", words)
 

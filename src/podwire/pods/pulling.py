@@ -52,6 +52,11 @@ class Pulling:
             self._event("Warning", "InspectFailed", words)
             raise CannotStart("InvalidImageName", words) from refused
 
+    async def is_denied(self, container: Container) -> bool:
+        """Whether the image, which is there, is not the Pod's: it was pulled with credentials that the Pod does not have."""
+        images = self._host.images
+        return images.is_closed(container.image) and not images.opens(container.image, await self._secrets())
+
     async def pull(self, container: Container) -> None:
         """Pull the container's image. Raises CannotStart."""
         image = container.image

@@ -80,6 +80,26 @@ def test_pull_secrets_open_a_registry() -> None:
             assert not path.is_file() or b"bWU6d29yZA" not in path.read_bytes()
 
 
+def test_an_image_that_a_secret_opened_is_not_everybodys() -> None:
+    with a_registry(IMAGES, "me:word") as (address, asked), pulling_node(address) as node:
+        secret(node, "right", address, "word")
+        image, mine = container(f"{address}/shop/tool:1"), [{"name": "right"}]
+        node.pod("first", image, imagePullSecrets=mine)
+        node.ready("first")
+        asked.clear()
+        node.pod("second", image, imagePullSecrets=mine)
+        node.ready("second")
+        assert asked == []  # it is there, and it is the Pod's
+        node.pod("stranger", image)
+        node.wait("stranger", is_reason("ErrImagePull"))
+        node.pod("never", image | {"imagePullPolicy": "Never"})
+        node.wait("never", is_reason("ErrImageNeverPull"))
+        node.pod("never-mine", image | {"imagePullPolicy": "Never"}, imagePullSecrets=mine)
+        node.ready("never-mine")
+        load(node).load(str(docker_archive(node.folder / "again.tar", busybox(), f"{address}/shop/tool:1")))
+        node.ready("never")  # what a person has loaded is everybody's
+
+
 def test_a_failed_pull_backs_off_until_the_image_is_there() -> None:
     with a_registry(IMAGES) as (address, asked), pulling_node(address) as node:
         image = f"{address}/shop/absent:1"

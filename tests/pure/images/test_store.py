@@ -200,6 +200,31 @@ def test_what_skopeo_writes(store: Store, tmp_path: Path, transport: str, compre
     assert image(store, "shop/web:1").layers == tuple(digest(one) for one in MADE.layers)
 
 
+def test_who_may_use_what_was_pulled_with_credentials(store: Store, tmp_path: Path) -> None:
+    one, other = (str(layout(Made((LOWER, layer(entry("n", n.encode()))), {}), "").write(tmp_path / n)) for n in ("1", "2"))
+    full = "example.com/web:1"
+
+    def opens(*credentials: bytes, name: str = full) -> bool:
+        return store.catalogue().opens(name, credentials)
+
+    store.load(one, full, b"mine")
+    assert (opens(), opens(b"no"), opens(b"no", b"mine")) == (False, False, True)
+    assert b"mine" not in Path(store.folder, "catalogue.json").read_bytes()
+    store.load(one, full, b"yours")
+    assert (opens(), opens(b"mine"), opens(b"yours")) == (False, True, True)
+    store.tag(full, "example.com/copy:1")
+    assert (opens(name="example.com/copy:1"), opens(b"yours", name="example.com/copy:1")) == (False, True)
+    store.load(other, full, b"yours")  # another image of this name: who opened the former one is to ask again
+    assert (opens(b"mine"), opens(b"yours")) == (False, True)
+    store.load(other, full)  # by a person, or from a registry that is open
+    assert opens()
+    store.load(other, full, b"mine")
+    assert opens()
+    store.remove(full)
+    store.remove("example.com/copy:1")
+    assert store.catalogue().pulled == {}
+
+
 def test_several_load_at_once(store: Store, tmp_path: Path) -> None:
     archives = [str(layout(Made((LOWER, layer(entry("n", str(n).encode()))), {}), f"web:{n}").write(tmp_path / str(n))) for n in range(4)]
     failures: list[BaseException] = []

@@ -17,6 +17,7 @@ import contextlib
 import os
 import shutil
 import signal
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -29,7 +30,7 @@ from podwire.linux import ids
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.init_client import AsyncInitClient
 from podwire.linux.process import DEFAULT_PATH, Program
-from podwire.objects.core import Container, ContainerSecurityContext, Pod
+from podwire.objects.core import Container, ContainerSecurityContext, Pod, Secret
 from podwire.pods import admission
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
@@ -84,6 +85,17 @@ class ImagePlayer:
     def pulls(self, container: Container) -> bool:
         """Whether a container's image may be pulled."""
         return container.image_pull_policy != "Never" and player(container) is not Player.MACHINE and self.pull.allows(container.image)
+
+    def opens(self, name: str, secrets: Sequence[Secret]) -> bool:
+        """Whether an image that is there may be used by a Pod with these pull secrets: it was pulled with one of them, or by anybody."""
+        try:
+            return self._store.catalogue().opens(str(parse(name)), self.pull.documents(name, secrets))
+        except ImageRefused:
+            return True
+
+    def is_closed(self, name: str) -> bool:
+        """Whether an image of a registry of this cluster was pulled with credentials, and so is not everybody's."""
+        return self.pull.allows(name) and not self.opens(name, ())
 
     def stop_signal(self, image: str) -> int:
         """The signal that asks a container of the image with this id to end; SIGTERM where the image says none."""

@@ -41,9 +41,14 @@ class Pulls:
             return False
         return any(f"{repository}/".startswith(f"{registry}/") for registry in self._registries)
 
+    @staticmethod
+    def documents(image: str, secrets: Sequence[Secret]) -> list[bytes]:
+        """What of these Secrets is for an image, in the order to try it."""
+        return credentials.documents((credentials.auths(one.type, one.data) for one in secrets), parse(image))
+
     async def __call__(self, image: str, secrets: Sequence[Secret]) -> tuple[int, float]:
         """Pull an image, when it is its turn; gives its size, unpacked, in bytes, and the seconds it took then. Raises ImageRefused."""
-        given = credentials.documents((credentials.auths(one.type, one.data) for one in secrets), parse(image))
+        given = self.documents(image, secrets)
         order = Order(self._store, self._architecture, image, tuple(one.decode() for one in given), self._machine, self._control)
         loop = asyncio.get_running_loop()
         async with self._turn:
