@@ -67,7 +67,7 @@ def attempt(
         if not may_be_helped(asked, node, refused.get(node.name, ())):
             why[NO_HELP] += 1
             continue
-        outcome = _on_node(ask, node, load, budgets, priority)
+        outcome = _on_node(ask, node, _lower(asked.pod, node, load, priority), load, budgets)
         if isinstance(outcome, Candidate):
             found.append(outcome)
         else:
@@ -78,10 +78,14 @@ def attempt(
     return Attempt(None, f"0/{len(nodes)} nodes are available: {reasons}.")
 
 
-def _on_node(ask: Ask, node: Node, load: Load, budgets: Collection[PodDisruptionBudget], priority: Priority) -> Candidate | Sequence[str]:
-    """Who has to go from a node; otherwise why that would not help."""
-    own = priority(ask().pod)
-    lower = sorted((pod for pod in load.pods(node.name) if priority(pod) < own), key=lambda pod: importance(pod, priority))
+def _lower(pod: Pod, node: Node, load: Load, priority: Priority) -> list[Pod]:
+    """Pods on a node of lower priority than this one, the more important first."""
+    own = priority(pod)
+    return sorted((one for one in load.pods(node.name) if priority(one) < own), key=lambda one: importance(one, priority))
+
+
+def _on_node(ask: Ask, node: Node, lower: list[Pod], load: Load, budgets: Collection[PodDisruptionBudget]) -> Candidate | Sequence[str]:
+    """Who of ``lower`` has to go from a node; otherwise why that would not help."""
     if not lower:
         return [NO_VICTIMS]
     away = {pod.metadata.uid or pod.key: pod for pod in lower}
