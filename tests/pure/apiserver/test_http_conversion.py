@@ -472,6 +472,18 @@ def test_answers_that_are_not_taken(call: Any, places: Places, webhook: Webhook,
             pass
 
 
+def test_objects_come_back_in_order(call: Any, places: Places, webhook: Webhook) -> None:
+    for number in range(2):
+        places.make(f"p{number}", host="h", port=1)
+    webhook.answers["/convert"] = lambda request: success(*reversed(convert(request)["convertedObjects"]))
+    got = call("GET", places.v1beta1)
+    said = "returned invalid converted object at index 0: must have the same name: p0 != p1"
+    assert (got.status, got.tree["message"]) == (500, places.failure(said, "v1"))
+    webhook.answers["/convert"] = lambda request: success(*convert(request)["convertedObjects"][:1])
+    got = call("GET", places.v1beta1)
+    assert got.tree["message"] == places.failure("returned 1 objects, expected 2", "v1")
+
+
 @pytest.mark.parametrize(
     ("code", "body", "said"),
     [

@@ -12,10 +12,13 @@ from podwire.apiserver.allocation import Allocator, Ranges
 from podwire.apiserver.api import Api, put
 from podwire.apiserver.authentication import User
 from podwire.apiserver.expiry import Expiry
+from podwire.apiserver.extension import kinds
+from podwire.apiserver.kind import Kind
 from podwire.apiserver.registry import REGISTRY
 from podwire.apiserver.requests import Request, query, target
 from podwire.store import Store
 
+Tree = dict[str, Any]
 KIND = REGISTRY.find("", "v1", "configmaps")
 PATH = "/api/v1/namespaces/default/configmaps"
 
@@ -68,6 +71,53 @@ async def test_bookmarks_tell_how_far_it_has_come(tmp_path: Path) -> None:
     stream.stop()
     rest = await asyncio.wait_for(_all(stream.pieces), 5)
     assert all(b"BOOKMARK" in piece for piece in rest)
+    await api.store.close()
+
+
+async def test_while_a_conversion_is_waited_for_no_more_changes_are_kept_than_fit(tmp_path: Path) -> None:
+    """The program never answers: the watch is cut off when its queue is full, and can be ended at any time before."""
+    asked: list[int] = []
+    is_asked = asyncio.Event()
+
+    async def never(trees: list[Tree], _to: Kind) -> list[Tree]:
+        asked.append(len(trees))
+        is_asked.set()
+        await asyncio.Event().wait()
+        return trees
+
+    versions = [
+        {"name": name, "served": True, "storage": name == "v1", "schema": {"openAPIV3Schema": {"type": "object"}}} for name in ("v1", "v2")
+    ]
+    names = {"plural": "things", "kind": "Thing"}
+    spec = {"group": "example.com", "scope": "Namespaced", "names": names, "versions": versions}
+    new, old = kinds.of_definition({"metadata": {"name": "things.example.com"}, "spec": spec}, never)
+    assert (new.version, old.version) == ("v2", "v1")
+    api = opened(tmp_path, watch_queue=3)
+
+    async def happen(name: str) -> None:
+        transaction = api.store.transaction()
+        put(transaction, old, {"apiVersion": "example.com/v1", "kind": "Thing", "metadata": {"namespace": "default", "name": name}})
+        await api.store.commit(transaction)
+
+    path = "/apis/example.com/v2/namespaces/default/things"
+    where = target(path)
+    assert where is not None
+    streams = [watch.watch(api, Request("GET", path, where, query(b"watch=1&resourceVersion=1"), {}, User("test")), new) for _ in range(2)]
+    cut: list[bool] = []
+    streams[0].abort = lambda: (cut.append(True), streams[0].stop and streams[0].stop())[0]
+    followed = [asyncio.create_task(_all(stream.pieces)) for stream in streams]
+    await happen("first")
+    await is_asked.wait()
+    assert asked == [1]  # both wait for one
+    assert streams[1].stop is not None
+    streams[1].stop()
+    assert await asyncio.wait_for(followed[1], 5) == [b""]
+    streams[1].release()
+    for number in range(4):
+        await happen(f"later-{number}")
+    assert await asyncio.wait_for(followed[0], 5) == [b""]
+    assert cut == [True]
+    streams[0].release()
     await api.store.close()
 
 
