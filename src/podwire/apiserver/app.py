@@ -23,7 +23,19 @@ from urllib.parse import parse_qsl
 
 import orjson
 
-from podwire.apiserver import authentication, bodies, discovery, health, openapi, requests, resource_metrics, status, streaming, verbs
+from podwire.apiserver import (
+    authentication,
+    bodies,
+    discovery,
+    health,
+    openapi,
+    requests,
+    resource_metrics,
+    status,
+    streaming,
+    verbs,
+    watch_socket,
+)
 from podwire.apiserver.answers import Answer, Stream, TooDeep, answer
 from podwire.apiserver.api import Api
 from podwire.apiserver.auth import impersonation
@@ -279,6 +291,15 @@ class Application:
         headers = [(b"content-type", stream.content_type), *_COMMON, *stream.headers, *_warned(warnings)]
         listener: asyncio.Task[None] | None = None
         extension = scope.get("extensions", {}).get(EXTENSION)
+        switched = watch_socket.handshake(dict(scope["headers"])) if extension is not None and "take_over" in extension else b""
+        if stream.stop is not None and switched:
+            self._api.streams.add(stream)
+            try:
+                await watch_socket.serve(stream, switched, extension["take_over"]())
+            finally:
+                self._api.streams.discard(stream)
+                stream.release()
+            return
         if stream.stop is not None:
             if extension is not None:
                 stream.abort = extension["abort"]
