@@ -342,6 +342,10 @@ class SeccompProfile(Value, frozen=True):
     localhost_profile: str = ""
 
 
+class AppArmorProfile(Value, frozen=True):
+    type: str = ""
+
+
 class Capabilities(Value, frozen=True):
     add: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
@@ -354,6 +358,7 @@ class SecurityContext(Value, frozen=True):
     run_as_group: int | None = None
     run_as_non_root: bool | None = None
     seccomp_profile: SeccompProfile | None = None
+    app_armor_profile: AppArmorProfile | None = None
 
 
 class ContainerSecurityContext(SecurityContext, frozen=True):

@@ -50,11 +50,16 @@ STAND_IN = "images.podwire.dev/stand-in"
 """The annotation that lets stand-ins play containers whose pull policy is Never and whose image is not there."""
 
 
+def containers(pod: Pod) -> tuple[Container, ...]:
+    """All containers of a Pod, of whatever kind."""
+    return (*pod.spec.init_containers, *pod.spec.containers, *pod.spec.ephemeral_containers)
+
+
 def must_have_image(pod: Pod) -> set[str]:
     """The names of the containers that no stand-in may play: their pull policy is Never, and the Pod does not allow it."""
     if pod.metadata.annotations.get(STAND_IN) == "true":
         return set()
-    return {one.name for one in (*pod.spec.init_containers, *pod.spec.containers) if one.image_pull_policy == "Never"}
+    return {one.name for one in containers(pod) if one.image_pull_policy == "Never"}
 
 
 def sysctls(pod: Pod) -> dict[str, str]:
@@ -68,8 +73,13 @@ def ipc_sysctls(pod: Pod) -> dict[str, str]:
     return {name: value for name, value in sysctls(pod).items() if not name.startswith("net.")}
 
 
-def refusal(pod: Pod, settable: Collection[str] = SAFE_SYSCTLS) -> Refusal | None:
-    """Why the node refuses the Pod; None: it does not. ``settable``: what this machine's kernel lets a Pod set of the safe ones."""
+def refusal(pod: Pod, settable: Collection[str] = SAFE_SYSCTLS, programs: Collection[str] = ()) -> Refusal | None:
+    """Why the node refuses the Pod; None: it does not. ``settable``: what this machine's kernel lets a Pod set of the safe ones.
+
+    ``programs``: its containers that no stand-in plays.
+    """
+    if any(_wants_apparmor(pod, one) for one in containers(pod) if one.name in programs):
+        return Refusal("AppArmor", "Cannot enforce AppArmor: AppArmor is not enabled on the host")
     for name in sysctls(pod):
         if name not in SAFE_SYSCTLS or name not in settable:
             return Refusal("SysctlForbidden", f'forbidden sysctl: "{name}" not allowlisted')
@@ -78,6 +88,14 @@ def refusal(pod: Pod, settable: Collection[str] = SAFE_SYSCTLS) -> Refusal | Non
         if pod.spec.host_ipc and not name.startswith("net."):
             return Refusal("SysctlForbidden", f'forbidden sysctl: "{name}" not allowed with host ipc enabled')
     return None
+
+
+def _wants_apparmor(pod: Pod, container: Container) -> bool:
+    """Whether a container asks for a profile of AppArmor, which no program here is put under."""
+    old = pod.metadata.annotations.get(f"container.apparmor.security.beta.kubernetes.io/{container.name}", "")
+    profiles = (one.app_armor_profile for one in (container.security_context, pod.spec.security_context) if one is not None)
+    chosen = next((one.type for one in profiles if one is not None), old)
+    return chosen not in {"", "Unconfined", "unconfined"}
 
 
 def machine_user(pod: Pod, container: Container, users: int, groups: int) -> tuple[int, ...]:

@@ -236,7 +236,12 @@ class ContainerLife:
         try:
             await host.ipc.ensure(self._pod.pod)
             processes = await host.programs.share_processes(self._pod.record.uid) if spec.share_process_namespace else int(spec.host_pid)
-            program = self._beside_target(await self._program(fresh=True, processes=processes))
+            beside = self._target()
+            if beside and not processes and self._player is Player.IMAGE:
+                processes = (await host.programs.client.programs(beside))[beside].pid
+            program = await self._program(fresh=True, processes=processes)
+            if beside and self._player is Player.MACHINE:
+                program = dataclasses.replace(program, join=beside, joins=("pid",), own_processes=False)
             number = runs.next_number(self.run)
             own = host.cgroups.establish(self._pod.pod, container, number)
             program = dataclasses.replace(program, ends_all=spec.host_pid, cgroups=own)
@@ -301,12 +306,10 @@ class ContainerLife:
             return await self._host.images.program(pod.pod, container, pod.record, pod.namespace, pod.volumes, number, processes)
         return await self._host.machine.program(pod.pod, container, pod.record, pod.namespace, pod.volumes, fresh=fresh)
 
-    def _beside_target(self, program: Program) -> Program:
-        """An ephemeral container with a target sees the processes of that one, where it is a program that runs."""
+    def _target(self) -> str:
+        """The program whose processes an ephemeral container is to see: its target's, where that is a program that runs."""
         target = self._pod.record.runs.get(self.definition.target_container_name)
-        if target is None or not target.program or target.state is not State.RUNNING:
-            return program
-        return dataclasses.replace(program, join=target.program, joins=("pid",), own_processes=False)
+        return target.program if target is not None and target.state is State.RUNNING else ""
 
     def _container_id(self) -> str:
         return f"podwire://{self._pod.record.uid}/{self._name}/{runs.next_number(self.run)}"

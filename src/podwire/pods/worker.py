@@ -61,7 +61,7 @@ class PodWorker:
             fresh = msgspec.structs.replace(fresh, images=host.images.choose(pod))
         self.record = record or fresh
         self.namespace = namespace
-        self._refusal = None if over else admission.refusal(pod, host.settable) or misfit
+        self._refusal = None if over else _refusal(host, pod, self.record) or misfit
         self._unresizable = unresizable
         self.ending = asyncio.Event()
         self.vanished = False
@@ -256,6 +256,8 @@ class PodWorker:
             return
         for container in self.pod.spec.ephemeral_containers:
             if container.name not in self._ephemeral:
+                if container.name not in self.record.runs:
+                    self.take_image(container.name)
                 self._ephemeral[container.name] = group.create_task(self._life(container).live())
 
     async def _initialize(self, container: Container) -> bool:
@@ -506,6 +508,11 @@ class PodWorker:
         while self._run(container).state is State.RUNNING and (live is None or not live.done()):
             self._news.clear()
             await self._news.wait()
+
+
+def _refusal(host: Host, pod: Pod, record: Record) -> admission.Refusal | None:
+    programs = [one.name for one in _all(pod) if player(one, record.images) is not Player.STAND_IN]
+    return admission.refusal(pod, host.settable, programs)
 
 
 def _all(pod: Pod) -> Iterable[Container]:

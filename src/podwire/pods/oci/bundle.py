@@ -74,9 +74,13 @@ def configuration(
         },
         "root": {"path": "root", "readonly": bool(context.read_only_root_filesystem)},
         **({"hostname": hostname} if hostname else {}),
-        "mounts": [*_MOUNTS, *_shown(files, folders)],
+        "mounts": [*(_writable(one) if privileged else one for one in _MOUNTS), *_shown(files, folders)],
         "linux": linux,
     }
+
+
+def _writable(mount: Tree) -> Tree:
+    return {**mount, "options": [one for one in mount["options"] if one != "ro"]}
 
 
 def _shown(files: Mapping[str, str], folders: Mapping[str, str]) -> list[Tree]:

@@ -65,7 +65,7 @@ class ImagePlayer:
         """Which of a Pod's containers are run from their image: those whose image is in the store; gives its id."""
         if self.refused:
             return {}
-        found = {one.name: self.find(one.image) for one in (*pod.spec.init_containers, *pod.spec.containers)}
+        found = {one.name: self.find(one.image) for one in admission.containers(pod)}
         return {name: image.id for name, image in found.items() if image is not None}
 
     def cannot(self, refused: ProgramNotStarted) -> bool:
@@ -79,7 +79,7 @@ class ImagePlayer:
         """The names of the containers that no stand-in may play: they are to have their image, from here or from a registry."""
         names = admission.must_have_image(pod)
         if not self.refused:
-            names |= {one.name for one in (*pod.spec.init_containers, *pod.spec.containers) if self.pulls(one)}
+            names |= {one.name for one in admission.containers(pod) if self.pulls(one)}
         return names
 
     def pulls(self, container: Container) -> bool:
@@ -143,8 +143,6 @@ class ImagePlayer:
         usual = {"PATH": DEFAULT_PATH, "HOME": user.home, "HOSTNAME": hostname} | ({"TERM": "xterm"} if container.tty else {})
         words = execution.merged(container, image.execution, variables, usual)
         context = container.security_context or ContainerSecurityContext()
-        filters = (one.seccomp_profile for one in (context, pod.spec.security_context) if one is not None)
-        chosen = next((one for one in filters if one is not None), None)
         tree = bundle.configuration(
             words,
             user,
@@ -153,7 +151,7 @@ class ImagePlayer:
             hostname="" if pod.spec.host_pid else hostname,
             context=context,
             processes=f"/proc/{processes}/ns/pid" if processes else "",
-            confined=chosen is None or chosen.type != "Unconfined",
+            confined=profile.is_confined(pod, container),
             terminal=container.tty,
         )
         made = self._make(record.uid, container.name, number, orjson.dumps(tree))

@@ -13,7 +13,8 @@ import errno
 from collections.abc import Iterable
 from typing import Any, Final
 
-from podwire.objects.core import ContainerSecurityContext
+from podwire.objects.core import Container, ContainerSecurityContext, Pod
+from podwire.pods.admission import CannotStart
 
 Tree = dict[str, Any]
 
@@ -76,6 +77,17 @@ def numbers(context: ContainerSecurityContext) -> tuple[int, ...]:
 
 def _plain(names: Iterable[str]) -> Iterable[str]:
     return (name.upper().removeprefix("CAP_") for name in names)
+
+
+def is_confined(pod: Pod, container: Container) -> bool:
+    """Whether a container's system calls are filtered. Raises CannotStart for a profile of the node's own: there are none."""
+    contexts = [one for one in (container.security_context, pod.spec.security_context) if one is not None]
+    chosen = next((one.seccomp_profile for one in contexts if one.seccomp_profile is not None), None)
+    if chosen is not None and chosen.type == "Localhost":
+        path = f"/var/lib/kubelet/seccomp/{chosen.localhost_profile}"
+        words = f'failed to generate seccomp spec opts: cannot load seccomp profile "{path}": no such file or directory'
+        raise CannotStart("CreateContainerError", words)
+    return chosen is None or chosen.type != "Unconfined"
 
 
 def seccomp(held: Iterable[str]) -> Tree:
