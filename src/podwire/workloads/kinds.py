@@ -16,6 +16,26 @@ from podwire.objects.resources import DAEMON_SETS, DEPLOYMENTS, REPLICA_SETS, RE
 Tree = dict[str, Any]
 
 
+_UNSAID = frozenset(
+    {
+        "conditions",
+        "currentReplicas",
+        "fullyLabeledReplicas",
+        "numberAvailable",
+        "numberUnavailable",
+        "readyReplicas",
+        "unavailableReplicas",
+        "updatedNumberScheduled",
+        "updatedReplicas",
+    }
+)
+
+
+def as_written(status: Tree, *unsaid: str) -> Tree:
+    """The patch of a status: counts that are not said where they are zero, these and ``unsaid``, are taken away."""
+    return {name: None if not value and (name in _UNSAID or name in unsaid) else value for name, value in status.items()}
+
+
 class DeploymentSpec(apps.DeploymentSpec, frozen=True):
     template: Tree = {}  # type: ignore[assignment]
 

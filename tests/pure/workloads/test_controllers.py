@@ -64,6 +64,15 @@ async def test_a_deployment_becomes_pods_on_all_zones_and_endpoints(server: runn
             return {"ScalingReplicaSet", "SuccessfulCreate", "Scheduled"} <= {one.reason for one in await client.list(EVENTS, where)}
 
         await until(told)
+        await client.patch(DEPLOYMENTS, "web", where, {"spec": {"replicas": 0}})
+
+        async def says_nothing_of_none() -> bool:
+            found = (await client.get_tree(DEPLOYMENTS, "web", where))["status"]
+            [one] = await client.list(REPLICA_SETS, where)
+            its = (await client.get_tree(REPLICA_SETS, one.name, where))["status"]
+            return (found.keys(), its.keys()) == ({"observedGeneration", "conditions"}, {"replicas", "observedGeneration"})
+
+        await until(says_nothing_of_none)
 
 
 async def test_a_rolling_update_and_the_way_back(server: running_apiserver.ApiServer) -> None:

@@ -12,7 +12,7 @@ from podwire.objects.core import Node, Pod
 from podwire.objects.resources import NODES
 from podwire.workloads import names, revisions, work
 from podwire.workloads.daemonsets import desired
-from podwire.workloads.kinds import TREE_DAEMON_SETS, DaemonSet
+from podwire.workloads.kinds import TREE_DAEMON_SETS, DaemonSet, as_written
 from podwire.workloads.owned_pods import OwnedPods
 from podwire.workloads.revision_records import RevisionRecords
 
@@ -92,4 +92,6 @@ class DaemonSets:
         pods, nodes = self._owned.controlled(daemon_set), self._nodes.table.snapshot()
         wanted = desired.status(daemon_set, pods, nodes, token, self._context.now())
         if desired.changed(daemon_set, wanted):
-            await self._client.patch(TREE_DAEMON_SETS, daemon_set.name, daemon_set.namespace, {"status": wanted}, subresource="status")
+            await self._client.patch(
+                TREE_DAEMON_SETS, daemon_set.name, daemon_set.namespace, {"status": as_written(wanted)}, subresource="status"
+            )

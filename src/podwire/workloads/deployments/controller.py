@@ -8,7 +8,7 @@ from podwire.objects.core import Pod
 from podwire.objects.resources import DEPLOYMENTS, PODS
 from podwire.workloads import work
 from podwire.workloads.deployments import desired, scaling, status
-from podwire.workloads.kinds import TREE_DEPLOYMENTS, TREE_REPLICA_SETS, Deployment, ReplicaSet, Tree, controller_of, owned_by
+from podwire.workloads.kinds import TREE_DEPLOYMENTS, TREE_REPLICA_SETS, Deployment, ReplicaSet, Tree, as_written, controller_of, owned_by
 
 
 class Deployments:
@@ -129,7 +129,13 @@ class Deployments:
             await self._client.patch(TREE_DEPLOYMENTS, deployment.name, deployment.namespace, patch)
         wanted, again_s = status.status(deployment, plan, self._context.now())
         if status.changed(deployment, wanted):
-            await self._client.patch(TREE_DEPLOYMENTS, deployment.name, deployment.namespace, {"status": wanted}, subresource="status")
+            await self._client.patch(
+                TREE_DEPLOYMENTS,
+                deployment.name,
+                deployment.namespace,
+                {"status": as_written(wanted, "availableReplicas", "replicas")},
+                subresource="status",
+            )
         return again_s
 
 

@@ -9,7 +9,7 @@ from podwire.daemon.context import Context
 from podwire.objects.meta import LabelSelector
 from podwire.objects.resources import Resource
 from podwire.workloads import names, ownership, work
-from podwire.workloads.kinds import TREE_REPLICA_SETS, TREE_REPLICATION_CONTROLLERS, ReplicaSet, ReplicationController
+from podwire.workloads.kinds import TREE_REPLICA_SETS, TREE_REPLICATION_CONTROLLERS, ReplicaSet, ReplicationController, as_written
 from podwire.workloads.owned_pods import OwnedPods
 from podwire.workloads.replicasets import desired
 
@@ -75,7 +75,9 @@ class ReplicaSets:
     async def _write_status(self, stored: Stored, replica_set: ReplicaSet, failure: str) -> None:
         wanted = desired.status(replica_set, self._owned.controlled(stored), failure, self._context.now())
         if desired.changed(replica_set, wanted):
-            await self._client.patch(self.resource, stored.name, stored.namespace, {"status": wanted}, subresource="status")
+            await self._client.patch(
+                self.resource, stored.name, stored.namespace, {"status": as_written(wanted, "availableReplicas")}, subresource="status"
+            )
 
 
 class ReplicationControllers(ReplicaSets):

@@ -11,7 +11,7 @@ from podwire.daemon.context import Context
 from podwire.objects.apps import ControllerRevision
 from podwire.objects.resources import PERSISTENT_VOLUME_CLAIMS
 from podwire.workloads import revisions, work
-from podwire.workloads.kinds import TREE_STATEFUL_SETS, StatefulSet, Tree
+from podwire.workloads.kinds import TREE_STATEFUL_SETS, StatefulSet, Tree, as_written
 from podwire.workloads.owned_pods import OwnedPods
 from podwire.workloads.revision_records import RevisionRecords
 from podwire.workloads.statefulsets import desired
@@ -62,7 +62,7 @@ class StatefulSets:
         wanted = desired.status(stateful_set, pods, names, self._context.now())
         if desired.changed(stateful_set, wanted):
             await self._client.patch(
-                TREE_STATEFUL_SETS, stateful_set.name, stateful_set.namespace, {"status": wanted}, subresource="status"
+                TREE_STATEFUL_SETS, stateful_set.name, stateful_set.namespace, {"status": as_written(wanted)}, subresource="status"
             )
         live = {pod.metadata.labels.get(revisions.HASH, "") for pod in pods} | {names.current, names.update}
         await self._records.forget(stateful_set, have, live)
