@@ -10,12 +10,17 @@ from __future__ import annotations
 
 from typing import Any
 
+import orjson
+
 from podwire.apiserver.patch_strategic import PatchError, copied, strategic_merge_patch
 
-__all__ = ["JSON_PATCH_LIMIT", "PatchError", "json_patch", "merge_patch", "strategic_merge_patch"]
+__all__ = ["COPY_LIMIT", "JSON_PATCH_LIMIT", "PatchError", "json_patch", "merge_patch", "strategic_merge_patch"]
 
 JSON_PATCH_LIMIT = 10_000
 """The largest number of operations in one JSON Patch, as upstream has it."""
+
+COPY_LIMIT = 3 * 1024 * 1024
+"""Bytes that all copies of one JSON Patch may make, as upstream has it: forty that double a value would fill any memory."""
 
 
 def merge_patch(tree: Any, patch: Any) -> Any:
@@ -43,13 +48,20 @@ def json_patch(tree: Any, operations: Any) -> Any:
         raise PatchError("a JSON patch is a list of operations", 400)
     if len(operations) > JSON_PATCH_LIMIT:
         raise PatchError(f"The allowed maximum operations in a JSON patch is {JSON_PATCH_LIMIT}, got {len(operations)}", 413)
-    document = copied(tree)
+    document, left = copied(tree), COPY_LIMIT
     for operation in operations:
         if not isinstance(operation, dict):
             raise PatchError("an operation of a JSON patch is an object", 400)
         if not isinstance(operation.get("path"), str):
             raise PatchError("operation missing path field: missing value", 422)
-        document = _operate(document, operation)
+        if operation.get("op") == "copy":
+            document, size = _copy(document, operation)
+            left -= size
+            if left < 0:
+                told = f"the accumulated size increase of JSON patch copy is {COPY_LIMIT - left}, exceeding the limit {COPY_LIMIT}"
+                raise PatchError(f"Unable to complete the copy, {told}", 422)
+        else:
+            document = _operate(document, operation)
     return document
 
 
@@ -67,8 +79,8 @@ def _operate(document: Any, operation: dict[str, Any]) -> Any:
             if not _same(_get(document, path, verb), operation.get("value")):
                 raise PatchError(f"testing value {path} failed: test failed", 422)
             return document
-        case "copy" | "move":
-            return _transfer(document, verb, operation)
+        case "move":
+            return _move(document, operation)
     raise PatchError(f"Unexpected kind: {verb}", 422)
 
 
@@ -79,16 +91,29 @@ def _value(operation: dict[str, Any]) -> Any:
     return copied(operation["value"])
 
 
-def _transfer(document: Any, verb: str, operation: dict[str, Any]) -> Any:
-    source, path = operation.get("from"), operation["path"]
+def _source(document: Any, operation: dict[str, Any]) -> tuple[str, Any]:
+    """Give where an operation takes from, and what is there."""
+    source = operation.get("from")
     if not isinstance(source, str):
         raise PatchError("failed to decode from: operation, missing from field: missing value", 422)
-    value = _get(document, source, verb)
-    if verb == "copy":
-        return _add(document, path, copied(value), verb)
+    return source, _get(document, source, operation["op"])
+
+
+def _copy(document: Any, operation: dict[str, Any]) -> tuple[Any, int]:
+    """Give the document with a copy in it, and the bytes that the copy made."""
+    _, value = _source(document, operation)
+    try:
+        text = orjson.dumps(value)
+    except TypeError:
+        raise PatchError("the object is nested too deeply", 400) from None
+    return _add(document, operation["path"], orjson.loads(text), "copy"), len(text)
+
+
+def _move(document: Any, operation: dict[str, Any]) -> Any:
+    (source, value), path = _source(document, operation), operation["path"]
     if path.startswith(source + "/"):
         raise PatchError(f'move operation does not apply: "{path}" lies in "{source}"', 422)
-    return _add(_remove(document, source, verb), path, value, verb)
+    return _add(_remove(document, source, "move"), path, value, "move")
 
 
 def _same(left: Any, right: Any) -> bool:

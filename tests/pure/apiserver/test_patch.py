@@ -147,6 +147,15 @@ def test_json_patches_that_fail(operations: Any, status: int, message: str) -> N
     assert tree == {"a": 1, "l": [1]}
 
 
+def test_copies_of_copies_have_an_end() -> None:
+    """Forty operations that double a value each would be a terabyte: refused before."""
+    bomb = [{"op": "copy", "from": "/data", "path": f"/data/{number}"} for number in range(40)]
+    with pytest.raises(PatchError, match=r"accumulated size increase of JSON patch copy is \d+, exceeding the limit 3145728") as raised:
+        json_patch({"data": {"a": "x" * 1000}}, bomb)
+    assert raised.value.status == 422
+    assert len(json_patch({"data": {"a": "x" * 1000}}, bomb[:8])["data"]) == 9
+
+
 def _difference(old: Any, new: Any, path: str) -> list[dict[str, Any]]:
     """A patch that makes ``new`` of ``old``, field by field."""
     if isinstance(old, dict) and isinstance(new, dict):
