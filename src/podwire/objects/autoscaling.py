@@ -32,12 +32,26 @@ class ResourceMetricSource(Value, frozen=True):
     target: MetricTarget = MetricTarget()
 
 
+class MetricIdentifier(Value, frozen=True):
+    name: str = ""
+
+
+class NamedMetricSource(Value, frozen=True):
+    """A metric that an adapter serves: of Pods, of an object, or of something outside."""
+
+    metric: MetricIdentifier = MetricIdentifier()
+    described_object: CrossVersionObjectReference = CrossVersionObjectReference()
+
+
 class MetricSpec(Value, frozen=True):
-    """Only resources are measured here; of another ``type`` there is no source."""
+    """Only resources are measured here; nobody serves the other three."""
 
     type: str = ""
     resource: ResourceMetricSource | None = None
     container_resource: ResourceMetricSource | None = None
+    pods: NamedMetricSource | None = None
+    object: NamedMetricSource | None = None
+    external: NamedMetricSource | None = None
 
 
 class ScalingPolicy(Value, frozen=True):

@@ -171,3 +171,41 @@ def test_the_bounds_hold_whatever_is_used(current: int, least: int, more: int, c
         assert plan.replicas != current
     else:
         assert least <= current <= least + more
+
+
+@pytest.mark.parametrize(
+    ("metric", "reason", "words"),
+    [
+        (
+            {"type": "Pods", "pods": {"metric": {"name": "hits"}, "target": {"type": "AverageValue", "averageValue": "1"}}},
+            "FailedGetPodsMetric",
+            "unable to get metric hits: unable to fetch metrics from custom metrics API: no known available metric versions found",
+        ),
+        (
+            {"type": "Object", "object": {"metric": {"name": "hits"}, "describedObject": {"kind": "Service", "name": "web"}, "target": {}}},
+            "FailedGetObjectMetric",
+            "unable to get metric hits: Service on d web/unable to fetch metrics from custom metrics API: "
+            "no known available metric versions found",
+        ),
+        (
+            {"type": "External", "external": {"metric": {"name": "queue"}, "target": {"type": "Value", "value": "1"}}},
+            "FailedGetExternalMetric",
+            "unable to get external metric d/queue/nil: unable to fetch metrics from external metrics API: "
+            "the server could not find the requested resource (get queue.external.metrics.k8s.io)",
+        ),
+    ],
+)
+def test_metrics_that_nobody_serves(metric: dict[str, Any], reason: str, words: str) -> None:
+    plan = decide(scaler(metrics=[metric]), [pod(0)], {"p0": use("0.05")})
+    assert plan.replicas is None
+    assert [(one.reason, one.message) for one in plan.conditions[1:]] == [
+        (reason, f"the HPA was unable to compute the replica count: {words}")
+    ]
+    assert plan.warnings == (
+        (reason, words),
+        ("FailedComputeMetricsReplicas", f"invalid metrics (1 invalid out of 1), first error is: {words}"),
+    )
+    beside = decide(scaler(metrics=[metric, CPU]), [pod(0)], {"p0": use("0.2")})  # another one that asks for more counts
+    assert beside.replicas == 4
+    less = decide(scaler(metrics=[metric, CPU]), [pod(0), pod(1)], {f"p{n}": use("0.001") for n in range(2)})
+    assert less.replicas is None  # nothing is taken away by what is known in part

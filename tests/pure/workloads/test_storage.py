@@ -164,6 +164,11 @@ def test_a_bound_claim_grows_where_its_class_lets_it() -> None:
     after = decide(bound, [volume("v", "2Gi", phase="Bound", claimRef=reference())], storage_class(allowVolumeExpansion=True))
     assert after.status is not None
     assert after.status["capacity"] == {"storage": "2Gi"}
+    assert "allocatedResources" not in after.status  # it had no size before
+    had = msgspec.structs.replace(bound, status=msgspec.structs.replace(bound.status, capacity={"storage": "1Gi"}))
+    after = decide(had, [volume("v", "2Gi", phase="Bound", claimRef=reference())], storage_class(allowVolumeExpansion=True))
+    assert after.status is not None
+    assert after.status["allocatedResources"] == {"storage": "2Gi"}
 
 
 def test_a_claim_in_use_stays() -> None:

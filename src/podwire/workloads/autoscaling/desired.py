@@ -113,7 +113,7 @@ def _proposals(
     tolerances = Tolerances(_tolerance(_up(scaler)), _tolerance(_down(scaler)))
     for metric in scaler.spec.metrics:
         try:
-            proposals.append(propose(metric, scale.wanted, pods, used, now, tolerances))
+            proposals.append(propose(metric, scale.wanted, pods, used, now, tolerances, scaler.namespace))
         except Unmeasured as error:
             failures.append(error)
     return proposals, failures

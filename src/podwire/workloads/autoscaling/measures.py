@@ -70,12 +70,18 @@ class Tolerances:
 
 
 def propose(
-    metric: MetricSpec, current: int, pods: Sequence[Pod], used: Mapping[str, PodUse], now: datetime, tolerances: Tolerances
+    metric: MetricSpec,
+    current: int,
+    pods: Sequence[Pod],
+    used: Mapping[str, PodUse],
+    now: datetime,
+    tolerances: Tolerances,
+    namespace: str = "",
 ) -> Proposal:
     """Give what a metric asks for. ``pods``: those of the target; ``used``: by name. Raises Unmeasured."""
     source = metric.resource or metric.container_resource
     if source is None:
-        raise Unmeasured("InvalidMetricSourceType", f"invalid metric source type: {metric.type or 'none'} is not measured here")
+        raise _of_nobody(metric, namespace)
     try:
         return _propose(metric, source, current, pods, used, now, tolerances)
     except Unmeasured as error:
@@ -83,6 +89,22 @@ def propose(
         what = f"{source.name} {'resource' if metric.resource is not None else 'container resource'}"
         wanted = "utilization" if source.target.average_utilization is not None else "metric value"
         raise Unmeasured(reason, f"failed to get {what.split()[0]} {wanted}: {error}") from None
+
+
+def _of_nobody(metric: MetricSpec, namespace: str) -> Unmeasured:
+    """A metric for which there is an API that nobody serves here."""
+    custom = "unable to fetch metrics from custom metrics API: no known available metric versions found"
+    if (found := metric.external) is not None:
+        name = found.metric.name
+        words = f"the server could not find the requested resource (get {name}.external.metrics.k8s.io)"
+        what = f"unable to get external metric {namespace}/{name}/nil: unable to fetch metrics from external metrics API"
+        return Unmeasured("FailedGetExternalMetric", f"{what}: {words}")
+    if (found := metric.object) is not None:
+        about = f"{found.described_object.kind} on {namespace} {found.described_object.name}"
+        return Unmeasured("FailedGetObjectMetric", f"unable to get metric {found.metric.name}: {about}/{custom}")
+    if (found := metric.pods) is not None:
+        return Unmeasured("FailedGetPodsMetric", f"unable to get metric {found.metric.name}: {custom}")
+    return Unmeasured("InvalidMetricSourceType", f'unknown metric source type "{metric.type}"')
 
 
 def _propose(

@@ -278,7 +278,8 @@ def _bound(claim: PersistentVolumeClaim, volume: PersistentVolume | None, classe
         return ClaimPlan()
     grown = 0 < storage(status.capacity) < storage(volume.spec.capacity)
     notices = (Notice("Normal", "VolumeResizeSuccessful", "Resize volume succeeded", by_provisioner=True),) if grown else ()
-    return ClaimPlan(notices, status=wanted)
+    allocated = {"allocatedResources": {"storage": wanted["capacity"]["storage"]}} if grown else {}
+    return ClaimPlan(notices, status=wanted | allocated)
 
 
 def bound_status(volume: PersistentVolume) -> Tree:
