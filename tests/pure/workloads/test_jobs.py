@@ -246,6 +246,21 @@ def test_fewer_at_the_same_time() -> None:
     world.tree["spec"]["parallelism"] = 1
     world.until_quiet()
     assert sum("deletionTimestamp" not in pod["metadata"] for pod in world.pods.values()) == 1
+    assert world.job.status.failed == 0
+
+
+def test_pods_that_were_too_many_have_not_failed() -> None:
+    """Or a Job that is made smaller often enough would reach its limit."""
+    world = World(parallelism=4, completions=8, backoffLimit=1)
+    for parallelism in (0, 4, 1, 4, 0, 2):
+        world.tree["spec"]["parallelism"] = parallelism
+        world.until_quiet()
+        world.pods = {uid: pod for uid, pod in world.pods.items() if "deletionTimestamp" not in pod["metadata"]}
+        world.until_quiet()
+    assert (world.job.status.failed, world.job.status.active, world.job.finished) == (0, 2, "")
+    world.pods["u009"]["metadata"]["deletionTimestamp"] = "2026-01-01T00:10:00Z"  # by somebody else: that is a failure
+    world.until_quiet()
+    assert world.job.status.failed == 1
 
 
 @pytest.mark.parametrize("text", ["", "0", "0-3", "0,2", "1-2,5,7-9"])

@@ -76,7 +76,7 @@ def decide(job: Job, pods: Iterable[Pod], untracked: Set[str], now: datetime) ->
         plan = Plan(_status(job, tally, mine, list(job.status.conditions), job.status.start_time))
     else:
         plan = _going_on(job, mine, active, tally, now)
-    return replace(plan, adopt=claim.adopt, release=claim.release, untrack=tuple(tally.untrack))
+    return replace(plan, adopt=claim.adopt, release=claim.release, untrack=(*tally.untrack, *plan.untrack))
 
 
 def _holds(conditions: Iterable[Condition], kind: str) -> Condition | None:
@@ -113,7 +113,12 @@ def _going_on(job: Job, mine: Sequence[Pod], active: Sequence[Pod], tally: Tally
         left = max(0.1, seconds_left(start, job.spec.active_deadline_seconds, now))
         again_s = left if again_s is None else min(again_s, left)
     return Plan(
-        _status(job, tally, mine, conditions, start), delete=tuple(delete), create=tuple(create), notices=tuple(notices), again_s=again_s
+        _status(job, tally, mine, conditions, start),
+        untrack=tuple(delete),  # before they go: Pods that are too many have not failed
+        delete=tuple(delete),
+        create=tuple(create),
+        notices=tuple(notices),
+        again_s=again_s,
     )
 
 
