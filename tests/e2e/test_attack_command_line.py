@@ -29,7 +29,7 @@ def test_every_command_takes_a_name(cluster: Cluster) -> None:
     assert cluster.name in cluster.podwire("list").stdout
     assert "layout" in cluster.podwire("version").stdout
     assert "address clashes" in cluster.podwire("doctor").stdout
-    assert "there is no cluster 'nowhere'" in cluster.user.podwire("doctor", "--name", "nowhere", status=1).stderr
+    assert 'there is no cluster "nowhere"; there are: ' in cluster.user.podwire("doctor", "--name", "nowhere", status=1).stderr
 
 
 @pytest.mark.parametrize(("closed", "program"), [("<&-", "cat"), (">&-", "echo lost"), ("2>&-", "sh -c 'echo lost >&2'")])

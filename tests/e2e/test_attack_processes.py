@@ -40,7 +40,8 @@ def test_without_door_or_init_all_is_over_and_up_brings_it_back(user: User) -> N
         os.kill(int(str(_process(cluster, name)["pid"])), signal.SIGKILL)
         until(lambda: processes_of(user) == [], "everything gone")
         assert "kept" in cluster.podwire("list").stdout
-        assert "is not running; start it with: podwire up --name pulled" in cluster.podwire("status", status=1).stderr
+        for words in (["status"], ["kubectl", "get", "nodes"]):
+            assert "is not running; start it with: podwire up --name pulled" in cluster.podwire(*words, status=1).stderr, words
         cluster.podwire("up")
     cluster.podwire("down")
     assert processes_of(user) == []

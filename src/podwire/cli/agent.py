@@ -43,7 +43,10 @@ def load(name: str) -> Agent:
 )
 @click.option("--cleanup", is_flag=True, help="Take away what the agent put on this node, and end (services).")
 def agent(names: tuple[str, ...], kubeconfig: str | None, node: str, config: str | None, cleanup: bool) -> None:
-    """Run agents: one process, any Kubernetes API server."""
+    """Run agents: one process, any Kubernetes API server. NAME is one of
+
+    pods, cni, services, workloads, loadbalancers, vpc, publish, dns.
+    """
     if cleanup:
         _clean_up(names, config)
         return

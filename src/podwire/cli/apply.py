@@ -18,7 +18,7 @@ SUFFIXES = (".yaml", ".yml", ".json")
 @click.command()
 @name_option
 @click.option("-f", "--filename", "names", multiple=True, required=True, metavar="FILE|DIR|-", help="a manifest, a folder, or - for stdin")
-@click.option("-n", "--namespace", default="default", show_default=True, help="for objects that name none")
+@click.option("-n", "--namespace", metavar="NAME", default="default", show_default=True, help="for objects that name none")
 def apply(name: str, names: tuple[str, ...], namespace: str) -> None:
     """Apply manifests as `kubectl apply` does, without kubectl."""
     import asyncio

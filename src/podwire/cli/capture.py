@@ -16,8 +16,8 @@ from podwire.cli.place import name_option
 @click.command(context_settings={"ignore_unknown_options": False})
 @name_option
 @click.option("-w", "--write", metavar="FILE|-", help="write pcap to a file, or with - to standard output")
-@click.option("-i", "--interface", default="", help="one interface of the place (default: all)")
-@click.option("-c", "--count", type=click.IntRange(1), help="end after so many packets")
+@click.option("-i", "--interface", metavar="NAME", default="", help="one interface of the place  [default: all]")
+@click.option("-c", "--count", type=click.IntRange(1), metavar="N", help="end after so many packets")
 @click.argument("where")
 @click.argument("expression", metavar="[FILTER]", nargs=-1)
 def capture(name: str, write: str | None, interface: str, count: int | None, where: str, expression: tuple[str, ...]) -> None:

@@ -30,7 +30,7 @@ def cni() -> None:
     """The CNI plugin, for container runtimes."""
 
 
-@cni.command()
+@cni.command(short_help="Write the program podwire-cni into a folder.")
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
 def install(folder: Path) -> None:
     """Write the program podwire-cni into FOLDER (where the runtime's CNI_PATH leads: often /opt/cni/bin)."""
@@ -47,7 +47,7 @@ def install(folder: Path) -> None:
     click.echo(f"{folder / _NAME}")
 
 
-@cni.command()
+@cni.command(short_help="Answer the calls of podwire-cni on this machine.")
 @click.option("--socket", "path", default="/run/podwire/cni.sock", show_default=True, metavar="PATH", help="Where the program asks.")
 def serve(path: str) -> None:
     """Answer the calls of podwire-cni on this machine, so that it need not work by itself."""

@@ -27,7 +27,7 @@ def image() -> None:
     """Load, list, name and remove the images that containers run. All clusters of this user share them."""
 
 
-@image.command("load")
+@image.command("load", short_help="Take in an image from an archive or a folder.")
 @click.argument("archive", metavar="TAR|OCI-DIR|-")
 @click.option("--name", metavar="NAME", default="", help="what to call the image  [default: what the archive says]")
 def load(archive: str, name: str) -> None:

@@ -16,10 +16,11 @@ from podwire.cli.place import known, name_option
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
 def kubectl(name: str, arguments: tuple[str, ...]) -> None:
     """Run kubectl against the cluster (ARGUMENTS are kubectl's own)."""
-    from podwire.cluster import identity, state
+    from podwire.cluster import control_client, identity, state
     from podwire.cluster import kubeconfig as entries
 
     place = known(name)
+    control_client.connect(place).close()
     beside = os.path.join(os.path.dirname(sys.executable), "kubectl")
     program = shutil.which("kubectl") or (beside if os.access(beside, os.X_OK) else None)
     if program is None:

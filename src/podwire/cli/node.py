@@ -112,7 +112,7 @@ def restart(nodes: tuple[str, ...], name: str, wait_s: float) -> None:
     _say(nodes, "restarted")
 
 
-@node.command()
+@node.command(short_help="Cordon a node and evict its Pods.")
 @click.argument("target", metavar="NODE")
 @name_option
 @wait_option(600.0)
@@ -123,7 +123,7 @@ def drain(target: str, name: str, wait_s: float) -> None:
     click.echo(f"node {target} drained ({count} Pods)")
 
 
-@node.command()
+@node.command(short_help="Delete a node, as a VM is deleted.")
 @click.argument("target", metavar="NODE")
 @name_option
 @wait_option()

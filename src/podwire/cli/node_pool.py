@@ -14,10 +14,12 @@ def node_pool() -> None:
     """Upgrade a node pool."""
 
 
-@node_pool.command()
+@node_pool.command(short_help="Recreate the nodes of a pool.")
 @click.argument("target", metavar="POOL")
-@click.option("--max-surge", type=click.IntRange(0, 20), default=1, show_default=True, help="nodes beside those that there are")
-@click.option("--max-unavailable", type=click.IntRange(0, 20), default=0, show_default=True, help="nodes fewer than there are")
+@click.option(
+    "--max-surge", type=click.IntRange(0, 20), metavar="N", default=1, show_default=True, help="nodes beside those that there are"
+)
+@click.option("--max-unavailable", type=click.IntRange(0, 20), metavar="N", default=0, show_default=True, help="nodes fewer than there are")
 @click.option("--cancel", is_flag=True, help="end one that was interrupted: leave the nodes that are there, new and old")
 @name_option
 @wait_option(600.0)

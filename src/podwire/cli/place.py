@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from podwire.cluster import state
+from podwire.cluster import control_client, state
 from podwire.cluster.paths import Paths
 
 
@@ -32,10 +32,9 @@ def name_option(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def known(name: str) -> Paths:
-    """Give the paths of a cluster that has been made. Raises ClickException (exit status 1) when there is none of that name."""
+    """Give the paths of a cluster that has been made. Raises NotRunning when there is none of that name."""
     place = state.paths(name, os.environ)
     if not os.path.exists(place.state):
         others = [other for other in state.names(os.environ) if os.path.exists(state.paths(other, os.environ).state)]
-        hint = f"there is {', '.join(others)}" if others else "start one with: podwire up"
-        raise click.ClickException(f"there is no cluster {name!r}; {hint}")
+        raise control_client.NoCluster(name, others)
     return place

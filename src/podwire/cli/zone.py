@@ -13,7 +13,7 @@ def zone() -> None:
     """Cut a zone off, and join it again."""
 
 
-@zone.command()
+@zone.command(short_help="Cut a zone off; its nodes run on.")
 @click.argument("target", metavar="ZONE")
 @name_option
 def stop(target: str, name: str) -> None:

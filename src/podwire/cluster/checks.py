@@ -99,7 +99,7 @@ class _Fields:
     def __init__(self, where: str, path: str, tree: Any) -> None:
         self._where, self._path = where, path
         if not isinstance(tree, Mapping):
-            raise BadChecks(f"{where}: {path or 'a check'}: expected a mapping, got {tree!r}")
+            raise BadChecks(f"{where}: {path.removesuffix('.') or 'a check'}: expected a mapping, got {tree!r}")
         self._tree = tree
 
     def bad(self, key: str, text: str) -> BadChecks:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from podwire.cluster import packets, state
@@ -20,6 +20,14 @@ class NotRunning(Problem):
     """The cluster does not run. The text says what to do."""
 
 
+class NoCluster(NotRunning):
+    """There is no cluster of this name; ``others`` are those that there are."""
+
+    def __init__(self, name: str, others: Sequence[str] = ()) -> None:
+        there = f"; there are: {', '.join(others)}" if others else ""
+        super().__init__(f'there is no cluster "{name}"{there}; make it with: podwire up --name {name}')
+
+
 def connect(paths: Paths) -> socket.socket:
     """Connect to the supervisor. Raises NotRunning."""
     name = os.path.basename(paths.root)
@@ -27,7 +35,7 @@ def connect(paths: Paths) -> socket.socket:
         return packets.connect(paths.control_socket)
     except packets.Closed:
         if not os.path.isdir(paths.root):
-            raise NotRunning(f'there is no cluster "{name}"; make one with: podwire up --name {name}') from None
+            raise NoCluster(name) from None
         raise NotRunning(f'cluster "{name}" is not running; start it with: podwire up --name {name}') from None
 
 
