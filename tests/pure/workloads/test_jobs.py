@@ -230,6 +230,20 @@ def test_a_rule_about_success() -> None:
     assert world.job.status.failed == 0
 
 
+def test_a_rule_about_more_indexes_than_there_is_memory_for() -> None:
+    most = 2**31 - 1
+    rules = [{"succeededIndexes": f"0-{most - 1}"}, {"succeededIndexes": f"1-{most - 1}", "succeededCount": 1}]
+    world = World(completionMode="Indexed", completions=most, parallelism=2, successPolicy={"rules": rules})
+    world.until_quiet()
+    world.end("u001", 0)  # index 0
+    world.until_quiet()
+    assert world.conditions() == {}
+    world.end("u002", 0)
+    world.until_quiet()
+    assert world.conditions()["SuccessCriteriaMet"] == "SuccessPolicy"
+    assert next(one.message for one in world.job.status.conditions if one.type == "Complete") == "Matched rules at index 1"
+
+
 def test_a_job_goes_when_its_time_is_over() -> None:
     world = World(ttlSecondsAfterFinished=30)
     world.until_quiet()

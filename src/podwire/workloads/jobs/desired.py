@@ -174,10 +174,11 @@ def _success_rule(job: Job, tally: Tally) -> int | None:
     if job.spec.success_policy is None or not is_indexed(job):
         return None
     for number, rule in enumerate(job.spec.success_policy.rules):
-        asked = indexes.read(rule.succeeded_indexes, job.spec.completions or 0) if rule.succeeded_indexes is not None else None
-        have = tally.completed if asked is None else tally.completed & asked
-        wanted = rule.succeeded_count if rule.succeeded_count is not None else len(asked or ())
-        if wanted and len(have) >= wanted:
+        asked = indexes.spans(rule.succeeded_indexes, job.spec.completions or 0)
+        named = rule.succeeded_indexes is not None
+        have = sum(any(index in span for span in asked) for index in tally.completed) if named else len(tally.completed)
+        wanted = rule.succeeded_count if rule.succeeded_count is not None else sum(map(len, asked))
+        if wanted and have >= wanted:
             return number
     return None
 

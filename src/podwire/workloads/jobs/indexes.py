@@ -8,11 +8,19 @@ from collections.abc import Iterable
 def read(text: str | None, below: int) -> frozenset[int]:
     """Read a set; indexes that are not ``below`` are left out, what is no number too."""
     found: set[int] = set()
+    for one in spans(text, below):
+        found.update(one)
+    return frozenset(found)
+
+
+def spans(text: str | None, below: int) -> list[range]:
+    """Read a set as the ranges that it is written in: a few letters can be more indexes than there is memory for."""
+    found = []
     for part in (text or "").split(","):
         first, _, last = part.partition("-")
         if first.isdecimal() and (last or first).isdecimal():
-            found.update(range(int(first), min(int(last or first) + 1, below)))
-    return frozenset(found)
+            found.append(range(int(first), max(int(first), min(int(last or first) + 1, below))))
+    return found
 
 
 def write(indexes: Iterable[int]) -> str:
