@@ -272,3 +272,43 @@ def test_tables(call: Any, namespace: str) -> None:
         ["t", 1, "<unset>"],
     )
     assert call("GET", BINDINGS, headers=accept).tree["rows"][0]["cells"][:3] == ["t-b", "t", "<unset>"]
+
+
+MANIFEST = """
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicy
+metadata:
+  name: by-kubectl
+spec:
+  matchConstraints:
+    resourceRules:
+    - {apiGroups: [""], apiVersions: [v1], operations: [CREATE], resources: [configmaps]}
+  failurePolicy: Fail
+  reinvocationPolicy: Never
+  mutations:
+  - patchType: JSONPatch
+    jsonPatch:
+      expression: '[JSONPatch{op: "add", path: "/data", value: {"made": "by " + request.userInfo.username}}]'
+---
+apiVersion: admissionregistration.k8s.io/v1
+kind: MutatingAdmissionPolicyBinding
+metadata:
+  name: by-kubectl
+spec:
+  policyName: by-kubectl
+  matchResources:
+    namespaceSelector:
+      matchLabels: {kubernetes.io/metadata.name: %s}
+"""
+
+
+def test_with_kubectl(kubectl: Any, namespace: str) -> None:
+    applied = kubectl("apply", "-f", "-", stdin=MANIFEST % namespace)
+    assert applied.stdout.splitlines() == [
+        "mutatingadmissionpolicy.admissionregistration.k8s.io/by-kubectl created",
+        "mutatingadmissionpolicybinding.admissionregistration.k8s.io/by-kubectl created",
+    ], applied.stderr
+    assert kubectl("create", "configmap", "a", "-n", namespace).returncode == 0
+    assert kubectl("get", "configmap", "a", "-n", namespace, "-o", "jsonpath={.data.made}").stdout == "by podwire-admin"
+    assert kubectl("get", "mutatingadmissionpolicies", "--no-headers").stdout.split()[:3] == ["by-kubectl", "1", "<unset>"]
+    assert "ApplyConfiguration" in kubectl("explain", "mutatingadmissionpolicy.spec.mutations.patchType").stdout
