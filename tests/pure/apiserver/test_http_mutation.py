@@ -208,6 +208,7 @@ def test_who_asks_for_it_is_put_again_to_what_others_made(call: Any, namespace: 
         hook.close()
 
 
+RULE = {"apiGroups": [""], "apiVersions": ["v1"], "resources": ["pods"]}
 WRONG = [
     (
         {"mutations": []},
@@ -228,7 +229,14 @@ WRONG = [
     ),
     (
         {"mutations": [configured(" ")]},
-        ["spec.mutations[0].applyConfiguration.expression: Required value: expression is not specified"],
+        ["spec.mutations[0].applyConfiguration.expression: Required value"],
+    ),
+    (
+        {"matchConstraints": {"resourceRules": [{**RULE, "operations": ["CREATE", "DELETE"]}]}},
+        [
+            'spec.matchConstraints.resourceRules.operations: Unsupported value: "DELETE": '
+            'supported values: "*", "CONNECT", "CREATE", "UPDATE"'
+        ],
     ),
     (
         {"mutations": [configured("'tea'")]},

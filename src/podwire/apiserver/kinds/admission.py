@@ -214,14 +214,21 @@ def _mutating_row(tree: Tree, now: datetime) -> list[Any]:
 
 def _validate_mutating(tree: Tree, _old: Tree | None) -> list[FieldError]:
     spec = tree.get("spec", {})
-    errors = _head_errors(spec)
-    errors += one_of(spec.get("reinvocationPolicy", ""), ("IfNeeded", "Never"), _SPEC / "reinvocationPolicy")
+    errors = _head_errors(spec) + _operation_errors(spec.get("matchConstraints", {}), _SPEC / "matchConstraints")
     found = spec.get("mutations", ())
     if not found:
         errors.append(required(_SPEC / "mutations", "mutations must contain at least one item"))
     for index, one in enumerate(found):
         errors += _mutation_errors(one, _SPEC / "mutations" @ index)
+    errors += one_of(spec.get("reinvocationPolicy", ""), ("IfNeeded", "Never"), _SPEC / "reinvocationPolicy")
     return errors or mutations.errors(spec)
+
+
+def _operation_errors(match: Tree, path: Path) -> list[FieldError]:
+    """What is deleted cannot be changed."""
+    where, allowed = path / "resourceRules" / "operations", tuple(word for word in _OPERATIONS if word != "DELETE")
+    named = [word for rule in match.get("resourceRules", ()) for word in rule.get("operations", ())]
+    return [unsupported(where, word, allowed) for word in named if word not in allowed]
 
 
 def _mutation_errors(mutation: Tree, path: Path) -> list[FieldError]:
@@ -236,7 +243,7 @@ def _mutation_errors(mutation: Tree, path: Path) -> list[FieldError]:
     if said is None:
         return [required(path / places[sort], f"must be specified when patchType is {sort}"), *errors]
     if not said.get("expression", "").strip():
-        errors.insert(0, required(path / places[sort] / "expression", "expression is not specified"))
+        errors.insert(0, required(path / places[sort] / "expression"))
     return errors
 
 
@@ -254,7 +261,13 @@ def _default_binding(tree: Tree) -> None:
         _default_match(match)
 
 
-def _validate_mutating_binding(tree: Tree, _old: Tree | None) -> list[FieldError]:
+def _validate_mutating_binding(tree: Tree, old: Tree | None) -> list[FieldError]:
+    match: Tree = tree.get("spec", {}).get("matchResources") or {}
+    return _bound_errors(tree, old) + _operation_errors(match, _SPEC / "matchResources")
+
+
+def _bound_errors(tree: Tree, _old: Tree | None) -> list[FieldError]:
+    """Check what bindings of both sorts have."""
     spec = tree.get("spec", {})
     errors = [] if spec.get("policyName") else [required(_SPEC / "policyName")]
     if about := spec.get("paramRef"):
@@ -270,7 +283,7 @@ def _validate_mutating_binding(tree: Tree, _old: Tree | None) -> list[FieldError
 
 def _validate_binding(tree: Tree, old: Tree | None) -> list[FieldError]:
     spec = tree.get("spec", {})
-    errors = _validate_mutating_binding(tree, old)
+    errors = _bound_errors(tree, old)
     actions, path = spec.get("validationActions", []), _SPEC / "validationActions"
     errors += [] if actions else [required(path)]
     for index, action in enumerate(actions):
