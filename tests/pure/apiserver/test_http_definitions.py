@@ -273,6 +273,22 @@ def test_objects_go_before_their_definition(call: Any, widgets: tuple[str, str])
     until(call, f"/apis/{group}/v1", lambda got: got.status == 404)
 
 
+def test_objects_go_with_a_definition_of_which_nothing_is_served(call: Any, widgets: tuple[str, str]) -> None:
+    group, path = widgets
+    call("POST", path, thing("a", group, size=1))
+    stored = call("GET", f"{CRDS}/widgets.{group}").tree
+    again = copy.deepcopy(stored)
+    stored["metadata"].pop("resourceVersion")
+    stored["spec"]["versions"][0]["served"] = False
+    assert call("PUT", f"{CRDS}/widgets.{group}", stored).status == 200
+    assert call("GET", path).status == 404
+    assert call("DELETE", f"{CRDS}/widgets.{group}").status == 200
+    until(call, f"{CRDS}/widgets.{group}", lambda got: got.status == 404)
+    again["metadata"] = {"name": again["metadata"]["name"]}
+    assert call("POST", CRDS, again).status == 201
+    assert call("GET", path).tree["items"] == []  # nothing was left behind
+
+
 def test_the_kinds_of_gke_are_there(call: Any, namespace: str) -> None:
     for group, version, plural in (
         ("cloud.google.com", "v1", "backendconfigs"),

@@ -60,6 +60,11 @@ def of_definition(definition: Tree, convert: Convert = _unconverted, *, stranger
     return [rows[name] for name in sorted(served, key=priority)]
 
 
+def first(definition: Tree) -> Kind:
+    """Give the row of a definition's first version, served or not. Raises as ``of_definition`` does."""
+    return _Version(definition, definition["spec"]["versions"][0]).row()
+
+
 @dataclass(frozen=True)
 class _Version:
     """One version of a definition."""

@@ -173,9 +173,10 @@ class Definitions:
         metadata, rows = definition["metadata"], self._rows.get(key)
         if CLEANUP not in metadata.get("finalizers", ()):
             return
-        if rows:
-            await self._delete_objects(rows[0])
-        left = self._api.store.count(keys.prefix(rows[0])) if rows else 0
+        prefix = f"{_resource(definition)}/"
+        if rows is not None and self._api.store.count(prefix):
+            await self._delete_objects(rows[0] if rows else kinds.first(definition))
+        left = self._api.store.count(prefix) if rows is not None else 0
         record = self._api.store.latest(key)
         if record is None:
             return
