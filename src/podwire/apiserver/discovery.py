@@ -18,6 +18,7 @@ from podwire.apiserver.kind import Kind
 from podwire.apiserver.registry import Registry
 
 _AGGREGATED = "APIGroupDiscoveryList"
+_LOOKED_AT = 1024  # bytes of an ``Accept`` header
 
 
 def respond(registry: Registry, path: str, accept: bytes) -> Answer | None:
@@ -26,7 +27,7 @@ def respond(registry: Registry, path: str, accept: bytes) -> Answer | None:
     match parts:
         case ["api"] | ["apis"]:
             core = parts[0] == "api"
-            version = _aggregated_version(accept)
+            version = _aggregated_version(accept[:_LOOKED_AT])
             if version:
                 return registry.once(("discovery", core, version), partial(_aggregated, registry, core, version))
             return answer(_core_versions(registry) if core else _group_list(registry))

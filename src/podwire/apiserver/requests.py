@@ -36,6 +36,7 @@ CUSTOM_PATCHES = (JSON_PATCH, MERGE_PATCH, APPLY_PATCH)
 MANAGER_LIMIT = 128  # bytes of a field manager's name
 
 _SHORT_PATH = 256  # characters
+_SHORT_ACCEPT = 1024  # bytes of an ``Accept`` header that is worth remembering
 _PROXIED = ("nodes", "pods", "services")
 _NAMESPACE_SUBRESOURCES = ("status", "finalize")
 _TRUE = ("true", "1", "True", "t", "T", "TRUE")
@@ -195,12 +196,16 @@ class Accepted(NamedTuple):
     yaml: bool
 
 
-@functools.lru_cache(maxsize=256)
 def accepted(accept: bytes, *, streamed: bool = False) -> Accepted:
     """Choose how to show objects: the first of the ``Accept`` header that is served. Raises Failure (406).
 
     ``streamed``: one after the other, as a watch has them, which no document of YAML does.
     """
+    return _accepted(accept, streamed) if len(accept) <= _SHORT_ACCEPT else _accepted.__wrapped__(accept, streamed)
+
+
+@functools.lru_cache(maxsize=256)
+def _accepted(accept: bytes, streamed: bool) -> Accepted:
     for alternative in accept.decode("latin-1").split(","):
         media, *parameters = [part.strip() for part in alternative.split(";")]
         yaml = media.lower() == YAML and not streamed

@@ -62,12 +62,20 @@ _TERM = re.compile(
     re.VERBOSE,
 )
 
+_BLANK = re.compile(r"\s*\Z")
+_REMEMBERED = 1024  # letters of a selector that is worth remembering
+_MOST_TERMS = 1000  # of one selector: each is put to each object of a list
+
 Test = Callable[[Labels], bool]
 
 
-@functools.lru_cache(maxsize=1024)
 def label_test(text: str) -> Test | None:
     """Read a label selector; None when it selects everything. Raises Failure (400)."""
+    return _label_test(text) if len(text) <= _REMEMBERED else _label_test.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _label_test(text: str) -> Test | None:
     tests: list[Test] = []
     position = 0
     while position < len(text):
@@ -75,12 +83,13 @@ def label_test(text: str) -> Test | None:
         if match is None or not match.group().strip():
             raise _unparsable(text, position)
         tests.append(_term(match))
+        _check_number(len(tests))
         position = match.end()
         if position < len(text):
             if text[position] != ",":
                 raise _unparsable(text, position)
             position += 1
-            if not text[position:].strip():
+            if _BLANK.match(text, position):
                 raise _unparsable(text, position)
     if not tests:
         return None
@@ -88,6 +97,11 @@ def label_test(text: str) -> Test | None:
         return tests[0]
     every = tuple(tests)
     return lambda labels: all(test(labels) for test in every)
+
+
+def _check_number(terms: int) -> None:
+    if terms > _MOST_TERMS:
+        raise status.bad_request(f"unable to parse requirement: a selector has at most {_MOST_TERMS} requirements")
 
 
 def _unparsable(text: str, position: int) -> status.Failure:
@@ -147,9 +161,13 @@ def _comparison(key: str, operator: str, text: str) -> Test:
     return test
 
 
-@functools.lru_cache(maxsize=1024)
 def field_terms(text: str) -> tuple[tuple[str, bool, str], ...]:
     """Read a field selector as (field, equal or not, value). Raises Failure (400)."""
+    return _field_terms(text) if len(text) <= _REMEMBERED else _field_terms.__wrapped__(text)
+
+
+@functools.lru_cache(maxsize=1024)
+def _field_terms(text: str) -> tuple[tuple[str, bool, str], ...]:
     terms = []
     for part in re.split(r"(?<!\\),", text):
         if not part.strip():
@@ -159,6 +177,7 @@ def field_terms(text: str) -> tuple[tuple[str, bool, str], ...]:
             raise status.bad_request(f"invalid selector: '{text}'; can't understand '{part}'")
         value = re.sub(r"\\([\\,=])", r"\1", match[3])
         terms.append((match[1], match[2] != "!=", value))
+        _check_number(len(terms))
     return tuple(terms)
 
 

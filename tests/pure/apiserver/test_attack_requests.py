@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from podwire.apiserver import requests, selectors
 from running_apiserver import ApiServer
 
 DEADLINE_S = 20.0
@@ -208,3 +209,32 @@ def test_many_bodies_of_one_user(server: ApiServer) -> None:
             assert raw(server, b"GET /livez HTTP/1.1\r\nhost: a\r\nconnection: close\r\n\r\n").startswith(b"HTTP/1.1 200")
         assert sum(left.values()) < size * count / 2
         assert resident_mib(server) - before < 250  # of 435 MB
+
+
+@pytest.mark.parametrize(
+    ("query", "status"),
+    [
+        ("labelSelector=" + ",".join(["!a"] * 100_000), 400),
+        ("labelSelector=" + ",".join(["a"] * 900), 200),
+        ("labelSelector=a+in+(" + ",".join(f"v{number}" for number in range(20_000)) + ")", 200),
+        ("fieldSelector=" + ",".join(["metadata.name!%3Da"] * 20_000), 400),
+        ("labelSelector=" + "(" * 300_000, 400),
+        ("labelSelector=a," + "+" * 300_000, 400),
+    ],
+    ids=["many terms", "some terms", "many values", "many fields", "parentheses", "blanks"],
+)
+def test_selectors_that_cost_more_than_they_are_worth(call: Any, query: str, status: int) -> None:
+    """Each requirement is put to each object, so there are not too many; and none is read more than once."""
+    assert call("GET", f"/api/v1/pods?{query}").status == status
+
+
+def test_long_words_are_not_remembered() -> None:
+    """Of what is remembered there may be a thousand: a megabyte each would be a gigabyte."""
+    for remembering, read, long in (
+        (selectors._label_test, selectors.label_test, "a in (" + "b," * 2000 + "b)"),
+        (selectors._field_terms, selectors.field_terms, "metadata.name=" + "b" * 4000),
+        (requests._accepted, requests.accepted, b"application/json" + b" " * 4000),
+    ):
+        before = remembering.cache_info().currsize  # type: ignore[attr-defined]
+        read(long)  # type: ignore[operator]
+        assert remembering.cache_info().currsize == before  # type: ignore[attr-defined]
