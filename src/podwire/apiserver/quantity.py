@@ -12,6 +12,7 @@ import re
 from decimal import ROUND_CEILING, Decimal
 
 MALFORMED = "quantities must match the regular expression '^([+-]?[0-9.]+)([eEinumkKMGTP]*[-+]?[0-9]*)$'"
+_LONGEST = 128  # letters: no amount needs more, and a million digits cost minutes
 _BINARY = {"Ki": 1, "Mi": 2, "Gi": 3, "Ti": 4, "Pi": 5, "Ei": 6}
 _DECIMAL = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _WRITTEN = {exponent: suffix for suffix, exponent in _DECIMAL.items()}
@@ -23,7 +24,7 @@ class Malformed(ValueError):
 
 
 def _split(text: str) -> tuple[Decimal, str]:
-    match = _quantity(text)
+    match = _quantity(text) if len(text) <= _LONGEST else None
     if match is None:
         raise Malformed(MALFORMED)
     return Decimal(match[1]), match[2]
@@ -35,7 +36,7 @@ def _scaled(number: Decimal, suffix: str) -> Decimal:
     return number.scaleb(_DECIMAL[suffix] if suffix in _DECIMAL else int(suffix[1:]))
 
 
-@functools.lru_cache(maxsize=4096)
+@functools.lru_cache(maxsize=4096)  # what is malformed is not kept
 def value(text: str) -> Decimal:
     """Read a quantity. Raises Malformed."""
     return _scaled(*_split(text))

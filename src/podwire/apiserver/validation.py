@@ -240,9 +240,12 @@ def path_segment(name: str, prefix: bool = False) -> list[str]:
     return [f"may not contain '{sign}'" for sign in "/%" if sign in name]
 
 
+_REMEMBERED = 512  # letters: no key that is right has more
+
+
 def qualified_name(name: str) -> list[str]:
     """Give what keeps a text from being the key of a label, ``prefix/name`` or ``name``."""
-    return list(_qualified(name))
+    return list(_qualified(name) if len(name) <= _REMEMBERED else _qualified.__wrapped__(name))
 
 
 @functools.lru_cache(maxsize=4096)  # keys are few and come again and again

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from podwire.apiserver import requests, selectors
+from podwire.apiserver import requests, selectors, validation
 from running_apiserver import ApiServer
 
 DEADLINE_S = 20.0
@@ -234,7 +234,16 @@ def test_long_words_are_not_remembered() -> None:
         (selectors._label_test, selectors.label_test, "a in (" + "b," * 2000 + "b)"),
         (selectors._field_terms, selectors.field_terms, "metadata.name=" + "b" * 4000),
         (requests._accepted, requests.accepted, b"application/json" + b" " * 4000),
+        (validation._qualified, validation.qualified_name, "a" * 4000),
     ):
         before = remembering.cache_info().currsize  # type: ignore[attr-defined]
         read(long)  # type: ignore[operator]
         assert remembering.cache_info().currsize == before  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("digits", ["1" * 5000, "1" * 2_000_000, "0." + "1" * 2_000_000, "1e" + "9" * 1000])
+def test_numbers_without_an_end(call: Any, namespace: str, digits: str) -> None:
+    """An amount of a million digits is none: it would take minutes to read."""
+    container = {"name": "c", "image": "i", "resources": {"requests": {"cpu": digits}}}
+    got = call("POST", f"/api/v1/namespaces/{namespace}/pods", {"metadata": {"name": "a"}, "spec": {"containers": [container]}})
+    assert (got.status, "quantities must match the regular expression" in got.tree["message"]) == (400, True)

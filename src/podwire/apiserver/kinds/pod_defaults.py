@@ -183,9 +183,16 @@ def qos_class(spec: Tree) -> str:
     Source: https://kubernetes.io/docs/concepts/workloads/pods/pod-qos/
     """
     if spec.get("resources"):  # what is said of the whole Pod counts alone
-        return _class_of(orjson.dumps([spec["resources"]]))
+        return _remembered_class(orjson.dumps([spec["resources"]]))
     containers = [*spec.get("initContainers", ()), *spec.get("containers", ())]
-    return _class_of(orjson.dumps([container.get("resources", {}) for container in containers]))
+    return _remembered_class(orjson.dumps([container.get("resources", {}) for container in containers]))
+
+
+def _remembered_class(wanted: bytes) -> str:
+    return _class_of(wanted) if len(wanted) <= _REMEMBERED else _class_of.__wrapped__(wanted)
+
+
+_REMEMBERED = 16 * 1024  # bytes
 
 
 @functools.lru_cache(maxsize=512)  # Pods of one template ask for the same
