@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from e2e.lab import Cluster, User, installation, processes_of, traces_of
@@ -16,9 +18,12 @@ def test_a_full_disk_is_named_and_nothing_is_left(user: User, size: str) -> None
     script = f"""
         mount -t tmpfs -o size={size} none '{state}' && export XDG_STATE_HOME='{state}'
         podwire up --zones 1 --wait 100; echo "status $?"; find '{state}' -mindepth 1; podwire list
+        podwire doctor | grep -F 'state directory'
     """
     done = user.run(["unshare", "-Urm", "sh", "-c", script])
-    assert done.stdout == "status 1\n"
+    status, told = done.stdout.splitlines()
+    assert status == "status 1"
+    assert re.fullmatch(rf"failed +state directory +{state}/podwire: \d+ KiB are free", told), told
     assert f"cannot keep the cluster's state in {state}/podwire/podwire: No space left on device" in done.stderr
     assert "Traceback" not in done.stderr
     assert processes_of(user) == []
@@ -30,6 +35,7 @@ def test_a_disk_that_fills_up_stops_nothing_for_good(user: User) -> None:
     user.run(["mkdir", str(state)])
     script = f"""
         mount -t tmpfs -o size=30m none '{state}' && export XDG_STATE_HOME='{state}' && podwire up --zones 1 >&2 || exit 1
+        podwire doctor | grep -c 'warning.*KiB are free'
         dd if=/dev/zero of='{state}/fill' bs=4k 2>/dev/null
         podwire apply -f {installation()}/examples/page; echo "status $?"
         podwire kubectl get namespaces; echo "status $?"
@@ -38,7 +44,7 @@ def test_a_disk_that_fills_up_stops_nothing_for_good(user: User) -> None:
         podwire down >&2; echo "status $?"; find '{state}' -mindepth 1
     """
     done = user.run(["unshare", "-Urm", "sh", "-c", script])
-    assert done.stdout.splitlines() == ["status 1", "status 1", "status 0", "status 0", f"{state}/fill"], done.stderr
+    assert done.stdout.splitlines() == ["1", "status 1", "status 1", "status 0", "status 0", f"{state}/fill"], done.stderr
     assert "database or disk is full" in done.stderr
     assert "Traceback" not in done.stderr
     assert processes_of(user) == []
