@@ -143,8 +143,14 @@ def test_containers_of_images_share_the_same() -> None:
         node.pod("two", script(look.removeprefix(f"{WAIT};")), restartPolicy="Never")
         assert message(node, "two") == NOTHING.removeprefix("0\n")
         processes = "cat /proc/[0-9]*/cmdline | tr '\\0' ' ' > /dev/termination-log"
+        # Whatever it may do, it does not get at the machine's files through the processes of the node.
+        peep = "for one in /proc/[0-9]*; do ls $one/root/; cat $one/environ; done > /dev/termination-log 2> /dev/null"
+        node.pod("peeper", script(peep, securityContext={"privileged": True}), hostPID=True, restartPolicy="Never")
         node.pod("host", script(f"setsid sleep 5432 & {processes}"), hostPID=True, restartPolicy="Never")
         assert "sleep 4321" in message(node, "host")
+        seen = message(node, "peeper").split()
+        assert "www" in seen, "its own root"
+        assert not {"home", "boot", "opt"} & set(seen)
         node.pod("late", script(processes), hostPID=True, restartPolicy="Never")
         seen = message(node, "late")
         assert "sleep 4321" in seen

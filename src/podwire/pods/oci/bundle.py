@@ -43,16 +43,17 @@ def configuration(
     hostname: str,
     context: ContainerSecurityContext,
     processes: str = "",
+    with_node: bool = False,
     confined: bool = True,
     terminal: bool = False,
 ) -> Tree:
     """The configuration. ``files`` and ``folders``: path in the container to what is shown there, read-only and writable.
 
     ``hostname`` "": that of the runtime.
-    ``processes``: the path of a PID namespace that is not the container's own. ``confined``: system calls are filtered. ``terminal``: it
-    has a terminal, which the runtime makes.
+    ``processes``: the path of a PID namespace that is not the container's own; ``with_node``: it is the node's. ``confined``: system calls
+    are filtered. ``terminal``: it has a terminal, which the runtime makes.
     """
-    held = profile.capabilities(context)
+    held = profile.capabilities(context, with_node=with_node)
     names = [f"CAP_{name}" for name in held]
     own = [{"type": kind} for kind in ("mount", *(["uts"] if hostname else []))]
     privileged = bool(context.privileged)

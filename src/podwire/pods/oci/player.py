@@ -151,6 +151,7 @@ class ImagePlayer:
             hostname="" if pod.spec.host_pid else hostname,
             context=context,
             processes=f"/proc/{processes}/ns/pid" if processes else "",
+            with_node=pod.spec.host_pid,
             confined=profile.is_confined(pod, container),
             terminal=container.tty,
         )
@@ -171,7 +172,7 @@ class ImagePlayer:
             argv=words.argv,
             env=words.env,
             cwd=words.cwd,
-            capabilities=profile.numbers(context),
+            capabilities=profile.numbers(context, with_node=pod.spec.host_pid),
             user=user.numbers if there != (1, 1) else (),
             namespace=namespace,
             ipc=name_of(pod),

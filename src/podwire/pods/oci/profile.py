@@ -57,8 +57,17 @@ MASKED: Final = (
 READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-def capabilities(context: ContainerSecurityContext) -> tuple[str, ...]:
-    """The names of a container's capabilities, in the order of the kernel's table as far as they are the default ones."""
+def capabilities(context: ContainerSecurityContext, *, with_node: bool = False) -> tuple[str, ...]:
+    """The names of a container's capabilities, in the order of the kernel's table as far as they are the default ones.
+
+    ``with_node``: it sees the node's processes. Then it never has SYS_PTRACE: the node's first process and its like have all others, the
+    machine's files for their root, and are open to who has as many.
+    """
+    held = _asked_for(context)
+    return tuple(name for name in held if name != "SYS_PTRACE") if with_node else held
+
+
+def _asked_for(context: ContainerSecurityContext) -> tuple[str, ...]:
     if context.privileged:
         return ALL_CAPABILITIES
     wanted = list(DEFAULT_CAPABILITIES)
@@ -70,9 +79,9 @@ def capabilities(context: ContainerSecurityContext) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def numbers(context: ContainerSecurityContext) -> tuple[int, ...]:
+def numbers(context: ContainerSecurityContext, *, with_node: bool = False) -> tuple[int, ...]:
     """The same as the kernel numbers them: what a command that joins the container is given."""
-    return tuple(sorted(_NUMBERS.index(name) for name in capabilities(context)))
+    return tuple(sorted(_NUMBERS.index(name) for name in capabilities(context, with_node=with_node)))
 
 
 def _plain(names: Iterable[str]) -> Iterable[str]:
