@@ -145,6 +145,24 @@ def test_processor_time_is_limited(lab: Cluster) -> None:
 
 
 @ROOT
+def test_a_resize_changes_the_limits_of_what_runs(lab: Cluster) -> None:
+    create(lab, "grows", container("main", "exec sleep 100000", resources={"limits": {"cpu": "100m", "memory": "32Mi"}}))
+    lab.ready()
+    whole = tree_of(lab).below(lab.get("pod", "grows")["metadata"]["uid"])
+    for cpu, memory in (("300m", 64), ("50m", 48)):
+        wanted = {"limits": {"cpu": cpu, "memory": f"{memory}Mi"}, "requests": {"cpu": cpu, "memory": f"{memory}Mi"}}
+        patch = json.dumps({"spec": {"containers": [{"name": "main", "resources": wanted}]}})
+        lab.kubectl("patch", "pod", "grows", "--subresource=resize", "--patch", patch)
+        quota = str(int(cpu.removesuffix("m")) * 100)
+        for place in (whole, whole.below("main-0")):
+            files = f"{place.folders['cpu']}/cpu.cfs_quota_us", f"{place.folders['memory']}/memory.limit_in_bytes"
+            wanted_now = [quota, str(memory << 20)]
+            until(lambda files=files, wanted=wanted_now: [text(one) for one in files] == wanted, f"it has {cpu} and {memory}Mi")
+    assert lab.get("pod", "grows")["status"]["containerStatuses"][0]["restartCount"] == 0
+    lab.kubectl("delete", "pod", "grows")
+
+
+@ROOT
 def test_processes_of_a_pod_are_limited(lab: Cluster) -> None:
     many = "i=0; while [ $i -lt 100 ]; do sleep 100000 & i=$((i+1)); done; echo all"
     create(lab, "many", container("main", many), container("beside", "exec sleep 100000"), restartPolicy="Never")

@@ -220,6 +220,12 @@ def divide(tree: Tree) -> None:
             _write(f"{place}/{_DIVISION}", " ".join(f"+{name}" for name in CONTROLLERS))
 
 
+def change(tree: Tree, limits: Limits) -> None:
+    """Give cgroups that are there other limits; what has none now has none any more. Raises OSError."""
+    for path, text in settings(tree, limits, anew=True):
+        _write(path, text)
+
+
 def establish(tree: Tree, limits: Limits, *, divided: bool = False) -> None:
     """Make cgroups with these limits where they are not there yet. ``divided``: further ones come below. Raises OSError."""
     for place in tree.places():
@@ -231,8 +237,8 @@ def establish(tree: Tree, limits: Limits, *, divided: bool = False) -> None:
         _write(path, text)
 
 
-def settings(tree: Tree, limits: Limits) -> Sequence[tuple[str, str]]:
-    """Which files say the limits, and what is to be written to them."""
+def settings(tree: Tree, limits: Limits, *, anew: bool = False) -> Sequence[tuple[str, str]]:
+    """Which files say the limits, and what is to be written to them. ``anew``: also that there is none."""
     cpu, memory, pids = (tree.folders[name] for name in CONTROLLERS)
     quota = None if limits.cores is None else max(1000, round(limits.cores * PERIOD_US))
     found: list[tuple[str, str]] = []
@@ -241,13 +247,19 @@ def settings(tree: Tree, limits: Limits) -> Sequence[tuple[str, str]]:
             found.append((f"{cpu}/cpu.shares", str(max(2, limits.shares))))
         if quota is not None:
             found += [(f"{cpu}/cpu.cfs_period_us", str(PERIOD_US)), (f"{cpu}/cpu.cfs_quota_us", str(quota))]
-        if limits.memory is not None:
-            found.append((f"{memory}/memory.limit_in_bytes", str(limits.memory)))
+        elif anew:
+            found.append((f"{cpu}/cpu.cfs_quota_us", "-1"))
+        if limits.memory is not None or anew:
+            found.append((f"{memory}/memory.limit_in_bytes", str(-1 if limits.memory is None else limits.memory)))
     else:
         if limits.shares is not None:
             found.append((f"{cpu}/cpu.weight", str(weight(limits.shares))))
         if quota is not None:
             found.append((f"{cpu}/cpu.max", f"{quota} {PERIOD_US}"))
+        elif anew:
+            found.append((f"{cpu}/cpu.max", f"max {PERIOD_US}"))
+        if limits.memory is None and anew:
+            found.append((f"{memory}/memory.max", "max"))
         if limits.memory is not None:
             found += [(f"{memory}/memory.max", str(limits.memory)), (f"{memory}/memory.oom.group", "1")]
     if limits.processes is not None:

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 
 from podwire.linux import cgroups
 from podwire.linux.cgroups import Limits, Tree
 from podwire.objects.core import Container, Pod
 from podwire.pods import limits
-from podwire.pods.admission import CannotStart
+from podwire.pods.admission import CannotStart, containers
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,23 @@ class PodCgroups:
             words = f"failed to create containerd task: cannot set limits of cgroups: {refused.strerror}: {refused.filename}"
             raise CannotStart("CreateContainerError", words) from refused
         return run.places()
+
+    def resize(self, pod: Pod, running: Mapping[str, int]) -> str:
+        """Give the runs with these numbers, by container, and their Pod what they ask for now; gives why not, where that is refused."""
+        if self.tree is None:
+            return ""
+        uid, whole = pod.metadata.uid, limits.of_pod(pod, self.processes)
+        try:
+            # In version 1 no part may have more of the processors than the whole: that one is free meanwhile.
+            cgroups.change(self.tree.below(uid), replace(whole, cores=None, memory=None))
+            for container in containers(pod):
+                if container.name in running:
+                    own = self._run(self.tree, uid, container.name, running[container.name])
+                    cgroups.change(own, limits.of_container(container))
+            cgroups.change(self.tree.below(uid), whole)
+        except OSError as refused:
+            return f"{refused.filename}: {refused.strerror}"
+        return ""
 
     async def ended(self, uid: str, container: str, number: int) -> bool:
         """Take away those of a run that has ended, with what it has left running; True: it had reached its limit of memory."""

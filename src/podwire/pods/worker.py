@@ -136,6 +136,9 @@ class PodWorker:
         for container in _all(self.pod):
             if container.name in had and container.name in self._lives and begins_anew(container, had[container.name]):
                 self._lives[container.name].redefine()
+        running = {name: run.restarts for name, run in self.record.runs.items() if run.program and run.state is State.RUNNING}
+        if refused := self._host.cgroups.resize(self.pod, running):
+            self.event("Warning", "FailedResize", f"limits of cgroups stay as they were: {refused}")
         self._status.changed()
 
     @property

@@ -66,6 +66,8 @@ def test_settings_are_those_of_the_version() -> None:
         "/g/pids.max": "7",
     }
     assert cgroups.settings(second, Limits()) == []
+    assert dict(cgroups.settings(second, Limits(), anew=True)) == {"/g/cpu.max": "max 100000", "/g/memory.max": "max"}
+    assert dict(cgroups.settings(first, Limits(), anew=True)) == {"/c/cpu.cfs_quota_us": "-1", "/m/memory.limit_in_bytes": "-1"}
     assert (cgroups.weight(2), cgroups.weight(262_144), cgroups.weight(1)) == (1, 10_000, 1)
     assert Tree.from_words(second.to_words()) == second
     assert Tree.from_words({}) is None
