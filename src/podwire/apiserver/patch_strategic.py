@@ -138,6 +138,7 @@ def _retained(old: Tree, patch: Tree) -> Tree:
     keys = patch[RETAIN]
     if not isinstance(keys, list):
         raise PatchError("$retainKeys is a list of keys", 400)
+    keys = {key for key in keys if isinstance(key, str)}
     for key in patch:
         if not key.startswith("$") and key not in keys:
             raise PatchError(f"invalid patch format of {RETAIN}: {key} is set and not among the keys that stay", 400)
@@ -148,7 +149,8 @@ def _delete_values(merged: Tree, key: str, values: Any) -> None:
     if not isinstance(values, list):
         raise PatchError(f"{DELETE_VALUES}{key} is a list of values", 400)
     if isinstance(merged.get(key), list):
-        merged[key] = [value for value in merged[key] if value not in values]
+        plain = {value for value in values if not isinstance(value, dict | list)}
+        merged[key] = [value for value in merged[key] if isinstance(value, dict | list) or value not in plain]
 
 
 # Lists ---------------------------------------------------------------------------------------------------------------------
@@ -161,27 +163,28 @@ def _merge_key(field: Schema) -> str:
 
 def _identity(element: Any, merge_key: str) -> Any:
     """What tells an element from others: itself, or the value of the merge key."""
-    if not merge_key:
-        return element
-    if not isinstance(element, dict) or merge_key not in element:
+    if merge_key and (not isinstance(element, dict) or merge_key not in element):
         raise PatchError(f"map: {printed(element)} does not contain declared merge key: {merge_key}", 400)
-    return element[merge_key]
+    found = element[merge_key] if merge_key else element
+    if isinstance(found, dict | list):
+        raise PatchError(f"{printed(found)} tells no element of a list from others", 400)
+    return found
 
 
 def _merge_list(old: list[Any], patch: list[Any], field: Schema, key: str) -> list[Any]:
     """Merge without regard to order: the old elements at their places, new ones behind."""
     merge_key = _merge_key(field)
     if not any(isinstance(one, dict) for one in (*old, *patch)):
-        return list(dict.fromkeys((*old, *patch)))
+        return list(dict.fromkeys(_identity(one, "") for one in (*old, *patch)))
     if not merge_key:
         raise PatchError(f"cannot merge lists without merge key for {key}", 400)
     marks = [one for one in patch if isinstance(one, dict) and DIRECTIVE in one]
     values = [one for one in patch if not (isinstance(one, dict) and DIRECTIVE in one)]
-    gone = []
+    gone = set()
     for mark in marks:
         match mark[DIRECTIVE]:
             case "delete":
-                gone.append(_identity(mark, merge_key))
+                gone.add(_identity(mark, merge_key))
             case "replace":
                 return [_plain(one) for one in values] + ([_plain(mark)] if len(mark) > 1 else [])
             case "merge":
@@ -226,7 +229,7 @@ def _check_order(patch: Sequence[Any], order: Sequence[Any], merge_key: str, key
 
 def _partition(merged: list[Any], known: Sequence[Any], merge_key: str) -> tuple[list[Any], list[Any]]:
     """Part a list into the elements that the writer knows of and the others."""
-    names = [_identity(one, merge_key) for one in known if not (isinstance(one, dict) and one.get(DIRECTIVE) and _is_mark(one))]
+    names = {_identity(one, merge_key) for one in known if not (isinstance(one, dict) and one.get(DIRECTIVE) and _is_mark(one))}
     mine = [one for one in merged if _identity(one, merge_key) in names]
     return mine, [one for one in merged if _identity(one, merge_key) not in names]
 
