@@ -161,11 +161,11 @@ class Nftables:
 
     def _dump(self, wanted: list[TableName] | None) -> Ruleset:
         payloads = self._ask(nfnetlink.GETTABLE, what="list tables")
-        comments = {dump.table_of(payload): dump.table_comment(payload) for payload in payloads}
-        names = [name for name in comments if name[0] in _FAMILIES] if wanted is None else [name for name in wanted if name in comments]
-        return Ruleset(tuple(self._table(name, comments[name]) for name in names))
+        there = {dump.table_of(payload): payload for payload in payloads}
+        names = [name for name in there if name[0] in _FAMILIES] if wanted is None else [name for name in wanted if name in there]
+        return Ruleset(tuple(self._table(name, there[name]) for name in names))
 
-    def _table(self, name: TableName, comment: str) -> Table:
+    def _table(self, name: TableName, told: bytes) -> Table:
         family, what = name[0], f"list table {name[0]} {name[1]}"
         filtered = string(NFTA.TABLE_NAME, name[1])
         declared = [(dump.declaration(payload), payload) for payload in self._ask(nfnetlink.GETSET, family, filtered, what=what)]
@@ -183,7 +183,8 @@ class Nftables:
             dump.chain(payload) for payload in self._ask(nfnetlink.GETCHAIN, family, filtered, what=what) if dump.table_of(payload) == name
         ]
         named = tuple(one for one in sets.values() if not dump.is_inline(one))
-        return Table(family, name[1], named, tuple(_with_rules(chain, rules[chain.name]) for chain in chains), comment)
+        filled = tuple(_with_rules(chain, rules[chain.name]) for chain in chains)
+        return Table(family, name[1], named, filled, dump.table_comment(told), dump.table_dormant(told))
 
     def _with_elements(self, table: TableName, one: Set, what: str) -> Set:
         asked = string(NFTA.ELEMENTS_TABLE, table[1]) + string(NFTA.ELEMENTS_SET, one.name)

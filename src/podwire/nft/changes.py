@@ -14,7 +14,10 @@ from podwire.nft.model import Chain, Element, Rule, Set, TableName
 
 
 class AddTable(msgspec.Struct, frozen=True):
-    """Make the table if it is not there. Its sets and chains are not made with it (``difference`` writes all that out)."""
+    """Make the table if it is not there, and wake one that is dormant.
+
+    Its sets and chains are not made with it (``difference`` writes all that out).
+    """
 
     table: TableName
     comment: str = ""

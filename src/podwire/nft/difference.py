@@ -63,7 +63,7 @@ def _table(have: Table | None, want: Table) -> list[Change]:
         return [AddTable(name, want.comment), *_objects(Table(*name), want)]
     if have == want:
         return []
-    return _objects(have, want)
+    return ([AddTable(name, want.comment)] if have.dormant else []) + _objects(have, want)
 
 
 def _objects(have: Table, want: Table) -> list[Change]:

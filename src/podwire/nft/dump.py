@@ -17,7 +17,7 @@ from podwire.nft import datatypes, fields, userdata
 from podwire.nft.datatypes import DataType, Unreadable
 from podwire.nft.disassembly import Disassembler
 from podwire.nft.model import Chain, Element, Expression, Rule, Set, TableName
-from podwire.nft.rows import Packed, has_rows, read_element, split
+from podwire.nft.rows import Packed, form, has_rows, read_element, split
 from podwire.wire import nfnetlink
 from podwire.wire.netlink import attributes, to_be, to_string
 from podwire.wire.nfnetlink import NFTA as A
@@ -35,6 +35,11 @@ def table_of(payload: bytes) -> TableName:
 def table_comment(payload: bytes) -> str:
     """Read the comment of a NEWTABLE message."""
     return userdata.read_comment(attributes(payload, 4).get(A.TABLE_USERDATA, b""))
+
+
+def table_dormant(payload: bytes) -> bool:
+    """Say whether the table of a NEWTABLE message is asleep."""
+    return bool(to_be(attributes(payload, 4).get(A.TABLE_FLAGS, b"\0")) & nfnetlink.TABLE_DORMANT)
 
 
 def chain(payload: bytes) -> Chain:
@@ -129,7 +134,7 @@ def elements(payloads: Iterable[bytes], one: Set) -> Mapping[bytes, Element]:
     for payload in payloads:
         split(attributes(payload, 4).get(A.ELEMENTS_LIST, b""), rows)
     if has_rows(one):
-        return Packed(one, rows)
+        return Packed(one, map(form(one).regular, rows))
     interval, single = "interval" in one.flags, len(one.key_types) == 1
     found = [read_element(attributes(row, 4), by_end=interval and not single) for row in rows]
     return _intervals(found) if interval and single else {element.key: element for element, _ in found}

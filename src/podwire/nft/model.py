@@ -405,13 +405,17 @@ class Set:
 
 @dataclass(frozen=True, slots=True)
 class Table:
-    """A table and all that is in it. Names of chains are unique in it, as are names of sets and maps."""
+    """A table and all that is in it. Names of chains are unique in it, as are names of sets and maps.
+
+    A ``dormant`` table meets no packet.
+    """
 
     family: str
     name: str
     sets: tuple[Set, ...] = ()
     chains: tuple[Chain, ...] = ()
     comment: str = ""
+    dormant: bool = False
 
     @property
     def id(self) -> TableName:

@@ -66,7 +66,9 @@ def render(ruleset: Ruleset) -> str:
 def render_table(table: Table) -> str:
     """Print one table."""
     blocks = [_set(one) for one in table.sets] + [_chain(chain, table.family) for chain in table.chains]
-    head = f'\tcomment "{table.comment}"\n\n' if table.comment and blocks else f'\tcomment "{table.comment}"\n' if table.comment else ""
+    head = "\tflags dormant\n" * table.dormant + (f'\tcomment "{table.comment}"\n' if table.comment else "")
+    if head and blocks:
+        head += "\n"
     return f"table {table.family} {table.name} {{\n{head}" + "\n".join(blocks) + "}\n"
 
 

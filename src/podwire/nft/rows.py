@@ -80,8 +80,10 @@ class Form:
 
     def write(self, key: bytes, value: bytes, text: bytes) -> bytes:
         """Write an element of a data map or a plain set (whose value is ``b""``) that has a comment. Raises Unreadable."""
-        size = len(text)
-        head, note, tail = self._around[size] if size in self._around else self.around(size)
+        try:
+            head, note, tail = self._around[len(text)]
+        except KeyError:
+            head, note, tail = self.around(len(text))
         return b"".join((head, key, self.middle, value, note, text, tail))
 
     def row(self, key: bytes, value: bytes | Verdict | None = None, comment: str = "", end: bytes = b"") -> bytes:
@@ -132,6 +134,10 @@ class Form:
                 text = str(row[at + 6 : at + 5 + row[at + 5]], "utf-8", "replace")
                 return Element(row[_KEY_AT : self.key_end], value, b"", text)
         return read_element(attributes(row, 4), by_end=self._ends)[0]
+
+    def regular(self, row: bytes) -> bytes:
+        """Give a row whose key stands where it should, as that of every row from here on does. Raises Unreadable."""
+        return row if row.startswith(self._key_head, 4) else self.canonical(row)
 
     def canonical(self, row: bytes) -> bytes:
         """Give a row as it is written here, however it was written."""

@@ -64,7 +64,7 @@ def _table(words: Words) -> Table:
     family = words.next()
     if family not in _FAMILIES:
         raise words.error(f"tables of the family {family} are not known here")
-    name, comment = words.next(), ""
+    name, comment, dormant = words.next(), "", False
     words.expect("{")
     sets: dict[str, Set] = {}
     chains: list[Chain] = []
@@ -77,9 +77,12 @@ def _table(words: Words) -> Table:
                 chains.append(_chain(words, family, sets))
             case "comment":
                 comment = words.string()
+            case "flags":
+                words.expect("dormant")
+                dormant = True
             case other:
                 raise words.error(f"{other} in a table is not known here")
-    return Table(family, name, tuple(sets.values()), tuple(chains), comment)
+    return Table(family, name, tuple(sets.values()), tuple(chains), comment, dormant)
 
 
 def _closed(words: Words) -> bool:

@@ -28,6 +28,7 @@ from podwire.lib.pace import Pace
 from podwire.lib.reconcile import Reconciler
 from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
+from podwire.nft import DeleteTable, Ruleset, Unreadable
 from podwire.nft.difference import difference
 from podwire.objects.core import Node, Service
 from podwire.objects.discovery import EndpointSlice
@@ -278,8 +279,11 @@ def masquerade_pods(config: AgentConfig, namespace: int | None = None) -> None:
     """Make what Pods send to the outside carry the node's address. Raises KernelRefused."""
     with Nftables(namespace) as kernel:
         for family in families(config):
-            have = kernel.dump([(family.name, masquerade.TABLE)])
-            kernel.apply_batches(difference(have, masquerade.wanted(family, config)))
+            name, wanted = (family.name, masquerade.TABLE), masquerade.wanted(family, config)
+            try:
+                kernel.apply_batches(difference(kernel.dump([name]), wanted))
+            except Unreadable:  # somebody put in what is not known here
+                kernel.apply([DeleteTable(name), *(change for batch in difference(Ruleset(), wanted) for change in batch)])
 
 
 def _service_of(piece: EndpointSlice) -> tuple[str, ...]:

@@ -12,17 +12,22 @@ from collections.abc import Iterable, Iterator
 
 from podwire import nft
 from podwire.nft.difference import same_declaration
+from podwire.services.chains import as_made
 from podwire.services.elements import FIELDS, set_name
 from podwire.services.ruleset import Program
 
 SHOWN = 4
 
 
-def findings(have: nft.Table | None, program: Program) -> list[str]:
-    """Say what differs, the whole before its parts. Nothing: the kernel holds what it should."""
+def findings(have: nft.Table | str | None, program: Program) -> list[str]:
+    """Say what differs, the whole before its parts. Nothing: the kernel holds what it should. A text tells why it could not be read."""
     family, name = program.structure.id
     if have is None:
         return [f"table {family} {name} is gone"]
+    if isinstance(have, str):
+        return [f"table {family} {name} has what is not known here: {have}"]
+    if have.dormant:
+        return [f"table {family} {name} is dormant"]
     return [*_chains(have, program), *_sets(have, program)]
 
 
@@ -35,7 +40,11 @@ def _chains(have: nft.Table, program: Program) -> Iterator[str]:
             yield f"chain {chain.name} has other rules"
     known = {chain.name for chain in program.structure.table.chains} | program.made_chains
     yield from (f"chain {name} was added" for name in found if name not in known)
-    yield from (f"chain {name} is gone" for name in sorted(program.made_chains - found.keys()))
+    for name in sorted(program.made_chains):
+        if name not in found:
+            yield f"chain {name} is gone"
+        elif not as_made(found[name], program.structure.family):
+            yield f"chain {name} has other rules"
 
 
 def _sets(have: nft.Table, program: Program) -> Iterator[str]:

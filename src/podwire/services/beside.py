@@ -26,8 +26,9 @@ from podwire.daemon.context import Context
 from podwire.lib.reconcile import Reconciler
 from podwire.linux.network import Network
 from podwire.linux.nftables import Nftables
-from podwire.nft import Ruleset
+from podwire.nft import Ruleset, Table, Unreadable
 from podwire.nft.difference import difference
+from podwire.nft.model import TableName
 from podwire.objects.core import Node, ObjectReference
 from podwire.objects.discovery import EndpointSlice
 from podwire.objects.resources import SERVICES
@@ -67,6 +68,8 @@ class Beside:
         self._pages: list[asyncio.Server] = []
         self._checks: dict[int, tuple[str, list[asyncio.Server]]] = {}
         self._seen = (0, 0)  # the kernel's number of transactions, and how many of them were ours
+        self._rest_until = 0.0  # after a reading that found nothing others have their time
+        self._held: set[TableName] = set()  # the tables that were there, by the last reading
         self._kernel: Nftables | None = None
         self._reconciler = Reconciler(
             self._operate, clock=context.clock, random=random.random, on_failure=self._failed, keep_done=False, concurrency=4
@@ -317,6 +320,8 @@ class Beside:
             self._seen = state
             return AUDIT_S
         began = self._context.clock()
+        if began < self._rest_until and self._held <= set(self._kernel.names()):
+            return AUDIT_S  # nothing is gone as a whole: what else there may be is read a little later
         names = [(family.name, masquerade.TABLE) for family in self._families]
         at, have, ours = await asyncio.to_thread(_read, names, self._tables, self._namespace)
         own = sum(tables.commits for tables in self._tables)
@@ -333,10 +338,13 @@ class Beside:
             if difference(Ruleset(tuple(table for table in have.tables if table.id == (family.name, masquerade.TABLE))), wanted):
                 found.append(f"table {family.name} {masquerade.TABLE} is not as it was")
         self._seen = at, own
+        self._held = {table.id for table in (*have.tables, *ours) if isinstance(table, Table)}
         if found:
             self._say_found(audit.in_words(found))
             return AUDIT_S
-        return max(AUDIT_S, AUDIT_SHARE * (self._context.clock() - began))
+        now = self._context.clock()
+        self._rest_until = now + AUDIT_SHARE * (now - began)
+        return AUDIT_S
 
     def _say_found(self, words: str) -> None:
         self._context.log.warning("service proxy: somebody changed the rules on this node: %s; putting them right", words)
@@ -371,6 +379,10 @@ def _read(names: Sequence[tuple[str, str]], tables: Sequence[Dialect], namespace
     with Nftables(namespace) as kernel:
         while True:
             before = kernel.generation()
-            found, ours = kernel.dump(names), [one.dump(kernel) for one in tables]
+            try:
+                found = kernel.dump(names)
+            except Unreadable:  # somebody put in what is not known here
+                found = Ruleset()
+            ours = [one.dump(kernel) for one in tables]
             if kernel.generation() == before:
                 return before, found, ours

@@ -6,11 +6,13 @@ What belongs here: which there are, and the changes that make those that rows le
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from podwire import nft
 from podwire.nft.datatypes import HOST
 from podwire.nft.rows import form
 from podwire.services import layout
+from podwire.services.layout import Family
 from podwire.services.structure import Structure
 
 LEADING = ("sizes", "how", "keep")
@@ -46,3 +48,18 @@ class Chains:
                 self.names.add(name)
                 changes += self.structure.chain(name, rules)
         return changes
+
+
+def as_made(chain: nft.Chain, family: Family) -> bool:
+    """Say whether a chain is one of those made when first needed, and unaltered."""
+    asked, count = layout.affinity_of(chain.name), chain.name.removeprefix("pick-")
+    if asked is not None:
+        made = layout.affinity_chains(family, *asked)
+    elif count.isdigit():
+        made = [layout.pick_chain(int(count))]
+    else:
+        return False
+    return any(
+        name == chain.name and [replace(rule, handle=0) for rule in chain.rules] == [nft.rule(text, family=family.name) for text in rules]
+        for name, rules in made
+    )

@@ -207,11 +207,10 @@ def write_plain(service: ServiceProgram, node: str, written: Mapping[str, Form],
     """
     if not is_plain(service):
         return False
-    key = service.key
-    name = key[:COMMENT].encode()
-    cluster_ips = [address_bytes(address) for address in service.cluster_ips]
-    write = written["cluster_ips"].write
-    into["cluster_ips"].extend([write(address, b"", name) for address in cluster_ips])
+    key, cluster_ips = service.key, [*map(address_bytes, service.cluster_ips)]
+    name, write = key[:COMMENT].encode(), written["cluster_ips"].write
+    for address in cluster_ips:
+        into["cluster_ips"].append(write(address, b"", name))
     own = into["own_endpoints"]
     already = len(own)
     for port in service.ports:
@@ -223,7 +222,8 @@ def write_plain(service: ServiceProgram, node: str, written: Mapping[str, Form],
         many = count >= len(_SLOTS)
         into["sizes"].append(written["sizes"].write(packed, _MARK.pack(count) if many else _SLOTS[count], label))
         place, write = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port), written["frontends"].write
-        into["frontends"].extend([write(address + place, packed, label) for address in cluster_ips])
+        for address in cluster_ips:
+            into["frontends"].append(write(address + place, packed, label))
         _write_backends(written["backends"], packed, _slots(count) if many else _SLOTS, slots, seated, target, into["backends"])
     if len(own) > already:
         own[already:] = _unique(own[already:], written["own_endpoints"])
@@ -288,9 +288,8 @@ def _write_backends(
     """Write the rows of ``backends`` for an id: each endpoint at its place, which is its slot or its handle."""
     size, before, note, after = -1, b"", b"", b""
     middle, join = written.middle, b"".join
-    for place, endpoint in zip(places, endpoints, strict=False):
-        pod = pods[endpoint]
-        text = (f"{target} {pod}"[:COMMENT] if pod else target[:COMMENT]).encode()
+    for place, endpoint, pod in zip(places, endpoints, map(pods.__getitem__, endpoints), strict=False):
+        text = (f"{target} {pod}" if pod else target)[:COMMENT].encode()
         if len(text) != size:  # the Pods of a Service have names of one length, mostly
             size = len(text)
             before, note, after = written.around(size)

@@ -27,6 +27,7 @@ from podwire.nft.fake import Door
 from podwire.services import layout
 from podwire.services.adoption import adopt
 from podwire.services.audit import findings
+from podwire.services.chains import as_made
 from podwire.services.desired import ServiceProgram
 from podwire.services.layout import SMALL, Capacity, Family
 from podwire.services.numbers import Numbers
@@ -131,7 +132,7 @@ class Tables:
                 for _ in self._settle(self._present()):
                     pass
             elif self._program.full():
-                for _ in self._build(self._kernel.dump([self._program.structure.id]).tables[0]):
+                for _ in self._build(self._present()):
                     pass
             else:
                 self._kernel.apply_batches(self._program.take())
@@ -174,9 +175,13 @@ class Tables:
         """The table in use."""
         return self._program.structure.id
 
-    def dump(self, kernel: Nftables) -> nft.Table | None:
-        """Read the table in use through a door of the caller's, who may be another thread. Raises KernelRefused."""
-        return next(iter(kernel.dump([self.id]).tables), None)
+    def dump(self, kernel: Nftables) -> nft.Table | str | None:
+        """Read the table in use through a door of the caller's, who may be another thread: None without one, a reason if it has what is
+        not known here. Raises KernelRefused."""
+        try:
+            return next(iter(kernel.dump([self.id]).tables), None)
+        except nft.Unreadable as error:
+            return str(error)
 
     def findings(self, have: Any) -> list[str]:
         """Say how a dumped table differs from what should be there."""
@@ -205,7 +210,18 @@ class Tables:
         return structure(self.family, *self._ranges, name, capacity, self._node_port_ranges, masquerade_all=self._masquerade_all)
 
     def _found(self) -> list[nft.Table]:
-        return list(self._kernel.dump([(self.family.name, name) for name in (layout.TABLE, layout.SPARE)]).tables)
+        names = [(self.family.name, name) for name in (layout.TABLE, layout.SPARE)]
+        try:
+            return list(self._kernel.dump(names).tables)
+        except nft.Unreadable:
+            return [table for _, name in names for table in self._read_apart(name)]
+
+    def _read_apart(self, name: str) -> list[nft.Table]:
+        """Read one table. One that somebody has put something unknown into is given without its sets: of another shape, and built anew."""
+        try:
+            return list(self._kernel.dump([(self.family.name, name)]).tables)
+        except nft.Unreadable:
+            return [replace(self._structure(name, SMALL).table, sets=())]
 
     def _present(self) -> nft.Table | None:
         """Read the table in use. One that was not finished, because its builder died, is removed."""
@@ -276,7 +292,7 @@ def _same_shape(have: nft.Table, wanted: Structure) -> bool:
     """Say whether a table is what this program would have made, but for the data."""
     sets = {one.name: one for one in have.sets}
     chains = {chain.name: chain for chain in have.chains}
-    if sets.keys() != {one.name for one in wanted.table.sets}:
+    if have.dormant or sets.keys() != {one.name for one in wanted.table.sets}:
         return False
     if not all(same_declaration(sets[one.name], one) for one in wanted.table.sets):
         return False
@@ -287,25 +303,10 @@ def _same_shape(have: nft.Table, wanted: Structure) -> bool:
     if not _picks_lead_somewhere(sets["pick"], chains):
         return False
     made_later = [name for name in chains if name not in {chain.name for chain in wanted.table.chains}]
-    return all(_as_made(chains[name], wanted.family) for name in made_later)
+    return all(as_made(chains[name], wanted.family) for name in made_later)
 
 
 def _picks_lead_somewhere(pick: nft.Set, chains: Mapping[str, nft.Chain]) -> bool:
     """Say whether there is an element for every chain that draws, and a chain for every element."""
     wanted = {layout.pick_element(int(name.removeprefix("pick-"))) for name in chains if name.startswith("pick-") and name[5:].isdigit()}
     return {(element.key, element.value) for element in pick.elements.values()} == wanted
-
-
-def _as_made(chain: nft.Chain, family: Family) -> bool:
-    """Say whether a chain is one of those made when first needed, and unaltered."""
-    asked, count = layout.affinity_of(chain.name), chain.name.removeprefix("pick-")
-    if asked is not None:
-        made = layout.affinity_chains(family, *asked)
-    elif count.isdigit():
-        made = [layout.pick_chain(int(count))]
-    else:
-        return False
-    return any(
-        name == chain.name and [replace(rule, handle=0) for rule in chain.rules] == [nft.rule(text, family=family.name) for text in rules]
-        for name, rules in made
-    )

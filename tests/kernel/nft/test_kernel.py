@@ -68,6 +68,18 @@ def test_what_the_program_writes_is_read_as_the_same(listing: Path) -> None:
         assert nft.render(found) == listing.read_text()
 
 
+def test_a_dormant_table_is_read_as_such_listed_alike_and_woken() -> None:
+    text = 'table ip t {\n\tflags dormant\n\tcomment "asleep"\n\n\tchain c {\n\t\tdrop\n\t}\n}\n'
+    load(text)
+    with Nftables() as door:
+        found = door.dump()
+        assert found.tables[0].dormant
+        assert listed() == nft.render(found) == nft.render(nft.parse(text))
+        awake = nft.Ruleset((replace(found.tables[0], dormant=False),))
+        door.apply_batches(difference(found, awake))
+        assert door.dump() == awake
+
+
 def test_what_is_unknown_reads_as_unknown_and_is_replaced() -> None:
     load("table ip t {\n chain c {\n ip dscp cs1 accept\n accept\n }\n}")
     with Nftables() as door:

@@ -21,6 +21,7 @@ from podwire.daemon.config import Conntrack, decode
 from podwire.daemon.context import Context
 from podwire.linux import sysctl
 from podwire.linux.conntrack import Conntrack as Flows
+from podwire.nft import Unreadable
 from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, NODES, SERVICES
 from podwire.services import agent, cleanup, masquerade
 from podwire.services.beside import TRIGGER
@@ -224,6 +225,11 @@ DAMAGES = {
     f"delete table ip {TABLE}": f"table ip {TABLE} is gone",
     f"add chain ip {TABLE} mine": "chain mine was added",
     "delete table ip podwire-masquerade": "table ip podwire-masquerade is not as it was",
+    f"flush chain ip {TABLE} pick-2": "chain pick-2 has other rules",
+    f"add table ip {TABLE} {{ flags dormant; }}": f"table ip {TABLE} is dormant",
+    f"add set ip {TABLE} mine {{ type ether_addr . ifname; }}": f"table ip {TABLE} has what is not known here",
+    f"add element ip {TABLE} keep-source {{ * }}": f"table ip {TABLE} has what is not known here",
+    "add set ip podwire-masquerade mine { type ether_addr . ifname; }": "table ip podwire-masquerade is not as it was",
 }
 
 
@@ -248,9 +254,13 @@ def test_what_somebody_changes_is_put_right_and_told(folder: Path, damage: str) 
 
 def _data(world: World) -> Any:
     """The rules and elements, under whichever of its names the table is."""
-    tables = [table for table in world.kernel.dump().tables if any(chain.hook for chain in table.chains)]
+    try:
+        tables = [table for table in world.kernel.dump().tables if any(chain.hook for chain in table.chains)]
+    except Unreadable as error:
+        return str(error)
     return [
         (
+            table.dormant,
             sorted((chain.name, tuple(str(rule) for rule in chain.rules)) for chain in table.chains),
             {one.name: {key: element.value for key, element in one.elements.items()} for one in table.sets},
         )

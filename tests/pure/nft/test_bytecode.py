@@ -126,3 +126,15 @@ def test_changes_print_as_commands() -> None:
         "add element ip t s { 80, 81, 82 } (and 2 more)",
         'delete element ip t m { 0x00000000 . 0x00000000 comment "default/web-0" : 10.4.0.0 . 8080 }',
     ]
+
+
+def test_an_element_for_everything_else_is_not_known() -> None:
+    everything = netlink.nested(1, netlink.be32(3, 2), netlink.nested(2, netlink.attribute(1, VALUE.pack(1, 1))))
+    usual = rows.form(M).of(Element(KEY.pack(1, 1), VALUE.pack(1, 1)))
+    turned = netlink.nested(
+        1, netlink.nested(2, netlink.attribute(1, VALUE.pack(1, 1))), netlink.nested(1, netlink.attribute(1, KEY.pack(1, 1)))
+    )
+    told = b"\0\0\0\0" + netlink.nested(3, usual)
+    assert dump.elements([told], M) == dump.elements([b"\0\0\0\0" + netlink.nested(3, turned)], M), "in whatever order it is told"
+    with pytest.raises(Unreadable, match="everything else"):
+        dump.elements([b"\0\0\0\0" + netlink.nested(3, usual, everything)], M)
