@@ -129,6 +129,17 @@ def test_the_processes_of_the_node() -> None:
         assert "running" in node.get("other")["status"]["containerStatuses"][0]["state"]
 
 
+def test_what_is_hidden_from_containers_is_hidden_behind_every_process_that_they_see() -> None:
+    with running_node() as node:
+        node.service_account()
+        look = f"for one in /proc/[0-9]*; do ls $one/root{node.folder}/state; done 2> /dev/null | wc -l > /dev/termination-log"
+        node.pod("shares", machine("exec sleep 1000", "other"), machine(look), shareProcessNamespace=True, restartPolicy="OnFailure")
+        assert message(node, "shares") == "0\n"
+        node.pod("host", machine(look), hostPID=True, restartPolicy="Never")
+        assert message(node, "host") == "0\n"
+        assert list((node.folder / "state").iterdir()), "there is something to see"
+
+
 @pytest.mark.skipif(not os.environ.get("CI") and (RUNC is None or not os.path.exists(BUSYBOX)), reason="runc or busybox-static is missing")
 def test_containers_of_images_share_the_same() -> None:
     make = "touch /dev/mqueue/queue; echo > /dev/shm/memory; exec sleep 4321"

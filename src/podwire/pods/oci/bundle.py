@@ -8,7 +8,7 @@ Source: https://github.com/opencontainers/runtime-spec/blob/main/config.md
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Final
 
 from podwire.objects.core import ContainerSecurityContext
@@ -43,17 +43,16 @@ def configuration(
     hostname: str,
     context: ContainerSecurityContext,
     processes: str = "",
-    with_node: bool = False,
+    withheld: Collection[str] = (),
     confined: bool = True,
     terminal: bool = False,
 ) -> Tree:
     """The configuration. ``files`` and ``folders``: path in the container to what is shown there, read-only and writable.
 
-    ``hostname`` "": that of the runtime.
-    ``processes``: the path of a PID namespace that is not the container's own; ``with_node``: it is the node's. ``confined``: system calls
-    are filtered. ``terminal``: it has a terminal, which the runtime makes.
+    ``hostname`` "": that of the runtime. ``processes``: the path of a PID namespace that is not the container's own. ``withheld``:
+    capabilities that it never has. ``confined``: system calls are filtered. ``terminal``: it has a terminal, which the runtime makes.
     """
-    held = profile.capabilities(context, with_node=with_node)
+    held = profile.capabilities(context, withheld)
     names = [f"CAP_{name}" for name in held]
     own = [{"type": kind} for kind in ("mount", *(["uts"] if hostname else []))]
     privileged = bool(context.privileged)

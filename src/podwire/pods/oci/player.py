@@ -151,7 +151,7 @@ class ImagePlayer:
             hostname="" if pod.spec.host_pid else hostname,
             context=context,
             processes=f"/proc/{processes}/ns/pid" if processes else "",
-            with_node=pod.spec.host_pid,
+            withheld=profile.withheld(pod, container),
             confined=profile.is_confined(pod, container),
             terminal=container.tty,
         )
@@ -172,7 +172,7 @@ class ImagePlayer:
             argv=words.argv,
             env=words.env,
             cwd=words.cwd,
-            capabilities=profile.numbers(context, with_node=pod.spec.host_pid),
+            capabilities=profile.numbers(profile.capabilities(context, profile.withheld(pod, container))),
             user=user.numbers if there != (1, 1) else (),
             namespace=namespace,
             ipc=name_of(pod),

@@ -10,11 +10,12 @@ include/uapi/linux/capability.h
 from __future__ import annotations
 
 import errno
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, Final
 
 from podwire.objects.core import Container, ContainerSecurityContext, Pod
 from podwire.pods.admission import CannotStart
+from podwire.pods.desired import Player, player
 
 Tree = dict[str, Any]
 
@@ -57,14 +58,25 @@ MASKED: Final = (
 READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
 
 
-def capabilities(context: ContainerSecurityContext, *, with_node: bool = False) -> tuple[str, ...]:
-    """The names of a container's capabilities, in the order of the kernel's table as far as they are the default ones.
+def capabilities(context: ContainerSecurityContext, withheld: Collection[str] = ()) -> tuple[str, ...]:
+    """The names of a container's capabilities, in the order of the kernel's table as far as they are the default ones."""
+    return tuple(name for name in _asked_for(context) if name not in withheld)
 
-    ``with_node``: it sees the node's processes. Then it never has SYS_PTRACE: the node's first process and its like have all others, the
-    machine's files for their root, and are open to who has as many.
+
+def withheld(pod: Pod, container: Container) -> frozenset[str]:
+    """What a container may not have, privileged or not, because of the processes that it sees.
+
+    Programs of the machine have the machine's files for their root, read-only; who may enter their mount namespace and mount
+    (SYS_ADMIN) could write to them. The node's first process and its like have all capabilities and no such bounds; they are open to
+    who has as many, or may trace (SYS_PTRACE).
     """
-    held = _asked_for(context)
-    return tuple(name for name in held if name != "SYS_PTRACE") if with_node else held
+    if pod.spec.host_pid:
+        return frozenset({"SYS_ADMIN", "SYS_PTRACE"})
+    seen = pod.spec.share_process_namespace or container.target_container_name
+    machine = any(
+        player(one) is Player.MACHINE for one in (*pod.spec.init_containers, *pod.spec.containers, *pod.spec.ephemeral_containers)
+    )
+    return frozenset({"SYS_ADMIN"}) if seen and machine else frozenset()
 
 
 def _asked_for(context: ContainerSecurityContext) -> tuple[str, ...]:
@@ -79,9 +91,9 @@ def _asked_for(context: ContainerSecurityContext) -> tuple[str, ...]:
     return tuple(wanted)
 
 
-def numbers(context: ContainerSecurityContext, *, with_node: bool = False) -> tuple[int, ...]:
-    """The same as the kernel numbers them: what a command that joins the container is given."""
-    return tuple(sorted(_NUMBERS.index(name) for name in capabilities(context, with_node=with_node)))
+def numbers(names: Iterable[str]) -> tuple[int, ...]:
+    """Capabilities as the kernel numbers them: what a command that joins the container is given."""
+    return tuple(sorted(map(_NUMBERS.index, names)))
 
 
 def _plain(names: Iterable[str]) -> Iterable[str]:
