@@ -320,6 +320,19 @@ def test_nobody_grants_what_he_does_not_have(call: Any, namespace: str) -> None:
     assert role("wild", {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}).status == 201
 
 
+def test_a_rule_that_names_billions_of_things(call: Any, namespace: str) -> None:
+    """A few kilobytes: for who has no such rights it is refused before it is counted out, for others it costs what it weighs."""
+    many = [f"x{number}" for number in range(3000)]
+    bomb = {"apiGroups": [*many, ""], "resources": [*many, "pods", "*/log"], "verbs": [*many, "get"], "resourceNames": ["a", "b"]}
+    where = f"{RBAC}/namespaces/{namespace}/roles"
+    bind(call, namespace, "maker", {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["roles"], "verbs": ["create"]}, name="bob")
+    refused = call("POST", where, {"metadata": {"name": "bomb"}, "rules": [bomb]}, headers=taken_for("bob"))
+    assert (refused.status, "combinations of verbs, groups and resources" in refused.tree["message"]) == (403, True)
+    bind(call, namespace, "bomb", bomb, name="ann")
+    for path, status in (("pods/a", 404), ("pods/b/log", 404), ("pods/c", 403), ("pods", 403), ("secrets/a", 403)):
+        assert call("GET", f"/api/v1/namespaces/{namespace}/{path}", headers=taken_for("ann")).status == status, path
+
+
 def test_collecting_roles_are_for_who_has_everything(call: Any) -> None:
     manage = {"apiGroups": ["rbac.authorization.k8s.io"], "resources": ["clusterroles"], "verbs": ["*"]}
     rules = [{**manage, "verbs": ["create", "update", "delete"]}]

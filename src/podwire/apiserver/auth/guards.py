@@ -16,7 +16,7 @@ from podwire.apiserver.answers import Tree
 from podwire.apiserver.auth import nodes, restriction, signers
 from podwire.apiserver.auth.attributes import Attributes
 from podwire.apiserver.auth.bootstrap_roles import GROUP, MASTERS
-from podwire.apiserver.auth.rules import EVERYTHING
+from podwire.apiserver.auth.rules import EVERYTHING, MOST_CONFIRMED, combinations
 from podwire.apiserver.authentication import User
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds.certificates import SIGNING_REQUEST
@@ -87,6 +87,9 @@ def _check_binding(api: Api, user: User, kind: Kind, tree: Tree, old: Tree | Non
 
 def _confirm(api: Api, user: User, kind: Kind, tree: Tree, rules: Sequence[Any]) -> None:
     metadata = tree["metadata"]
+    if combinations(rules) > MOST_CONFIRMED:
+        why = f"rules of more than {MOST_CONFIRMED} combinations of verbs, groups and resources are for who may escalate"
+        raise status.forbidden(kind, metadata.get("name", ""), why)
     escalation = api.authorizer.policy.escalation(user.name, user.groups, metadata.get("namespace", ""), rules)
     if escalation:
         raise status.forbidden(kind, metadata.get("name", ""), escalation)

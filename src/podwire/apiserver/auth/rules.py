@@ -1,7 +1,8 @@
 """What policy rules allow, and whether some rules cover others.
 
 Pure. A rule is a plain tree (``verbs``, ``apiGroups``, ``resources``, ``resourceNames``, ``nonResourceURLs``). ``Grants`` is many rules
-made ready for questions: a question costs a few look-ups, however many rules there are.
+made ready for questions: a question costs a few look-ups, however many rules there are. A rule of very many combinations is not spelled
+out: a few kilobytes could name billions.
 
 Source: https://kubernetes.io/docs/reference/access-authn-authz/rbac/#referring-to-resources and
 .../#privilege-escalation-prevention-and-bootstrapping
@@ -23,16 +24,19 @@ EVERYTHING: tuple[Rule, ...] = (
     {"nonResourceURLs": [ALL], "verbs": [ALL]},
 )
 _NO_RULE: frozenset[str] = frozenset()
+_SPELLED_OUT = 4096  # combinations of a rule that are written down one by one
+MOST_CONFIRMED = 50_000  # combinations of rules that somebody may be asked whether he has them all
 
 
 class Grants:
     """Rules by what they are about. Built once, asked often."""
 
-    __slots__ = ("_everywhere", "_patterns", "_resources")
+    __slots__ = ("_everywhere", "_large", "_patterns", "_resources")
 
     def __init__(self, rules: Iterable[Rule]) -> None:
         # verb, group, resource -> the names that may be meant, None: any
         self._resources: dict[tuple[str, str, str], frozenset[str] | None] = {}
+        self._large: list[tuple[frozenset[str], frozenset[str], frozenset[str], frozenset[str]]] = []  # verbs, groups, resources, names
         self._patterns: list[tuple[frozenset[str], frozenset[str]]] = []  # verbs, paths
         for rule in rules:
             self._add(rule)
@@ -43,7 +47,11 @@ class Grants:
         if rule.get("nonResourceURLs"):
             self._patterns.append((frozenset(verbs), frozenset(rule["nonResourceURLs"])))
         names = frozenset(rule.get("resourceNames") or ()) or None
-        for key in product(verbs, rule.get("apiGroups") or (), rule.get("resources") or ()):
+        groups, resources = rule.get("apiGroups") or (), rule.get("resources") or ()
+        if len(verbs) * len(groups) * len(resources) > _SPELLED_OUT:
+            self._large.append((frozenset(verbs), frozenset(groups), frozenset(resources), names or _NO_RULE))
+            return
+        for key in product(verbs, groups, resources):
             known = self._resources.get(key, _NO_RULE)
             self._resources[key] = None if names is None or known is None else known | names
 
@@ -55,6 +63,8 @@ class Grants:
         names = self._resources.get((verb, group, resource), _NO_RULE)
         if names is None or name in names:
             return True
+        if self._large and self._allowed_by_large(asked):
+            return True
         if not self._everywhere:
             return False
         _, slash, part = resource.partition("/")
@@ -65,12 +75,33 @@ class Grants:
                 return True
         return False
 
+    def _allowed_by_large(self, asked: Attributes) -> bool:
+        _, slash, part = asked.resource.partition("/")
+        resources = {asked.resource, ALL} | ({f"*/{part}"} if slash else set())
+        return any(
+            not verbs.isdisjoint((asked.verb, ALL))
+            and not groups.isdisjoint((asked.group, ALL))
+            and not named.isdisjoint(resources)
+            and (not names or asked.name in names)
+            for verbs, groups, named, names in self._large
+        )
+
     def _allows_path(self, verb: str, path: str) -> bool:
         return any((ALL in verbs or verb in verbs) and any(_fits(path, one) for one in paths) for verbs, paths in self._patterns)
 
 
 def _fits(path: str, pattern: str) -> bool:
     return path == pattern or (pattern.endswith(ALL) and path.startswith(pattern.rstrip(ALL)))
+
+
+def combinations(rules: Iterable[Rule]) -> int:
+    """Count the rules that ``single`` gives."""
+    found = 0
+    for rule in rules:
+        verbs, names = len(rule.get("verbs") or ()), len(rule.get("resourceNames") or ()) or 1
+        found += verbs * len(rule.get("nonResourceURLs") or ())
+        found += verbs * len(rule.get("apiGroups") or ()) * len(rule.get("resources") or ()) * names
+    return found
 
 
 def single(rules: Iterable[Rule]) -> Iterable[Rule]:
