@@ -31,6 +31,8 @@ def timestamp(seconds: float) -> str:
 
 def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mapping[str, Any] | None = None) -> Tree:
     """The whole status. ``former`` is the status that was written last, whose transition times are kept where they can be."""
+    if is_rejected(record):
+        return _rejected(pod, record)
     initialized = is_initialized(pod, record)
     fate = fate_of(pod, record)
     tree: Tree = {
@@ -54,6 +56,24 @@ def status(pod: Pod, record: Record, facts: NodeFacts, now: float, former: Mappi
     if pod.spec.ephemeral_containers:
         tree["ephemeralContainerStatuses"] = [_container(c, record.runs.get(c.name, _NEW), record) for c in pod.spec.ephemeral_containers]
     return tree
+
+
+def is_rejected(record: Record) -> bool:
+    """Whether the node has not taken the Pod: nothing of it was ever begun."""
+    return record.finished and bool(record.reason) and not record.sandbox and not record.runs
+
+
+def _rejected(pod: Pod, record: Record) -> Tree:
+    """Nothing is said of containers that never were, nor of conditions but the scheduler's: kubectl shows the reason then."""
+    return {
+        "observedGeneration": pod.metadata.generation,
+        "phase": "Failed",
+        "reason": record.reason,
+        "message": record.message,
+        "startTime": timestamp(record.start_time),
+        "qosClass": qos_class(pod),
+        "conditions": [],
+    }
 
 
 def first_run(pod: Pod) -> Run:

@@ -127,10 +127,10 @@ class Node:
 
     # The API --------------------------------------------------------------------------------------------------------------
 
-    def call(self, method: str, path: str, body: Tree | None = None, kind: str = "application/json") -> Tree:
+    def call(self, method: str, path: str, body: Tree | None = None, kind: str = "application/json", accept: str = "*/*") -> Tree:
         connection = http.client.HTTPSConnection("127.0.0.1", self.server.port, context=self._context, timeout=10)
         try:
-            connection.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": kind})
+            connection.request(method, path, json.dumps(body) if body is not None else None, {"Content-Type": kind, "Accept": accept})
             answer: Tree = json.loads(connection.getresponse().read())
             return answer
         finally:

@@ -154,6 +154,10 @@ def test_a_node_does_not_take_what_does_not_fit() -> None:
         for name, (reason, message) in words.items():
             status = node.wait(name, lambda status: status.get("phase") == "Failed")["status"]
             assert (status["reason"], status["message"]) == (reason, f"Pod was rejected: {message}")
+            assert "containerStatuses" not in status
+            table = "application/json;as=Table;v=v1;g=meta.k8s.io"
+            [row] = node.call("GET", f"/api/v1/namespaces/default/pods/{name}", accept=table)["rows"]
+            assert row["cells"][1:3] == ["0/1", reason], "as kubectl shows it"
             eventually(lambda name=name, reason=reason, message=message: f"{reason}: {message}" in node.events(name))  # type: ignore[misc]
         # Who has been taken stays, whatever the node looks like when its agent comes back, and who was rejected is not begun.
         node.kill("agent")
