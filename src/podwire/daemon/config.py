@@ -50,6 +50,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     node_ips: tuple[str, ...] = ()
     node_labels: dict[str, str] = {}
     max_pods: int = 110
+    ended_pods: int = 12_500  # of a cluster, that are kept
     init_socket: str = ""
     standins_socket: str = ""
     cni_socket: str = ""  # where podwire-cni asks; "": /run/podwire/cni.sock

@@ -204,3 +204,19 @@ async def test_endpoints_that_somebody_writes_are_mirrored(server: running_apise
             return not await client.list(ENDPOINT_SLICES, where)
 
         await until(gone)
+
+
+async def test_of_pods_that_have_ended_the_oldest_go(server: running_apiserver.ApiServer) -> None:
+    async with cluster(server, ended_pods=2, node_grace_s=4.0) as (client, kubelet):
+        kubelet.silent.add("n1")  # nobody says that its Pods run
+        where = await namespace(client, "ended")
+        spec = {"nodeName": "n1", "restartPolicy": "Never", "containers": [{"name": "c", "image": "x"}]}
+        for number in range(4):
+            await client.create(PODS, {"metadata": {"name": f"p{number}"}, "spec": spec}, where)
+            await client.patch(PODS, f"p{number}", where, {"status": {"phase": "Failed" if number else "Succeeded"}}, subresource="status")
+        await client.create(PODS, {"metadata": {"name": "runs"}, "spec": spec}, where)
+
+        async def names() -> bool:
+            return sorted(pod.name for pod in await client.list(PODS, where)) == ["p2", "p3", "runs"]
+
+        await until(names)

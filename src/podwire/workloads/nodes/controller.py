@@ -11,11 +11,14 @@ from podwire.objects.apps import Lease
 from podwire.objects.core import Node, Pod
 from podwire.objects.resources import LEASES, NODES, PODS
 from podwire.workloads import work
+from podwire.workloads.availability import has_ended
 from podwire.workloads.nodes import desired
 
 LEASES_NAMESPACE = "kube-node-lease"
 ORPHAN_S = 10.0  # a node may register after its Pods were seen
 _PODS = "pods that cannot end"
+_ENDED = "pods that have ended"
+LOOK_S = 20.0  # how often ended Pods are counted, while more of them end
 
 
 class Nodes:
@@ -25,7 +28,14 @@ class Nodes:
         self._events = context.recorder("node-controller")
         self._nodes = context.informer(NODES)
         self._leases = context.informer(LEASES, namespace=LEASES_NAMESPACE)
-        self._pods = context.informer(PODS, indexes={"node": lambda pod: [pod.spec.node_name] if pod.spec.node_name else []})
+        self._most_ended, self._look_s = context.config.ended_pods, min(LOOK_S, context.config.node_grace_s / 2)
+        self._pods = context.informer(
+            PODS,
+            indexes={
+                "node": lambda pod: [pod.spec.node_name] if pod.spec.node_name else [],
+                "ended": lambda pod: [True] if has_ended(pod) else [],
+            },
+        )
         self._heard: dict[str, float] = {}
         self._orphans: dict[str, float] = {}  # by uid: since when
         self._work = work.reconciler(context, "nodes", self._operate)
@@ -64,6 +74,8 @@ class Nodes:
         if new is None:
             self._orphans.pop(old.metadata.uid if old is not None else "", None)
             return
+        if has_ended(new):
+            self._collector.mark_after(_ENDED, self._look_s)
         node = self._nodes.table.get(new.spec.node_name) if new.spec.node_name else None
         if node is None and (new.spec.node_name or new.terminating):
             self._collector.mark(_PODS)
@@ -112,7 +124,11 @@ class Nodes:
 
     # Pods that cannot end ----------------------------------------------------------------------------------------------------
 
-    async def _collect(self, _key: str) -> float | None:
+    async def _collect(self, key: str) -> float | None:
+        if key == _ENDED:
+            for pod in desired.surplus(self._pods.table.by("ended", True), self._most_ended):
+                await self._delete(pod, 0)
+            return None
         names = {node.name for node in self._nodes.table.snapshot()}
         orphans = [pod for pod in self._pods.table.snapshot() if desired.is_orphaned(pod, names)]
         now = self._context.clock()

@@ -10,7 +10,7 @@ https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import datetime
 
 from podwire.objects import codec
@@ -96,6 +96,12 @@ def unready_condition(pod: Pod, now: datetime) -> Tree | None:
     if not pod.ready:
         return None
     return {"type": "Ready", "status": "False", "reason": "NodeNotReady", "lastTransitionTime": stamp(now)}
+
+
+def surplus(ended: Sequence[Pod], most: int) -> list[Pod]:
+    """Give the Pods to remove of those that have ended, so that no more are left than may be: the oldest ones."""
+    waiting = [pod for pod in ended if not pod.terminating]
+    return sorted(waiting, key=lambda pod: (pod.metadata.creation_timestamp or "", pod.key))[: max(0, len(ended) - most)]
 
 
 def is_orphaned(pod: Pod, nodes: Iterable[str]) -> bool:
