@@ -16,10 +16,12 @@ from image_archives import OCI, Layout
 
 
 @contextlib.contextmanager
-def a_registry(images: Mapping[str, Layout], user: str = "", *, slow: threading.Event | None = None) -> Iterator[tuple[str, list[str]]]:
+def a_registry(
+    images: Mapping[str, Layout], user: str = "", *, slow: threading.Event | None = None, elsewhere: str = ""
+) -> Iterator[tuple[str, list[str]]]:
     """Serve images by ``name:tag``, to ``NAME:PASSWORD`` alone if there is one; gives its address, and the list of the paths asked for.
 
-    Who asks for something below ``slow/`` waits for that event.
+    Who asks for something below ``slow/`` waits for that event. ``elsewhere``: the address that has the blobs.
     """
     asked: list[str] = []
     wanted = f"Basic {base64.b64encode(user.encode()).decode()}" if user else None
@@ -37,6 +39,12 @@ def a_registry(images: Mapping[str, Layout], user: str = "", *, slow: threading.
             if wanted is not None and self.headers["Authorization"] != wanted:
                 self.send_response(401)
                 self.send_header("WWW-Authenticate", 'Basic realm="images"')
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
+            if elsewhere and "/blobs/" in self.path:
+                self.send_response(307)
+                self.send_header("Location", f"http://{elsewhere}{self.path}")
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return

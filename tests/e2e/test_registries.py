@@ -43,17 +43,29 @@ for registry in sys.argv[2:]:
 
 def test_nodes_pull_from_a_registry_of_the_machine(user: User) -> None:
     images = {"shop/tool:1": layout(busybox(), "")}
-    with a_registry(images, "me:word") as (address, asked), a_registry(images) as (other, asked_other):
-        registry, elsewhere = (f"localhost:{one.rpartition(':')[2]}" for one in (address, other))
+    with (
+        a_registry(images, "me:word") as (address, asked),
+        a_registry(images) as (other, asked_other),
+        a_registry(images, elsewhere=other) as (leads_away, asked_there),
+    ):
+        registry, elsewhere, sly = (f"localhost:{one.rpartition(':')[2]}" for one in (address, other, leads_away))
         file = user.home / "cluster.yaml"
-        file.write_text(json.dumps({"apiVersion": "podwire.dev/v1alpha1", "kind": "Cluster", "spec": {"registries": [f"{registry}/shop"]}}))
+        file.write_text(
+            json.dumps({"apiVersion": "podwire.dev/v1alpha1", "kind": "Cluster", "spec": {"registries": [f"{registry}/shop", sly]}})
+        )
         file.chmod(0o644)
         with a_cluster(user, "pulls", "-f", str(file), "--zones", "1") as cluster:
             words = ("secret", "docker-registry", "registry", f"--docker-server={registry}", "--docker-username=me")
             cluster.kubectl("create", *words, "--docker-password=word")
             _pulled(cluster, registry, asked)
             _nothing_else_is_reached(cluster, user, registry, elsewhere)
+            # Nor does a registry that is named lead there.
+            cluster.kubectl("apply", "-f", "-", stdin=POD.format(name="led", image=f"{sly}/shop/tool:1", policy="Always"))
+            until(lambda: _reason(cluster, "led") in {"ErrImagePull", "ImagePullBackOff"}, "the pull fails")
+            assert any("/blobs/" in path for path in asked_there)
             assert asked_other == []
+            user.podwire("image", "pull", f"{sly}/shop/tool:1")  # as the person on the machine does: it does lead there
+            assert any("/blobs/" in path for path in asked_other)
             cluster.podwire("down", "--keep")
             cluster.user.podwire("up", "--name", cluster.name)
             cluster.kubectl("apply", "-f", "-", stdin=POD.format(name="later", image=f"{registry}/shop/tool:1", policy="Always"))
@@ -91,11 +103,11 @@ def _closed_registry(user: User, registry: str) -> None:
     file = user.home / "cluster.yaml"
     with a_cluster(user, "closed", "-f", str(file), "--zones", "1") as cluster:
         cluster.kubectl("apply", "-f", "-", stdin=POD.format(name="waits", image=f"{registry}/shop/tool:2", policy="IfNotPresent"))
-        until(lambda: _reason(cluster) in {"ErrImagePull", "ImagePullBackOff"}, "the pull fails")
+        until(lambda: _reason(cluster, "waits") in {"ErrImagePull", "ImagePullBackOff"}, "the pull fails")
         waiting = cluster.get("pod", "waits")["status"]["containerStatuses"][0]["state"]["waiting"]["message"]
         assert f"pull {registry}/shop/tool:2: connect to {registry} of the machine: Connection refused" in waiting
 
 
-def _reason(cluster: Cluster) -> str:
-    statuses = cluster.get("pod", "waits")["status"].get("containerStatuses", [])
+def _reason(cluster: Cluster, pod: str) -> str:
+    statuses = cluster.get("pod", pod)["status"].get("containerStatuses", [])
     return str(statuses[0]["state"].get("waiting", {}).get("reason")) if statuses else ""
