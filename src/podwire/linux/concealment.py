@@ -15,8 +15,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from podwire.linux import shadows, syscalls
@@ -75,13 +75,30 @@ def names(paths: Iterable[str]) -> tuple[str, ...]:
         return ()
     with open("/proc/self/mountinfo", encoding="latin-1") as file:
         mounts = parse(file.read())
-    real = {os.path.realpath(path) for path in paths}
-    every = sorted({*paths, *real, *(alias for path in real for alias in aliases(path, mounts))} - {"/"})
-    kept: list[str] = []
-    for path in every:
-        if not any(below(path, other) for other in kept):
-            kept.append(path)
-    return tuple(kept)
+    folders: dict[str, str] = {}
+    real = {_real(path, folders) for path in paths}
+    # Most file systems are mounted once: they have no other names.
+    devices = Counter(one.device for one in mounts)
+    again = [one for one in mounts if devices[one.device] > 1]
+    others = {alias for path in real for alias in aliases(path, mounts)} if again else set()
+    found = {*paths, *real, *others} - {"/"}
+    every = sorted(found)
+    return tuple(path for path in every if not any(folder in found for folder in _above(path)))
+
+
+def _above(path: str) -> Iterator[str]:
+    """The folders that a path lies in."""
+    while (path := os.path.dirname(path)) != "/":
+        yield path
+
+
+def _real(path: str, folders: dict[str, str]) -> str:
+    """The path without symbolic links. Many of them lie in few folders, which are kept in ``folders``."""
+    folder, name = os.path.split(path)
+    if folder not in folders:
+        folders[folder] = os.path.realpath(folder)
+    path = os.path.join(folders[folder], name)
+    return os.path.realpath(path) if os.path.islink(path) else path
 
 
 def conceal(hidden: Iterable[str]) -> None:
