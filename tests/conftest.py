@@ -10,6 +10,7 @@ from isolation import pytest_collection_modifyitems, pytest_pyfunc_call
 
 __all__ = ["pytest_collection_modifyitems", "pytest_pyfunc_call"]
 
-hypothesis.settings.register_profile("default", deadline=None, database=None)
-hypothesis.settings.register_profile("ci", deadline=None, database=None, derandomize=True, print_blob=True)
+# How long a machine takes to make an example says nothing of what is tested.
+hypothesis.settings.register_profile("default", deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("ci", hypothesis.settings.get_profile("default"), derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "default")
