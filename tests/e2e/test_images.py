@@ -81,7 +81,8 @@ def test_the_same_manifests_with_stand_ins_and_with_the_image(user: User) -> Non
         assert "busybox:1.36 is used by a container that runs" in refused.stderr
         cluster.kubectl("delete", "deployment/web", "service/web", "pod/client", "pod/shell")
         cluster.kubectl("wait", "pod", "--all", "--for=delete", "--timeout=30s")
-        assert user.podwire("image", "rm", "busybox:1.36").stdout == "removed busybox:1.36\n"
+        removed = user.podwire("image", "rm", "nosuch", "busybox:1.36", status=1)
+        assert (removed.stdout, removed.stderr) == ("removed busybox:1.36\n", "podwire: there is no image nosuch\n")
     assert sorted(os.listdir(user.home / ".local/state/podwire/images/layers")) == []
 
 

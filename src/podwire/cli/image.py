@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import operator
 import os
 import sys
 from collections.abc import Callable
@@ -84,8 +85,14 @@ def list_(output: str | None) -> None:
 @click.argument("names", metavar="NAME|ID...", nargs=-1, required=True)
 def remove(names: tuple[str, ...]) -> None:
     """Remove images by name, or all names of one by its id. One that a container uses now is refused."""
-    for removed in _asked(lambda store: [store.remove(name) for name in names]):
-        click.echo(f"removed {removed}")
+    refusals = []
+    for name in dict.fromkeys(names):
+        try:
+            click.echo(f"removed {_asked(operator.methodcaller('remove', name))}")
+        except Problem as refused:
+            refusals.append(str(refused))
+    if refusals:
+        raise Problem("\n".join([refusals[0], *(f"podwire: {text}" for text in refusals[1:])]))
 
 
 @image.command("tag")

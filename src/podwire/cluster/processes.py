@@ -197,7 +197,9 @@ class Processes:
             self._start_possible()
             return
         reason = self._reasons.pop(record.name, "")
-        self._ended(record, _how(code) + (f": {reason}" if reason else self._last_line(record.name)))
+        if not reason and code != -signal.SIGKILL:  # who is killed from outside has not written why
+            reason = self._last_line(record.name)
+        self._ended(record, _how(code) + (f": {reason}" if reason else ""))
 
     def _ended(self, record: Record, why: str) -> None:
         name = record.name
@@ -263,7 +265,7 @@ class Processes:
         with contextlib.suppress(OSError), open(self._paths.log(name), "rb") as stream:
             stream.seek(max(0, os.fstat(stream.fileno()).st_size - TAIL_BYTES))
             lines = stream.read().decode(errors="replace").strip().splitlines()
-            return f": {lines[-1]}" if lines else ""
+            return lines[-1] if lines else ""
         return ""
 
 

@@ -244,7 +244,7 @@ class Init:
             self._delay_s = _BACK_OFF_S[0]
         self._log(f"the child ended with status {status}; it starts again in {self._delay_s:g} s")
         self._child_restarts += 1
-        self._child_error = f"ended with status {status}" if status >= 0 else f"ended by {signal.Signals(-status).name}"
+        self._child_error = f"ended with status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
         self._child_at = time.monotonic() + self._delay_s
         self._delay_s = min(2 * self._delay_s, _BACK_OFF_S[1])
 

@@ -1,7 +1,8 @@
 """Watches the metadata of everything that can be deleted, and carries out the verdicts.
 
 Kinds come and go, so the API is asked for them again when a definition of one changes, and from time to time. An owner that no table
-shows is asked for by name before anything is deleted: a table may lag behind.
+shows is asked for by name before anything is deleted: a table may lag behind. A kind that cannot be listed (its conversion webhook does
+not answer) is waited for a while, and then collecting goes on without it, as kube-controller-manager does.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from podwire.workloads.garbage.desired import Owner
 from podwire.workloads.kinds import TREE_DEPLOYMENTS, TREE_REPLICA_SETS
 
 DISCOVER_S = 30.0
+SYNC_S = 30.0  # how long kinds are waited for that have not been listed yet (initialSyncTimeout of kube-controller-manager)
 ABSENT_S = 30.0  # how long an owner's absence is remembered
 _LEFT_OUT = {"events", "leases"}  # many writes, no owners
 _FOLLOWED = {
@@ -57,15 +59,25 @@ class Garbage:
                 key = (resource.api_version, resource.kind)
                 if verbs >= _NEEDED and resource.plural not in _LEFT_OUT and key not in self._resources:
                     self._follow(key, resource)
-            for informer in self._informers.values():
-                await informer.synced.wait()
+            served = {(resource.api_version, resource.kind) for resource, _ in found}
+            missing = await self._unlisted([informer for key, informer in self._informers.items() if key in served])
             if not started:
+                if missing:
+                    self._context.log.getChild("garbage").warning("not all kinds could be listed, going on without: %s", ", ".join(missing))
                 started = True
                 self._context.start(self._work.run(), "garbage")
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(DISCOVER_S):
                     await self._kinds_changed.wait()
             self._kinds_changed.clear()
+
+    async def _unlisted(self, informers: list[Informer[Object]]) -> list[str]:
+        """Wait until all have been listed once, but not longer than SYNC_S. Returns the names of those that have not."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SYNC_S):
+                for informer in informers:
+                    await informer.synced.wait()
+        return [informer.resource.plural for informer in informers if not informer.synced.is_set()]
 
     def _follow(self, key: tuple[str, str], resource: Resource[Object]) -> None:
         # Kinds that other controllers here follow whole are followed once.
