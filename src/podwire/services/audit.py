@@ -8,12 +8,14 @@ Kept for packets under way, and made by packets themselves (session affinity), i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from podwire import nft
 from podwire.nft.difference import same_declaration
+from podwire.nft.rows import packed
 from podwire.services.chains import as_made
 from podwire.services.elements import FIELDS, set_name
+from podwire.services.notes import difference
 from podwire.services.ruleset import Program
 
 SHOWN = 4
@@ -49,14 +51,14 @@ def _chains(have: nft.Table, program: Program) -> Iterator[str]:
 
 def _sets(have: nft.Table, program: Program) -> Iterator[str]:
     found = {one.name: one for one in have.sets}
-    fields = {set_name(field): field for field in FIELDS}
+    fields, wanted = {set_name(field): field for field in FIELDS}, program.rows()
     for one in program.structure.table.sets:
         there = found.get(one.name)
         kind = "map" if one.value_types else "set"
         if there is None or not same_declaration(there, one):
             yield f"{kind} {one.name} is gone" if there is None else f"{kind} {one.name} is declared otherwise"
         elif one.name in fields:
-            yield from _elements(kind, there, program, fields[one.name])
+            yield from _elements(kind, there, wanted[fields[one.name]], program.kept_back(fields[one.name]))
         elif one.elements and dict(there.elements) != dict(one.elements):
             yield f"{kind} {one.name} has other elements"
         elif one.name == "pick" and {str(count) for count in _picks(there)} != program.pick_counts:
@@ -70,17 +72,20 @@ def _picks(pick: nft.Set) -> Iterator[int]:
             yield int(element.value.chain.rpartition("-")[2])
 
 
-def _elements(kind: str, there: nft.Set, program: Program, field: str) -> Iterator[str]:
-    wanted, kept = program.wanted(field), program.kept_back(field)
-    for key, element in wanted.items():
-        other = there.elements.get(key)
-        if other is None:
-            yield f"{kind} {there.name} lacks the element of {element.comment or 'nobody'}"
-        elif other != element:
-            yield f"{kind} {there.name} has another value for {element.comment or 'nobody'}"
-    for key, element in there.elements.items():
-        if key not in wanted and kept.get(key) != element:
-            yield f"{kind} {there.name} has an element too many" + (f", of {element.comment}" if element.comment else "")
+def _elements(kind: str, there: nft.Set, wanted: Sequence[bytes], kept: Mapping[bytes, nft.Element]) -> Iterator[str]:
+    held = packed(there)
+    read = held.form.element
+    if len(held.rows) == len(wanted) and all(map(held.rows.__contains__, wanted)):
+        return
+    for key, (other, row) in difference(held, wanted).items():
+        if row is None:
+            element = read(other) if other is not None else None
+            if element is not None and kept.get(key) != element:
+                yield f"{kind} {there.name} has an element too many" + (f", of {element.comment}" if element.comment else "")
+        elif other is None:
+            yield f"{kind} {there.name} lacks the element of {read(row).comment or 'nobody'}"
+        else:
+            yield f"{kind} {there.name} has another value for {read(row).comment or 'nobody'}"
 
 
 def in_words(found: Iterable[str]) -> str:

@@ -410,6 +410,10 @@ class Program:
         """Give all elements of one map that should be there, by key."""
         return Packed(self._sets[field], self._wanted({field})[field])
 
+    def rows(self) -> Mapping[str, Sequence[bytes]]:
+        """Give all rows that should be there, by map or set."""
+        return self._wanted(set(FIELDS))
+
     def _wanted(self, fields: Set[str]) -> dict[str, list[bytes]]:
         found: dict[str, list[bytes]] = {field: [] for field in fields}
         for rows in self._written():
