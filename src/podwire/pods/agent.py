@@ -292,10 +292,8 @@ class PodsAgent:
                     return
                 await asyncio.sleep(_WORKER_RETRY_S)
                 held = await self._host.programs.client.give(namespace_name(uid))
-                former, worker = (
-                    worker,
-                    PodWorker(self._host, worker.pod, worker.record, next(iter(held.values()), None), unresizable=self._unresizable),
-                )
+                namespace, former = next(iter(held.values()), None), worker
+                worker = PodWorker(self._host, former.pod, former.record, namespace, former.refusal, self._unresizable)
                 self._workers[uid] = worker
                 if former.vanished:
                     worker.vanish()

@@ -61,7 +61,7 @@ class PodWorker:
             fresh = msgspec.structs.replace(fresh, images=host.images.choose(pod))
         self.record = record or fresh
         self.namespace = namespace
-        self._refusal = None if over else _refusal(host, pod, self.record) or misfit
+        self.refusal = None if over else _refusal(host, pod, self.record) or misfit
         self._unresizable = unresizable
         self.ending = asyncio.Event()
         self.vanished = False
@@ -160,7 +160,7 @@ class PodWorker:
     @property
     def takes_room(self) -> bool:
         """Whether the Pod counts when the node is asked for room: until it has ended, or was taken away by force."""
-        refused = self._refusal is not None and not self.record.sandbox
+        refused = self.refusal is not None and not self.record.sandbox
         return not (refused or self.record.finished or self.vanished)
 
     # Life -----------------------------------------------------------------------------------------------------------------
@@ -209,7 +209,7 @@ class PodWorker:
             running = [container for container in _all(self.pod) if self._run(container).state is State.RUNNING]
             await asyncio.gather(*(self._life(container).live() for container in running))
             return
-        refusal = self._refusal
+        refusal = self.refusal
         if refusal is not None and not self.record.sandbox:
             self._write(reason=refusal.reason, message=f"Pod was rejected: {refusal.message}", finished=True)
             self.event("Warning", refusal.reason, refusal.message)
