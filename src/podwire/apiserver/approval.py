@@ -5,50 +5,17 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/certificate-sign
 
 from __future__ import annotations
 
-from podwire.apiserver import bodies, reading, status, writing
-from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
-from podwire.apiserver.api import Api, latest_tree
+from podwire.apiserver.answers import Tree
+from podwire.apiserver.api import Api
 from podwire.apiserver.auth import guards
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds.certificates import conditions, validate_state
 from podwire.apiserver.requests import Request
+from podwire.apiserver.validation import FieldError
 
 
-async def get(api: Api, request: Request, kind: Kind) -> Answer:
-    """Answer to GET: the object. Raises Failure."""
-    return await reading.get(api, request, kind)
-
-
-async def update(api: Api, request: Request, kind: Kind) -> Answer:
-    """Answer to PUT of the object with its conditions. Raises Failure."""
-    sent = bodies.of_kind(request, kind)
-    bodies.check_schema(request, kind, sent)
-    return await _write(api, request, kind, _live(api, request, kind), sent)
-
-
-async def patch(api: Api, request: Request, kind: Kind) -> Answer:
-    """Answer to PATCH of them. Raises Failure."""
-    change, old = writing.read_patch(request), _live(api, request, kind)
-    sent = writing.patched(request, kind, old, change)
-    bodies.check_schema(request, kind, sent)
-    return await _write(api, request, kind, old, sent)
-
-
-def _live(api: Api, request: Request, kind: Kind) -> Tree:
-    old = latest_tree(api, kind, "", request.target.name)
-    if old is None:
-        raise status.not_found(kind, request.target.name)
-    return old
-
-
-async def _write(api: Api, request: Request, kind: Kind, old: Tree, sent: Tree) -> Answer:
-    metadata = sent.get("metadata", {})
-    if metadata.get("resourceVersion", "") not in ("", old["metadata"]["resourceVersion"]) or metadata.get("uid", "") not in (
-        "",
-        old["metadata"]["uid"],
-    ):
-        raise status.modified(kind, request.target.name)
-    tree = decode(encode(old))
+def take(api: Api, request: Request, kind: Kind, tree: Tree, sent: Tree, old: Tree) -> list[FieldError]:
+    """Take the conditions that were sent; gives what is wrong with them. Raises Failure (403) for who may not decide."""
     guards.check_write(api, request.user, kind, tree, old, "approval")
     found = sent.get("status", {}).get("conditions") or []
     before = conditions(old)
@@ -57,8 +24,4 @@ async def _write(api: Api, request: Request, kind: Kind, old: Tree, sent: Tree) 
         if before.get(one.get("type", ""), {}).get("status") != one.get("status"):
             one["lastTransitionTime"] = api.timestamp()
     tree.setdefault("status", {})["conditions"] = found
-    if errors := validate_state(tree, old):
-        raise status.invalid(kind, request.target.name, errors)
-    if tree != old and not request.dry_run:
-        await writing.store_as_is(api, kind, tree)
-    return answer(tree)
+    return validate_state(tree, old)

@@ -10,9 +10,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from podwire.apiserver import bodies, reading, status, writing
-from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
-from podwire.apiserver.api import Api, latest_tree
+from podwire.apiserver.answers import Tree
+from podwire.apiserver.api import Api
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds.container_validation import resources_errors
 from podwire.apiserver.kinds.pod_defaults import qos_class
@@ -24,45 +23,11 @@ _PARTS = ("initContainers", "containers")
 _MUTABLE = ("cpu", "memory")
 
 
-async def get(api: Api, request: Request, kind: Kind) -> Answer:
-    """Answer to GET: the Pod. Raises Failure."""
-    return await reading.get(api, request, kind)
-
-
-async def update(api: Api, request: Request, kind: Kind) -> Answer:
-    """Answer to PUT of the Pod with other resources. Raises Failure."""
-    sent = bodies.of_kind(request, kind)
-    bodies.check_schema(request, kind, sent)
-    return await _write(api, request, kind, _live(api, request, kind), sent)
-
-
-async def patch(api: Api, request: Request, kind: Kind) -> Answer:
-    """Answer to PATCH of them. Raises Failure."""
-    change, old = writing.read_patch(request), _live(api, request, kind)
-    return await _write(api, request, kind, old, writing.patched(request, kind, old, change))
-
-
-def _live(api: Api, request: Request, kind: Kind) -> Tree:
-    old = latest_tree(api, kind, request.target.namespace, request.target.name)
-    if old is None:
-        raise status.not_found(kind, request.target.name)
-    return old
-
-
-async def _write(api: Api, request: Request, kind: Kind, old: Tree, sent: Tree) -> Answer:
-    version = sent.get("metadata", {}).get("resourceVersion", "")
-    if version and version != old["metadata"]["resourceVersion"]:
-        raise status.modified(kind, request.target.name)
-    tree = decode(encode(old))
+def take(_api: Api, _request: Request, kind: Kind, tree: Tree, sent: Tree, old: Tree) -> list[FieldError]:
+    """Take the resources that were sent; gives what is wrong with them."""
     tree["spec"] = sent.get("spec", {})
     kind.default(tree)
-    if errors := _errors(tree["spec"], old["spec"]):
-        raise status.invalid(kind, request.target.name, errors)
-    if tree != old:
-        tree["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1
-        if not request.dry_run:
-            await writing.store_as_is(api, kind, tree)
-    return answer(tree)
+    return _errors(tree["spec"], old["spec"])
 
 
 def _errors(spec: Tree, old: Tree) -> list[FieldError]:

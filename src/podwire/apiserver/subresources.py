@@ -1,4 +1,4 @@
-"""Subresources with a body of their own: scale, binding, finalize, and where eviction (``eviction.py``) is found.
+"""Subresources with a body of their own: scale, binding, finalize, and where those that write one part (``parts.py``) are found.
 
 ``status`` is a write of the object itself: ``writing.py``.
 
@@ -16,6 +16,7 @@ from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.auth import token_request
 from podwire.apiserver.kind import Kind, ScalePaths
 from podwire.apiserver.kinds.certificates import SIGNING_REQUEST
+from podwire.apiserver.parts import Part
 from podwire.apiserver.requests import APPLY_PATCH, Request
 from podwire.apiserver.validation import Path, invalid
 
@@ -199,17 +200,12 @@ async def finalize(api: Api, request: Request, kind: Kind) -> Answer:
     return answer(tree)
 
 
+def _handlers(subresource: str, resource: str, part: Part) -> dict[tuple[str, str, str], Handler]:
+    return {(subresource, verb, resource): handler for verb, handler in (("get", part.get), ("update", part.update), ("patch", part.patch))}
+
+
 HANDLERS: dict[tuple[str, str, str], Handler] = {
     # subresource, verb, resource ("": any) -> handler
-    ("ephemeralcontainers", "get", "pods"): ephemeral.get,
-    ("ephemeralcontainers", "update", "pods"): ephemeral.update,
-    ("ephemeralcontainers", "patch", "pods"): ephemeral.patch,
-    ("approval", "get", SIGNING_REQUEST.resource): approval.get,
-    ("approval", "update", SIGNING_REQUEST.resource): approval.update,
-    ("approval", "patch", SIGNING_REQUEST.resource): approval.patch,
-    ("resize", "get", "pods"): resize.get,
-    ("resize", "update", "pods"): resize.update,
-    ("resize", "patch", "pods"): resize.patch,
     ("scale", "get", ""): get_scale,
     ("scale", "update", ""): update_scale,
     ("scale", "patch", ""): patch_scale,
@@ -217,4 +213,7 @@ HANDLERS: dict[tuple[str, str, str], Handler] = {
     ("eviction", "create", "pods"): eviction.evict,
     ("finalize", "update", "namespaces"): finalize,
     ("token", "create", "serviceaccounts"): token_request.create,
+    **_handlers("ephemeralcontainers", "pods", Part(ephemeral.take)),
+    **_handlers("resize", "pods", Part(resize.take)),
+    **_handlers("approval", SIGNING_REQUEST.resource, Part(approval.take, wanted=False)),
 }
