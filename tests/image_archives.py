@@ -176,7 +176,7 @@ def busybox(*more: Entry, **execution: Any) -> Made:
         *(symlink(f"bin/{name}", "busybox") for name in APPLETS),
         folder("etc"),
         entry("etc/passwd", b"root:x:0:0:root:/root:/bin/sh\nweb:x:1000:1000::/home/web:/bin/sh\n"),
-        entry("etc/group", b"root:x:0:\nweb:x:1000:\n"),
+        entry("etc/group", b"root:x:0:root\nstaff:x:50:root\nweb:x:1000:\n"),
         folder("root", 0o700),
         folder("tmp", 0o1777),
     )

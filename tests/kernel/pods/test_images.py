@@ -154,7 +154,7 @@ def test_endings_and_refusals() -> None:
                 livenessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1},
             ),
             image("user", ("sh",)),
-            image("group", ("sh",), securityContext={**root, "runAsGroup": 7}),
+            image("group", ("sh",), securityContext={**root, "runAsGroup": 7}),  # that the image lists root in others is no fault
             image("nonroot", ("sh",), securityContext={**root, "runAsNonRoot": True}),
             {"name": "never", "image": "shop/absent", "imagePullPolicy": "Never"},
             restartPolicy="Never",

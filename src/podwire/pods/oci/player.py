@@ -134,9 +134,9 @@ class ImagePlayer:
         if image is None:
             raise CannotStart("CreateContainerError", f"image {container.image} is no longer there")
         await volumes.known()
-        user = users.identity(pod, container, image.execution, lambda path: self._read(image, path))
         there = ids.own()
-        users.check(user, *there, container.name)
+        wanted = users.identity(pod, container, image.execution, lambda path: self._read(image, path))
+        user = users.possible(wanted, *there, container.name)
         await self._hold(record.uid, container.name, image)
         variables = self._machine.variables(pod, container, record, volumes)
         files, folders, hostname = self._machine.shown(pod, container, volumes, variables, fresh=True)

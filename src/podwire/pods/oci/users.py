@@ -10,7 +10,7 @@ https://kubernetes.io/docs/concepts/security/pod-security-standards/ (runAsNonRo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from podwire.images.documents import Execution
@@ -22,11 +22,15 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Identity:
-    """``groups``: further ones, the group itself among them. ``home``: of the user, "/" where the image knows none."""
+    """``groups``: further ones, the group itself among them; ``asked`` of them are those that the Pod names, the others the image's.
+
+    ``home``: of the user, "/" where the image knows none.
+    """
 
     user: int
     group: int
     groups: tuple[int, ...]
+    asked: tuple[int, ...]
     home: str
 
     @property
@@ -59,18 +63,23 @@ def identity(pod: Pod, container: Container, image: Execution, read: Callable[[s
     context = pod.spec.security_context or PodSecurityContext()
     theirs = () if account is None or context.supplemental_groups_policy == "Strict" else tuple(known.groups_of(account.name))
     own = () if context.fs_group is None else (context.fs_group,)
-    groups = dict.fromkeys((group, *theirs, *own, *context.supplemental_groups))
-    return Identity(user, group, tuple(groups), (account.home if account is not None else "") or "/")
+    asked = (*own, *context.supplemental_groups)
+    groups = dict.fromkeys((group, *theirs, *asked))
+    return Identity(user, group, tuple(groups), asked, (account.home if account is not None else "") or "/")
 
 
-def check(found: Identity, users: int, groups: int, container: str) -> None:
-    """Whether a container can be this one where there are so many users and groups, from 0 on. Raises CannotStart."""
-    wanted = [("user", found.user, users)] + [("group", one, groups) for one in (found.group, *found.groups)]
+def possible(found: Identity, users: int, groups: int, container: str) -> Identity:
+    """Who a container is where there are so many users and groups, from 0 on.
+
+    Groups that only its image lists and that are not there are left out; for what is asked and cannot be had it raises CannotStart.
+    """
+    wanted = [("user", found.user, users)] + [("group", one, groups) for one in (found.group, *found.asked)]
     for kind, number, count in wanted:
         if number >= count:
             there = "only user and group 0" if count == 1 else f"only {kind}s 0 to {count - 1}"
             words = f"container {container} is to have {kind} {number}, and the cluster has {there}: `podwire doctor` says why"
             raise CannotStart("CreateContainerConfigError", words)
+    return replace(found, groups=tuple(one for one in found.groups if one < groups))
 
 
 def _check_non_root(pod: Pod, container: Container, name: str, user: int | None, where: str) -> None:
