@@ -80,7 +80,9 @@ def names(lab: Cluster) -> list[str]:
 
 def where(lab: Cluster) -> dict[str, str]:
     return {
-        pod["metadata"]["name"]: pod["spec"]["nodeName"] for pod in lab.get("pods")["items"] if "deletionTimestamp" not in pod["metadata"]
+        pod["metadata"]["name"]: pod["spec"]["nodeName"]
+        for pod in lab.get("pods")["items"]
+        if "deletionTimestamp" not in pod["metadata"] and "nodeName" in pod["spec"]
     }
 
 
@@ -273,6 +275,9 @@ def test_an_upgrade_that_was_killed_goes_on(lab: Cluster) -> None:
         first.kill()
     with begin() as second:
         [victim] = until(cordoned, "a node is cordoned")
+        for more in ((), ("--cancel",)):
+            refused = say(lab, "node-pool", "upgrade", "default-pool", *more, status=1).stderr
+            assert refused == "podwire: node pool 'default-pool' is being upgraded by another command\n"
         second.send_signal(signal.SIGINT)
         _, told = second.communicate()
         assert second.returncode == 130

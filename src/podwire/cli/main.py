@@ -3,7 +3,7 @@
 What belongs here: which word is which command, the options that all share, exit statuses. What must not: an import that a
 command could do itself. ``podwire status`` imports click and little else; a command that needs no client loads none.
 
-Exit statuses: 0 done, 1 failed, 2 wrong usage, 3 prediction and observation differ, 4 would break something in use.
+Exit statuses: 0 done, 1 failed, 2 wrong usage, 130 interrupted (Ctrl-C).
 """
 
 from __future__ import annotations

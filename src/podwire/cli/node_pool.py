@@ -28,6 +28,8 @@ def upgrade(target: str, max_surge: int, max_unavailable: int, cancel: bool, nam
 
     One that was interrupted goes on where it was when it is said again.
     """
+    from podwire.cluster.node_operations import BeingUpgraded
+
     if not max_surge + max_unavailable:
         raise click.UsageError("--max-surge and --max-unavailable are both 0: no node could be replaced")
     if not wait_s:
@@ -40,8 +42,8 @@ def upgrade(target: str, max_surge: int, max_unavailable: int, cancel: bool, nam
     with operation(name, wait_s) as doing:
         try:
             replaced = doing.upgrade(target, max_surge, max_unavailable)
-        except (KeyboardInterrupt, Problem):
-            if doing.current().changes.upgrade(target) is not None:
+        except (KeyboardInterrupt, Problem) as end:
+            if not isinstance(end, BeingUpgraded) and doing.current().changes.upgrade(target) is not None:
                 click.echo(f"the upgrade of node pool {target} is not complete: say it again to go on, or --cancel", err=True)
             raise
     for old, new in replaced:

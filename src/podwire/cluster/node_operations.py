@@ -13,7 +13,7 @@ import contextlib
 import json
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ from podwire.cluster.upgrade import Add, Remove, Replace, next_step
 _MEANWHILE = "another command has changed the nodes meanwhile"
 _ATTEMPTS = 5
 _LOOK_AGAIN_S = 0.1
+
+
+class BeingUpgraded(Problem):
+    """Another command is at it."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +173,23 @@ class Operation:
 
         ``surge`` nodes more than there are, ``unavailable`` fewer, at most, at any moment. One that was interrupted goes on where it was.
         """
+        with self._alone(pool):
+            return self._upgrade(pool, surge, unavailable)
+
+    @contextlib.contextmanager
+    def _alone(self, pool: str) -> Iterator[None]:
+        """One command at a time goes on with a pool's upgrade. Raises Problem where another one does."""
         known("node pool", [pool], sorted(one.name for one in self.current().spec.node_pools))
+        try:
+            held = state.take_upgrade(self.place, pool)
+        except state.Busy:
+            raise BeingUpgraded(f"node pool {pool!r} is being upgraded by another command") from None
+        try:
+            yield
+        finally:
+            os.close(held)
+
+    def _upgrade(self, pool: str, surge: int, unavailable: int) -> list[tuple[str, str]]:
         self._settle()
         if self.current().changes.upgrade(pool) is None:
             self._alter(lambda now: now.changes.begin_upgrade(pool, [node.name for node in now.nodes if node.pool == pool]))
@@ -198,6 +218,10 @@ class Operation:
 
     def cancel_upgrade(self, pool: str) -> list[str]:
         """Leave a pool with the nodes that it has now, old and new; gives those that were not replaced. Raises Problem."""
+        with self._alone(pool):
+            return self._cancel_upgrade(pool)
+
+    def _cancel_upgrade(self, pool: str) -> list[str]:
         self._settle()
         now = self.current().changes.upgrade(pool)
         if now is None:

@@ -44,6 +44,9 @@ class Paths:
     def lock(self) -> str:
         return f"{self.root}/lock"
 
+    def upgrade_lock(self, pool: str) -> str:
+        return f"{self.root}/upgrade-{pool}.lock"
+
     @property
     def images(self) -> str:
         return f"{os.path.dirname(self.root)}/{IMAGES}"

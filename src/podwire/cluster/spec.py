@@ -307,7 +307,7 @@ def _at(file: str, lines: Mapping[str, int], field: str, message: str) -> str:
 
 def _tree(text: str, file: str) -> tuple[dict[str, Any], dict[str, int]]:
     """Give the plain tree of a YAML text and the line of each field, keyed as errors name it (``spec.nodePools[0].zones``)."""
-    if not text.strip():
+    if not file and not text.strip():
         return {"apiVersion": API_VERSION, "kind": "Cluster"}, {}
     import yaml  # most clusters have no file, and PyYAML costs 20 ms
 
@@ -319,11 +319,15 @@ def _tree(text: str, file: str) -> tuple[dict[str, Any], dict[str, int]]:
         mark = error.problem_mark
         # The end of a text that has no last line break counts as a line of its own to the parser, not to a person.
         place = f"{file}:{min(mark.line + 1, len(text.splitlines()))}: " if mark else f"{file}: "
+        if error.problem == "but found another document":
+            raise Invalid(f"{place}expected one Cluster, and there is another document") from None
         raise Invalid(f"{place}not YAML: {error.problem or error.context}") from None
     except yaml.YAMLError as error:
         raise Invalid(f"{file}: not YAML: {error}") from None
     except yaml_limits.Excessive as error:
         raise Invalid(f"{file}:{error.line}: {error}") from None
+    if tree is None:
+        raise Invalid(f"{file}: expected a Cluster, and there is nothing")
     if not isinstance(tree, dict):
         raise Invalid(f"{file}:1: expected a Cluster (a mapping with apiVersion, kind and spec), got {type(tree).__name__}")
     lines: dict[str, int] = {}

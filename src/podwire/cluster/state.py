@@ -4,6 +4,7 @@
       state.json                      the layout's version, the specification, the API's port, the kubeconfig entry
       changes.json                    how the nodes differ from the specification: added, deleted, stopped
       lock                            flock held by door and init for the life of the cluster: whoever gets it knows that nothing runs
+      upgrade-POOL.lock               flock held by the command that upgrades a node pool
       making                          there until the first ``up`` is whole: with the lock free, rubble
       deleting                        there from the first step of ``down`` on: with the lock free, rubble
       run.json                        the processes to end (meaningful only while the lock is held)
@@ -150,6 +151,17 @@ def take(place: Paths) -> int:
             return make(place)
         if _locked(descriptor, place):
             return descriptor
+
+
+def take_upgrade(place: Paths, pool: str) -> int:
+    """Take the lock of a node pool's upgrade. Raises Busy, OSError."""
+    descriptor = os.open(place.upgrade_lock(pool), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        raise Busy(pool) from None
+    return descriptor
 
 
 def _locked(descriptor: int, place: Paths) -> bool:

@@ -147,6 +147,7 @@ def test_the_command_line_overrides_the_file() -> None:
             "at most 40 lower-case letters, digits and '-', a letter first, and not 'images'",
         ),
         ("spec: [", "c.yaml:3: not YAML: did not find expected node content"),
+        ("---\na: 1", "c.yaml:3: expected one Cluster, and there is another document"),
         ("spec: {nodePools: []}", "c.yaml:3: spec.nodePools: at least one node pool is needed"),
     ],
 )
@@ -166,3 +167,6 @@ def test_another_kind_is_refused() -> None:
         spec.parse("apiVersion: podwire.dev/v1alpha1\nkind: Pod\n", file="c.yaml")
     with pytest.raises(spec.Invalid, match=r"c\.yaml:1: expected a Cluster .* got list"):
         spec.parse("- a\n", file="c.yaml")
+    for nothing in ("", "# none\n"):
+        with pytest.raises(spec.Invalid, match=r"c\.yaml: expected a Cluster, and there is nothing"):
+            spec.parse(nothing, file="c.yaml")
