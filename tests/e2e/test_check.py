@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+from pathlib import Path
 from typing import Any
 
-from e2e.lab import Cluster, until
+from e2e.lab import Cluster, installation, processes_of, until
 
 MANIFESTS = """
 apiVersion: apps/v1
@@ -100,3 +105,25 @@ def _names(text: str) -> list[str]:
 def _address(cluster: Cluster) -> str:
     found = cluster.get("service", "server", "-n", "checked")["status"]["loadBalancer"].get("ingress", [])
     return found[0]["ip"] if found else ""
+
+
+def test_ctrl_c_ends_checks_in_a_word(cluster: Cluster) -> None:
+    silent = (
+        "- {name: silent, targetPort: 80, timeoutSeconds: 60, attempts: 3, src: {place: internet}, dst: {host: {name: 203.0.113.254}}}\n"
+    )
+    file = cluster.user.home / "silent.yaml"
+    file.write_text(silent)
+
+    def tries() -> bool:
+        for process in processes_of(cluster.user):
+            with contextlib.suppress(OSError):
+                if b"podwire.cluster.connecting" in Path(f"/proc/{process}/cmdline").read_bytes():
+                    return len(os.listdir(f"/proc/{process}/task")) > 1
+        return False
+
+    command = [f"{installation()}/.venv/bin/podwire", "check", "--name", cluster.name, str(file)]
+    with cluster.user.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as doing:
+        until(tries, "a connection is tried")
+        doing.send_signal(signal.SIGINT)
+        said, told = doing.communicate()
+    assert (doing.returncode, said, told.strip()) == (130, "", "podwire: interrupted")

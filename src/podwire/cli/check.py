@@ -41,7 +41,8 @@ def check(name: str, output: str | None, file: str) -> None:
         for one, ok in zip(results, good, strict=True):
             for line in _lines(one, good=ok):
                 click.echo(line)
-        click.echo(f"{len(results)} checks, {good.count(False)} failed" if False in good else f"{len(results)} checks, all hold")
+        count = f"{len(results)} check{'' if len(results) == 1 else 's'}"
+        click.echo(f"{count}, {good.count(False)} failed" if False in good else f"{count}, all hold")
     sys.exit(0 if all(good) else 1)
 
 
@@ -65,7 +66,7 @@ async def _plan(place: Paths, name: str, checks: list[Check]) -> list[tuple[Chec
         try:
             return [(one, await checking.connections(client, one)) for one in checks]
         except Unreachable as error:
-            raise Problem(f"cluster {name!r} does not answer: {error}. Is it running? podwire status --name {name}") from None
+            raise Problem(f'cluster "{name}" does not answer: {error}. Is it running? podwire status --name {name}') from None
 
 
 def _read(file: str) -> list[Check]:
