@@ -117,7 +117,7 @@ def test_ctrl_c_ends_checks_in_a_word(cluster: Cluster) -> None:
     def tries() -> bool:
         for process in processes_of(cluster.user):
             with contextlib.suppress(OSError):
-                if b"podwire.cluster.connecting" in Path(f"/proc/{process}/cmdline").read_bytes():
+                if b"podwire.cluster.connecting" in _words(process):
                     return len(os.listdir(f"/proc/{process}/task")) > 1
         return False
 
@@ -127,3 +127,24 @@ def test_ctrl_c_ends_checks_in_a_word(cluster: Cluster) -> None:
         doing.send_signal(signal.SIGINT)
         said, told = doing.communicate()
     assert (doing.returncode, said, told.strip()) == (130, "", "podwire: interrupted")
+
+
+def test_ctrl_c_ends_a_dump_in_a_word(cluster: Cluster) -> None:
+    folder = cluster.user.home / "cut-short"
+    command = [f"{installation()}/.venv/bin/podwire", "dump", "--name", cluster.name, str(folder)]
+
+    def inspects() -> bool:
+        return any(b"podwire.cluster.inspection" in _words(process) for process in processes_of(cluster.user))
+
+    with cluster.user.start(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as doing:
+        until(inspects, "a place is inspected")
+        doing.send_signal(signal.SIGINT)
+        _, told = doing.communicate()
+    assert doing.returncode == 130, told
+    assert told.strip() == "podwire: interrupted"
+
+
+def _words(process: int) -> bytes:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process}/cmdline").read_bytes()
+    return b""

@@ -66,7 +66,7 @@ def _places(name: str, folder: str, status: dict[str, Any], gaps: list[str]) -> 
         target = os.path.join(os.path.abspath(folder), "places", place)
         os.makedirs(target)
         try:
-            code = execution.run(name, place, [sys.executable, "-m", "podwire.cluster.inspection", target])
+            code = execution.run_own(name, place, "podwire.cluster.inspection", target)
         except Problem as error:
             gaps.append(f"{place}: {error}")
         else:

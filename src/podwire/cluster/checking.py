@@ -6,9 +6,6 @@ All connections from one place are tried at once, by a program that the lab runs
 from __future__ import annotations
 
 import json
-import os
-import signal
-import sys
 import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +20,6 @@ from podwire.objects.core import Pod
 from podwire.objects.resources import DAEMON_SETS, DEPLOYMENTS, PODS, REPLICA_SETS, SERVICES, STATEFUL_SETS, Resource
 
 _AT_ONCE: Final = 200  # connections that one program tries; its words are an argument
-_INTERRUPTED: Final = 128 + signal.SIGINT
 _OWNERS: Mapping[str, Resource[Any]] = {
     "deployment": DEPLOYMENTS,
     "statefulset": STATEFUL_SETS,
@@ -115,13 +111,10 @@ def _from(cluster: str, where: str, listed: Iterable[tuple[str, Check, Connectio
         }
         for identity, check, connection in listed
     ]
-    with tempfile.TemporaryFile() as said, open(os.devnull, "rb") as nothing:
-        command = [sys.executable, "-m", "podwire.cluster.connecting", json.dumps(orders)]
-        status = execution.run(cluster, where, command, stdin=nothing.fileno(), stdout=said.fileno())
+    with tempfile.TemporaryFile() as said:
+        status = execution.run_own(cluster, where, "podwire.cluster.connecting", json.dumps(orders), stdout=said.fileno())
         said.seek(0)
         text = said.read()
-    if status == _INTERRUPTED:
-        raise KeyboardInterrupt
     if status:
         raise Problem(f"connections from {where} could not be tried: the program ended with {status}")
     found: dict[str, str] = json.loads(text)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import errno
 import json
-import signal
 import socket
 import sys
 import threading
@@ -58,7 +57,6 @@ def attempts(one: dict[str, Any]) -> str:
 
 
 def main(text: str) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # Ctrl-C ends it without a word; whoever asked says what it was
     found: dict[str, str] = {}
 
     def work(one: dict[str, Any]) -> None:

@@ -15,10 +15,12 @@ import os
 import select
 import signal
 import socket
+import sys
 import termios
 import time
 import tty
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from podwire.cluster import control_client, packets, state
@@ -28,6 +30,7 @@ from podwire.cluster.problem import Problem
 PASSED_ON = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2)
 BACK_WITHIN_S = 10.0
 CHUNK = 1 << 16
+_ENDED = 128 + signal.SIGTERM
 
 
 class NotStarted(Problem):
@@ -39,11 +42,33 @@ def run(cluster: str, where: str, command: Sequence[str], *, stdin: int = 0, std
     paths = state.paths(cluster, os.environ)
     if os.isatty(stdin) and os.isatty(stdout):
         return _in_terminal(paths, where, command, stdin, stdout)
+    return _with_ours(paths, where, command, (stdin, stdout, stderr))
+
+
+def run_own(cluster: str, where: str, module: str, word: str, *, stdout: int = 1) -> int:
+    """Run a module of this package at a place and give its exit status. Raises as ``run`` does, and KeyboardInterrupt.
+
+    Ctrl-C ends the program without a word (by SIGTERM: at SIGINT Python says where it was), and whoever asked for it.
+    """
+    command = [sys.executable, "-m", module, word]
+    with open(os.devnull, "rb") as nothing:
+        status = _with_ours(
+            state.paths(cluster, os.environ), where, command, (nothing.fileno(), stdout, 2), {signal.SIGINT: signal.SIGTERM}
+        )
+    if status == _ENDED:
+        raise KeyboardInterrupt
+    return status
+
+
+def _with_ours(
+    paths: Paths, where: str, command: Sequence[str], descriptors: Sequence[int], changed: Mapping[int, int] = MappingProxyType({})
+) -> int:
+    """Run a program on descriptors of ours, and pass on the signals that we get; ``changed``: which one is passed on as which."""
     # What comes before there is a program waits for it.
     signal.pthread_sigmask(signal.SIG_BLOCK, PASSED_ON)
     try:
-        program = _Program(paths, where, command, (stdin, stdout, stderr), terminal=False)
-        with program, program.passing_signals():
+        program = _Program(paths, where, command, descriptors, terminal=False)
+        with program, program.passing_signals(changed):
             signal.pthread_sigmask(signal.SIG_UNBLOCK, PASSED_ON)
             return program.wait()
     finally:
@@ -88,9 +113,9 @@ class _Program:
             signal.pidfd_send_signal(self.descriptor, number)
 
     @contextlib.contextmanager
-    def passing_signals(self) -> Iterator[None]:
+    def passing_signals(self, changed: Mapping[int, int]) -> Iterator[None]:
         """Give the program the signals that we get."""
-        before = {number: signal.signal(number, lambda received, _: self.signal(received)) for number in PASSED_ON}
+        before = {number: signal.signal(number, lambda received, _: self.signal(changed.get(received, received))) for number in PASSED_ON}
         try:
             yield
         finally:
