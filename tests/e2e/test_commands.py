@@ -68,6 +68,8 @@ def test_capture_writes_what_crosses_a_place(cluster: Cluster) -> None:
     packets = list(pcap.read(file.read_bytes()))
     assert len(packets) == 3
     assert all(f"{address}.443" in pcap.line(packet) for packet in packets)
+    # The API is asked by somebody all the time, if only for a lease.
+    assert cluster.podwire("capture", "-c", "1", "control", "tcp").stderr.splitlines()[-1].startswith("1 packet captured, ")
     wrong = cluster.podwire("capture", "control", "prot", "443", status=2)
     assert "unexpected 'prot'" in wrong.stderr
 

@@ -77,7 +77,7 @@ def inside(form: str, interface: str, count: int, text: str) -> int:
     except OSError as error:
         print(f"Error: cannot capture on {interface or 'all interfaces'}: {error.strerror}", file=sys.stderr)
         return 1
-    print(f"{seen} packets captured, {lost} lost for want of room", file=sys.stderr)
+    print(f"{seen} packet{'' if seen == 1 else 's'} captured, {lost} lost for want of room", file=sys.stderr)
     return 0
 
 
