@@ -16,7 +16,8 @@ import errno
 import itertools
 import socket
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import Final, Self
 
@@ -34,6 +35,7 @@ from podwire.wire.nfnetlink import NFTA
 _RECEIVE_BYTES: Final = 65_536
 _DUMP_BYTES: Final = 32_768  # the kernel never writes more into one datagram of a dump
 _RECEIVE_COUNT: Final = 128
+_BIG: Final = 4_096  # elements that a set is declared for, from where on two threads read it
 _ATTEMPTS: Final = 20
 _NOTES: Final = 5
 _FAMILIES: Final = ("ip", "ip6", "inet")
@@ -188,48 +190,52 @@ class Nftables:
 
     def _with_elements(self, table: TableName, one: Set, what: str) -> Set:
         asked = string(NFTA.ELEMENTS_TABLE, table[1]) + string(NFTA.ELEMENTS_SET, one.name)
-        payloads = self._ask(nfnetlink.GETSETELEM, table[0], asked, what=what, receive=self._receive_many)
-        return dump.with_elements(one, payloads)
+        if one.size < _BIG:
+            return dump.with_elements(one, self._answers(nfnetlink.GETSETELEM, table[0], asked, what=what, received=self._received()))
+        with ThreadPoolExecutor(1, "dump") as ahead:
+            answers = self._answers(nfnetlink.GETSETELEM, table[0], asked, what=what, received=self._received_ahead(ahead))
+            return dump.with_elements(one, answers)
 
-    def _receive(self) -> list[bytes]:
-        return [self._socket.recv(_RECEIVE_BYTES)]
+    def _received(self) -> Iterator[bytes]:
+        while True:
+            yield self._socket.recv(_RECEIVE_BYTES)
 
-    def _receive_many(self) -> list[bytes]:
+    def _received_ahead(self, ahead: Executor) -> Iterator[bytes]:
+        """Receive a dump, many datagrams at once: while some are read, the kernel is already asked for the next."""
         if self._datagrams is None:
             self._datagrams = Datagrams(_RECEIVE_COUNT, _DUMP_BYTES)
-        return self._datagrams.receive(self._socket.fileno())
+        receive, descriptor = self._datagrams.receive, self._socket.fileno()
+        coming: Future[list[bytes]] | None = ahead.submit(receive, descriptor)
+        while coming is not None:
+            found = coming.result()
+            coming = None if netlink.is_end(found[-1]) else ahead.submit(receive, descriptor)
+            yield from found
 
-    def _ask(
-        self,
-        kind: int,
-        family: str = "",
-        payload: bytes = b"",
-        *,
-        what: str,
-        many: bool = True,
-        receive: Callable[[], list[bytes]] | None = None,
-    ) -> list[bytes]:
+    def _ask(self, kind: int, family: str = "", payload: bytes = b"", *, what: str, many: bool = True) -> list[bytes]:
+        return list(self._answers(kind, family, payload, what=what, received=self._received(), many=many))
+
+    def _answers(
+        self, kind: int, family: str, payload: bytes, *, what: str, received: Iterator[bytes], many: bool = True
+    ) -> Iterator[bytes]:
         self._sequence += 1
         sequence, flags = self._sequence, netlink.REQUEST | (netlink.DUMP if many else 0)
         number = nfnetlink.FAMILIES[family] if family else 0  # 0: all families
         self._socket.send(nfnetlink.message(nfnetlink.NFTABLES, kind, flags, sequence, number, payload))
-        found: list[bytes] = []
         interrupted = False
-        while True:
-            for answer in itertools.chain.from_iterable(map(netlink.messages, (receive or self._receive)())):
-                if answer.sequence != sequence:
-                    continue
-                interrupted = interrupted or bool(answer.flags & netlink.DUMP_INTR)
-                if answer.type in (netlink.ERROR, netlink.DONE):
-                    told = netlink.acknowledgement(answer)
-                    if interrupted or told.errno in (errno.EINTR, errno.ENOENT):
-                        raise _Changing  # what was asked for has gone since the question before
-                    if told.errno:
-                        raise KernelRefused(told.errno, what, told.hint)
-                    return found
-                found.append(answer.payload)
-                if not many:
-                    return found
+        for answer in itertools.chain.from_iterable(map(netlink.messages, received)):
+            if answer.sequence != sequence:
+                continue
+            interrupted = interrupted or bool(answer.flags & netlink.DUMP_INTR)
+            if answer.type in (netlink.ERROR, netlink.DONE):
+                told = netlink.acknowledgement(answer)
+                if interrupted or told.errno in (errno.EINTR, errno.ENOENT):
+                    raise _Changing  # what was asked for has gone since the question before
+                if told.errno:
+                    raise KernelRefused(told.errno, what, told.hint)
+                return
+            yield answer.payload
+            if not many:
+                return
 
 
 class _Changing(Exception):

@@ -130,11 +130,11 @@ def element(data: bytes, one: Set) -> Element:
 
 def elements(payloads: Iterable[bytes], one: Set) -> Mapping[bytes, Element]:
     """Read the NEWSETELEM messages of a set, all of them. Raises Unreadable, MalformedNetlink."""
-    rows: list[bytes] = []
-    for payload in payloads:
-        split(attributes(payload, 4).get(A.ELEMENTS_LIST, b""), rows)
+    cut = (split(attributes(payload, 4).get(A.ELEMENTS_LIST, b"")) for payload in payloads)
     if has_rows(one):
-        return Packed(one, map(form(one).regular, rows))
+        regular = form(one).regular
+        return Packed(one, (regular(row) for rows in cut for row in rows))
+    rows = [row for some in cut for row in some]
     interval, single = "interval" in one.flags, len(one.key_types) == 1
     found = [read_element(attributes(row, 4), by_end=interval and not single) for row in rows]
     return _intervals(found) if interval and single else {element.key: element for element, _ in found}

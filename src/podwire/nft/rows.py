@@ -193,22 +193,19 @@ class Rows(Sequence[Element]):
 
 
 class Packed(Mapping[bytes, Element]):
-    """The elements of a set by key, kept as rows. ``rows`` has them in the order in which they came, ``by_key`` by key."""
+    """The elements of a set by key, kept as rows, of which ``by_key`` has one for each key, in the order in which they came."""
 
-    __slots__ = ("_by_key", "form", "rows")
+    __slots__ = ("by_key", "form")
 
     def __init__(self, one: Set, rows: Iterable[bytes]) -> None:
         self.form = form(one)
-        self.rows: Mapping[bytes, None] = dict.fromkeys(rows)
-        self._by_key: dict[bytes, bytes] | None = None
+        end = self.form.key_end
+        self.by_key: Mapping[bytes, bytes] = {row[_KEY_AT:end]: row for row in rows}
 
-    @property
-    def by_key(self) -> Mapping[bytes, bytes]:
-        """The rows by key."""
-        if self._by_key is None:
-            end = self.form.key_end
-            self._by_key = {row[_KEY_AT:end]: row for row in self.rows}
-        return self._by_key
+    def holds(self, rows: Sequence[bytes]) -> bool:
+        """Say whether all of these rows are there, to the byte."""
+        end = self.form.key_end
+        return list(map(self.by_key.get, [row[_KEY_AT:end] for row in rows])) == [*rows]
 
     def __getitem__(self, key: bytes) -> Element:
         return self.form.element(self.by_key[key])
@@ -217,7 +214,7 @@ class Packed(Mapping[bytes, Element]):
         return iter(self.by_key)
 
     def __len__(self) -> int:
-        return len(self.rows)
+        return len(self.by_key)
 
     def __repr__(self) -> str:
         return repr(dict(self))
@@ -229,8 +226,9 @@ def packed(one: Set) -> Packed:
     return held if isinstance(held, Packed) else Packed(one, map(form(one).of, held.values()))
 
 
-def split(data: bytes, into: list[bytes]) -> None:
+def split(data: bytes) -> list[bytes]:
     """Cut a list of elements into rows. Raises MalformedNetlink."""
+    into: list[bytes] = []
     at, end, size_of = 0, len(data), _SIZE
     while at < end:
         size = size_of(data, at)[0] if end - at >= 4 else 0
@@ -238,6 +236,7 @@ def split(data: bytes, into: list[bytes]) -> None:
             raise netlink.MalformedNetlink(f"an element at byte {at} says {size} bytes where {end - at} are left")
         into.append(data[at : at + size])
         at += size + 3 & ~3
+    return into
 
 
 _SIZE: Final = struct.Struct("=H").unpack_from

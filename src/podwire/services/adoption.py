@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import count
+from typing import NamedTuple
 
 from podwire import nft
 from podwire.nft import Element
@@ -25,14 +26,26 @@ from podwire.services.numbers import FIRST, VIEWS, Numbers
 _Handles = dict[int, dict[bytes, int]]
 
 
-def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram]) -> None:
-    """Fill ``numbers`` from a dumped table, for the Services that are wanted."""
+class Ways(NamedTuple):
+    """How the Services that are wanted are reached: for each way the name of the port, the map and the key. ``keep``: one has affinity."""
+
+    all: list[tuple[str, str, bytes]]
+    keep: bool
+
+
+def ways(services: Iterable[ServiceProgram]) -> Ways:
+    """Give every way to the Services that are wanted. Of two claims to one, that which has it comes first."""
     wanted = list(services)
+    return Ways(list(_addresses(wanted)), any(service.affinity_s for service in wanted))
+
+
+def adopt(numbers: Numbers, have: nft.Table, wanted: Ways) -> None:
+    """Fill ``numbers`` from a dumped table, for the Services that are wanted."""
     sets = {one.name: packed(one) for one in have.sets if has_rows(one)}
     ceiling, backends = _number(sets, "sizes", mark(0)), sets.get("backends")
     handles: _Handles = {}
     highest = FIRST - 1
-    if backends is not None and (not ceiling or any(service.affinity_s for service in wanted)):
+    if backends is not None and (not ceiling or wanted.keep):
         handles, highest = _handles(backends)
     numbers.raise_to(max(ceiling, highest + 1, _kept(have) + 1))
     external = {_int(key): _number(sets, "short-circuit", key) for key in _keys(sets, "short-circuit")}
@@ -49,7 +62,7 @@ def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram])
             taken.add(number)
             numbers.adopt(target, view, number, _seated(backends, number), handles.get(number, {}))
 
-    for target, place, key in _addresses(wanted):
+    for target, place, key in wanted.all:
         number = _number(sets, place, key)
         if number in external:
             give(target, "external", number)
@@ -59,7 +72,6 @@ def adopt(numbers: Numbers, have: nft.Table, services: Iterable[ServiceProgram])
 
 
 def _addresses(services: Iterable[ServiceProgram]) -> Iterator[tuple[str, str, bytes]]:
-    """Every way to a Service port with endpoints: its name, the map, and the key. Of two claims to one, that which has it comes first."""
     ordered = sorted(services, key=lambda service: (service.created, service.key))
     ports = [(service, port) for service in ordered for port in service.ports if port.cluster and port.protocol in PROTOCOLS]
     for service, port in ports:

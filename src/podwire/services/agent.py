@@ -183,6 +183,8 @@ class ServiceProxy:
         with in_bulk():
             reading = asyncio.gather(*(asyncio.to_thread(tables.read) for tables in self.tables))
             await self._in_steps(decide_all())
+            for tables, by_key in zip(self.tables, wanted, strict=True):
+                await self._in_steps(tables.expect(by_key))
             await reading
             for tables, by_key in zip(self.tables, wanted, strict=True):
                 began = self._context.clock()

@@ -75,7 +75,7 @@ def _picks(pick: nft.Set) -> Iterator[int]:
 def _elements(kind: str, there: nft.Set, wanted: Sequence[bytes], kept: Mapping[bytes, nft.Element]) -> Iterator[str]:
     held = packed(there)
     read = held.form.element
-    if len(held.rows) == len(wanted) and all(map(held.rows.__contains__, wanted)):
+    if len(held) == len(wanted) and held.holds(wanted):
         return
     for key, (other, row) in difference(held, wanted).items():
         if row is None:

@@ -115,9 +115,12 @@ class Batcher:
                 apart += before
                 continue
             if aside is not None and before and _size(before) + _size(after) > LARGEST:
+                # Each in a transaction of its own: the kernel exchanges the sets of one transaction one after the other.
                 self.put(aside, (), after)
+                self.cut()
                 self.delete(one, before)
                 self.put(one, (), after)
+                self.cut()
                 self.delete(aside, after)
                 continue
             if len(gone) + len(came) + len(before) + len(after) > PIECE:
@@ -134,10 +137,14 @@ class Batcher:
         self.put(one, (), came)
         self.together(0)
 
-    def done(self) -> list[list[nft.Change]]:
+    def cut(self) -> None:
+        """Let what follows be another batch."""
         if self._current:
             self._batches.append(self._current)
-            self._current = []
+            self._current, self._room = [], BATCH
+
+    def done(self) -> list[list[nft.Change]]:
+        self.cut()
         return self._batches
 
     def _reserve(self, size: int) -> None:

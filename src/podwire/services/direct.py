@@ -29,11 +29,18 @@ class Direct:
     def load(self, services: Iterable[Service], slices: Iterable[EndpointSlice]) -> None:
         """Take all objects there are and make the kernel hold them; tables that are there are adopted. Raises KernelRefused."""
         self._services = {service.key: service for service in services}
+        by_service = self._slices
         for piece in slices:
-            self._slices.setdefault(piece.service_key, {})[piece.key] = piece
+            key = piece.service_key
+            if key in by_service:
+                by_service[key][piece.key] = piece
+            else:
+                by_service[key] = {piece.key: piece}
         with in_bulk(), ThreadPoolExecutor(1) as pool:
             reading = pool.submit(self.tables.read)
             wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
+            for _ in self.tables.expect(wanted):
+                pass
             reading.result()
             for _ in self.tables.start(wanted):
                 pass

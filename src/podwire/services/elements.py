@@ -157,6 +157,9 @@ def addresses(service: ServiceProgram) -> list[tuple[bytes, tuple[bool, str, str
 
 def plain_addresses(service: ServiceProgram) -> list[bytes]:
     """Give what a Service that ``is_plain`` claims: the addresses and ports of its cluster addresses. Raises ValueError."""
+    if len(service.ports) == 1 == len(service.cluster_ips):  # as of most
+        (port,), (address,) = service.ports, service.cluster_ips
+        return [address_bytes(address) + PORT_KEY.pack(PROTOCOLS[port.protocol], port.port)]
     keys = [PORT_KEY.pack(PROTOCOLS[port.protocol], port.port) for port in service.ports]
     return [address + key for address in map(address_bytes, service.cluster_ips) for key in keys]
 

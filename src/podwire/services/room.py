@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from podwire.services.desired import PortProgram, ServiceProgram
+from podwire.services.desired import ServiceProgram
 from podwire.services.layout import SMALL, Capacity
 
 
@@ -15,15 +15,21 @@ def room(services: Iterable[ServiceProgram]) -> Capacity:
     """Give room for twice what Services have, and never less than a small cluster needs."""
     frontends = node_ports = sizes = backends = handles = 0
     for service in services:
-        addresses = len(service.cluster_ips) + len(service.external_ips)
+        addresses, keeps = len(service.cluster_ips) + len(service.external_ips), service.affinity_s > 0
         for port in service.ports:
-            views = _views(port)
-            endpoints = sum(map(len, views))
+            endpoints = len(port.cluster)
             frontends += addresses
-            node_ports += bool(port.node_port)
-            sizes += len(views)
-            backends += 2 * endpoints if service.affinity_s else endpoints
-            handles += endpoints if service.affinity_s else 0
+            sizes += 1
+            if port.node_port:
+                node_ports += 1
+            for view in (port.internal, port.external):
+                if view is not None:
+                    endpoints += len(view)
+                    sizes += 1
+            backends += endpoints
+            if keeps:
+                handles += endpoints
+    backends += handles
     least = SMALL
     return Capacity(
         max(2 * frontends, least.frontends),
@@ -33,7 +39,3 @@ def room(services: Iterable[ServiceProgram]) -> Capacity:
         max(2 * handles, least.handles),
         least.affinity,
     )
-
-
-def _views(port: PortProgram) -> list[tuple[object, ...]]:
-    return [view for view in (port.cluster, port.internal, port.external) if view is not None]

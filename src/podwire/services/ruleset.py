@@ -101,7 +101,7 @@ class Program:
         """
         old = self.services.get(key)
         if old is None:
-            if service is None or self._begin(key, service):
+            if service is None or self.begin(key, service):
                 return
         elif service is not None and self._one_moved(key, old, service):
             return
@@ -150,17 +150,19 @@ class Program:
         self.services[key] = service
         return True
 
-    def _begin(self, key: str, service: ServiceProgram) -> bool:
-        """Put a new Service. False: another claims an address of its, and nothing is done."""
+    def begin(self, key: str, service: ServiceProgram) -> bool:
+        """Put a Service that is new. False: another claims an address of its, and nothing is done. Before a comparison it draws no numbers.
+
+        Raises ValueError as ``put``.
+        """
         held = self._addresses
         if is_plain(service):
             rank: tuple[Rank, ...] = ((False, service.created, service.key),)
             claims = dict.fromkeys(plain_addresses(service), rank)
         else:
             claims = {address: (rank,) for address, rank in addresses(service)}
-        for address in claims:
-            if address in held:
-                return False
+        if not held.keys().isdisjoint(claims):
+            return False
         if self._compared:
             new = self._elements_of(service, _NONE)
             held.update(claims)
@@ -486,12 +488,12 @@ class Program:
         for rows in self._written():
             for field, wanted in rows.items():
                 count[field] += len(wanted)
-                if wanted and field not in differing and not all(map(held[field].rows.__contains__, wanted)):
+                if wanted and field not in differing and not held[field].holds(wanted):
                     differing.add(field)
             yield
         count["sizes"] += self._ceiling is not None
         self._count = count
-        differing |= {field for field in FIELDS if count[field] != len(held[field].rows)}
+        differing |= {field for field in FIELDS if count[field] != len(held[field])}
         for field, wanted in self._wanted(differing).items() if differing else ():
             notes = difference(held[field], wanted)
             if notes:

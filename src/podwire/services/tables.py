@@ -25,7 +25,7 @@ from podwire.linux.nftables import Nftables
 from podwire.nft.difference import same_declaration
 from podwire.nft.fake import Door
 from podwire.services import layout
-from podwire.services.adoption import adopt
+from podwire.services.adoption import Ways, adopt, ways
 from podwire.services.audit import findings
 from podwire.services.chains import as_made
 from podwire.services.desired import ServiceProgram
@@ -87,6 +87,8 @@ class Tables:
         self._program = Program(self._structure(layout.TABLE, SMALL), node, Numbers())
         self.sound = False
         self._ahead: tuple[int, list[nft.Table]] | None = None
+        self._expected: tuple[Mapping[str, ServiceProgram], list[str], Ways | None] | None = None
+        self._reading = False
 
     def close(self) -> None:
         """Close the socket. The tables stay."""
@@ -102,25 +104,46 @@ class Tables:
 
         What cannot be read is left to ``start``, which tells.
         """
-        with contextlib.suppress(KernelRefused):
-            generation = self._kernel.generation()
-            self._ahead = generation, self._found()
+        self._reading = True
+        try:
+            with contextlib.suppress(KernelRefused):
+                generation = self._kernel.generation()
+                self._ahead = generation, self._found()
+        finally:
+            self._reading = False
+
+    def expect(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
+        """Take in what is wanted at the ``start`` that follows, in steps, while the kernel is read."""
+        self.sound = False
+        self.refused.clear()
+        self._program = Program(self._structure(layout.TABLE, SMALL), self.node, Numbers())
+        contended: list[str] = []
+        for count, (key, service) in enumerate(wanted.items(), 1):
+            try:
+                if not self._program.begin(key, service):
+                    contended.append(key)  # who has what draws numbers, which the kernel may know
+            except ValueError as error:
+                self.refused[key] = str(error)
+            if not count % STEP:
+                yield
+        # What takes long to read is tables that are there, which will be adopted.
+        self._expected = wanted, contended, ways(wanted.values()) if self._reading else None
 
     def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
         """Make the kernel hold what is wanted, in steps: the caller may let others run between two of them.
 
         Raises KernelRefused; then it may be started again.
         """
+        if self._expected is None or self._expected[0] is not wanted:
+            yield from self.expect(wanted)
+        assert self._expected is not None
+        (_, contended, known), self._expected = self._expected, None
         have = self._present()
-        numbers = Numbers()
         if have is not None:
-            adopt(numbers, have, wanted.values())
+            adopt(self._program.numbers, have, known or ways(wanted.values()))
         yield
-        self._program = Program(self._structure(layout.TABLE if have is None else have.name, SMALL), self.node, numbers)
-        for count, (key, service) in enumerate(wanted.items(), 1):
-            self._put(key, service)
-            if not count % STEP:
-                yield
+        for key in contended:
+            self._put(key, wanted[key])
         yield from self._settle(have)
 
     def update(self, changes: Mapping[str, ServiceProgram | None]) -> None:

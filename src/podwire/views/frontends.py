@@ -89,7 +89,9 @@ def proxied(service: Service) -> bool:
 def cluster_ips(service: Service) -> tuple[str, ...]:
     """Give the Service's cluster addresses, the primary family's first; none if it is headless or not yet allocated."""
     addresses = service.spec.cluster_ips or (service.spec.cluster_ip,)
-    return tuple([address for address in addresses if address not in ("", HEADLESS)])
+    if "" in addresses or HEADLESS in addresses:
+        return tuple([address for address in addresses if address not in ("", HEADLESS)])
+    return addresses
 
 
 def join(service: Service | None, slices: Iterable[EndpointSlice]) -> ServiceFrontends | None:

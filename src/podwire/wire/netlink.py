@@ -195,6 +195,15 @@ def messages(datagram: bytes) -> Iterator[Message]:
         raise MalformedNetlink(f"{end - offset} bytes are left after the last message")
 
 
+def is_end(datagram: bytes) -> bool:
+    """Say whether a datagram ends with the end of a dump, or a refusal: nothing more comes."""
+    offset, end, kind = 0, len(datagram), NOOP
+    while end - offset >= 16:
+        size, kind, _, _, _ = HEADER.unpack_from(datagram, offset)
+        offset += max(size + 3 & ~3, 16)
+    return kind in (DONE, ERROR)
+
+
 def carried_out(datagram: bytes, sequence: int) -> bool:
     """Say whether a datagram is one answer alone, that the request with this sequence number was carried out: as most answers are."""
     if len(datagram) < 20:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -48,10 +49,14 @@ def test_rows_say_the_same_as_elements_and_are_read_as_such(given_rows: list[tup
         assert all(form.canonical(row) == row for row in packed)
         for change in (AddElements, DeleteElements):
             assert bytecode.encode([change(T, one, rows.Rows(form, packed))]).parts == bytecode.encode([change(T, one, made)]).parts
-        cut: list[bytes] = []
-        rows.split(b"".join(packed), cut)
-        assert cut == packed
-        assert rows.Packed(one, packed) == {element.key: element for element in made}
+        assert rows.split(b"".join(packed)) == packed
+        held = rows.Packed(one, packed)
+        assert held == {element.key: element for element in made}
+        assert held.holds(packed)
+        assert held.holds(packed[1:])
+        if made:
+            assert not rows.Packed(one, packed[1:]).holds(packed)
+            assert not held.holds([form.of(msgspec.structs.replace(made[0], comment="of nobody here")), *packed[1:]])
 
 
 def test_a_comment_too_long_and_a_list_cut_short_are_refused() -> None:
@@ -60,7 +65,7 @@ def test_a_comment_too_long_and_a_list_cut_short_are_refused() -> None:
     whole = rows.form(M).of(Element(KEY.pack(1, 1), VALUE.pack(1, 1), comment="x"))
     for size in range(1, len(whole)):
         with pytest.raises(netlink.MalformedNetlink):
-            rows.split(whole[:size], [])
+            rows.split(whole[:size])
 
 
 def test_many_elements_go_as_messages_below_the_attributes_limit() -> None:

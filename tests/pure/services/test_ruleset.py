@@ -16,7 +16,7 @@ from podwire import nft
 from podwire.nft import bytecode
 from podwire.nft.datatypes import HOST
 from podwire.services import desired, layout
-from podwire.services.adoption import adopt
+from podwire.services.adoption import adopt, ways
 from podwire.services.elements import elements, forms, mark, plain
 from podwire.services.numbers import Numbers
 from podwire.services.room import room
@@ -115,7 +115,7 @@ class World:
 
     def restart(self) -> None:
         numbers, table = Numbers(), self.kernel.table()
-        adopt(numbers, table, self.wanted.values())
+        adopt(numbers, table, ways(self.wanted.values()))
         assert numbers._next > self.given  # numbers that were drawn and never given to the kernel may be drawn again
         self.program = Program(STRUCTURE, "node-1", numbers)
         for key, wanted in self.wanted.items():

@@ -102,3 +102,10 @@ def test_the_end_of_a_dump_may_carry_an_error() -> None:
 def test_a_cut_acknowledgement_is_refused() -> None:
     with pytest.raises(netlink.MalformedNetlink):
         netlink.acknowledgement(netlink.Message(netlink.ERROR, 0, 1, 0, b"\0"))
+
+
+def test_the_end_of_a_dump_is_the_last_of_its_messages() -> None:
+    piece, done = netlink.message(0x0A0C, netlink.REQUEST, 7, b"1234"), netlink.message(netlink.DONE, 0, 7, b"\0\0\0\0")
+    refused = netlink.message(netlink.ERROR, 0, 7, b"\xff\xff\xff\xff")
+    assert [netlink.is_end(one) for one in (b"", piece, piece + piece, done, piece + done, refused)] == [False] * 3 + [True] * 3
+    assert not netlink.is_end(b"\0" * 64)

@@ -84,6 +84,10 @@ class IptablesTables:
     def read(self) -> None:
         """There is nothing to read before ``start``: what the kernel holds is compared line by line in no time."""
 
+    def expect(self, _wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
+        """There is nothing to do before the start."""
+        return iter(())
+
     def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
         """Make the kernel hold what is wanted, in steps. Raises KernelRefused; then it may be started again."""
         self._ports.clear()
