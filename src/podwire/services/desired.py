@@ -83,7 +83,7 @@ def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) 
     backends = usable = port.backends
     six = family == 6
     for b in backends:
-        if (":" in b.address) != six or not b.ready:
+        if not b.ready or (":" in b.address) is not six:
             backends = tuple([b for b in backends if (":" in b.address) == six])
             usable = _usable(backends)
             break

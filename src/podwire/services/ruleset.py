@@ -83,6 +83,7 @@ class Program:
         self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
         self._walls = self._three_quarters()
         self._count = dict.fromkeys(FIELDS, 0)
+        self._grown = True  # since it was last seen that there is room
         self._ceiling: bytes | None = None
         self._forms = written = forms(structure.family)
         self._named = {set_name(field): each for field, each in written.items()}
@@ -284,7 +285,11 @@ class Program:
         noted = self._noted[field]
         earlier = noted.get(key)
         noted[key] = (before if earlier is None else earlier[0], after)
-        self._count[field] += (after is not None) - (before is not None)
+        if before is None:
+            self._count[field] += 1
+            self._grown = True
+        elif after is None:
+            self._count[field] -= 1
 
     def _drop_numbers(self, old: ServiceProgram, new: ServiceProgram | None) -> None:
         if new is not None and named_alike(old, new):
@@ -312,7 +317,9 @@ class Program:
 
     def full(self) -> bool:
         """Say whether a sized map is three quarters full, or would be: then the table must be built anew, with more room."""
-        return any(map(gt, [self._count[field] for field in SIZED], self._walls))
+        if self._grown:
+            self._grown = any(map(gt, [self._count[field] for field in SIZED], self._walls))
+        return self._grown
 
     def take(self) -> Batches:
         """Give the noted changes as batches, each to be applied as one transaction, in this order. Forgets the notes.
@@ -355,6 +362,7 @@ class Program:
         self.structure = structure
         self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
         self._walls = self._three_quarters()
+        self._grown = True
 
     def _three_quarters(self) -> list[int]:
         return [self._sets[field].size * 3 // 4 for field in SIZED]
@@ -466,7 +474,7 @@ class Program:
         if batches.count["sizes"]:
             yield from batches.put({"sizes": [self._ceiling_row()]})
         yield from batches.done()
-        self._count, self._chains = batches.count, batches.chains
+        self._count, self._chains, self._grown = batches.count, batches.chains, True
 
     def reconcile(self, have: nft.Table | None) -> None:
         """Note the difference between what is wanted and what a kernel was found to hold, in place of all earlier notes.
@@ -492,7 +500,7 @@ class Program:
                     differing.add(field)
             yield
         count["sizes"] += self._ceiling is not None
-        self._count = count
+        self._count, self._grown = count, True
         differing |= {field for field in FIELDS if count[field] != len(held[field])}
         for field, wanted in self._wanted(differing).items() if differing else ():
             notes = difference(held[field], wanted)

@@ -142,7 +142,7 @@ def _backends(port: ServicePort, slices: list[EndpointSlice]) -> tuple[Backend, 
             number = target.port
             if number is not None and target.name == name and target.protocol == protocol:
                 numbers.add(number)
-                found += [_backend(endpoint, number) for endpoint in piece.endpoints if endpoint.addresses]
+                found += _of_slice(piece, number)
     if len(found) < 2 or len({b.address for b in found} if len(numbers) == 1 else {(b.address, b.port) for b in found}) == len(found):
         return tuple(found)  # no endpoint twice
     best: dict[tuple[str, int], Backend] = {}
@@ -153,12 +153,24 @@ def _backends(port: ServicePort, slices: list[EndpointSlice]) -> tuple[Backend, 
     return tuple(best.values())
 
 
+def _of_slice(piece: EndpointSlice, port: int) -> list[Backend]:
+    found: list[Backend] = []
+    for endpoint in piece.endpoints:
+        addresses, conditions, pod = endpoint.addresses, endpoint.conditions, endpoint.target_ref
+        if not addresses:
+            continue
+        usual = endpoint.hints is None and conditions.ready is not False and not conditions.terminating
+        if usual and conditions.serving is not False:  # as most
+            name = f"{pod.namespace}/{pod.name}" if pod is not None and pod.kind == "Pod" else ""
+            found.append(Backend(addresses[0], port, endpoint.node_name, endpoint.zone, name))
+        else:
+            found.append(_backend(endpoint, port))
+    return found
+
+
 def _backend(endpoint: Endpoint, port: int) -> Backend:
     conditions, target, hints = endpoint.conditions, endpoint.target_ref, endpoint.hints
     ready = conditions.ready is not False
-    if hints is None and ready and not conditions.terminating and conditions.serving is not False:  # as most
-        pod = f"{target.namespace}/{target.name}" if target is not None and target.kind == "Pod" else ""
-        return Backend(endpoint.addresses[0], port, endpoint.node_name, endpoint.zone, pod)
     return Backend(
         endpoint.addresses[0],  # the API asks consumers to use the first: the others are the same endpoint
         port,
