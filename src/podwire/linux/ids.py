@@ -123,7 +123,7 @@ def is_cluster() -> bool:
 class Mapper:
     """A process that stays outside and writes the maps of this one. Make it before the namespace, ask it after; it ends in any case."""
 
-    def __init__(self, lent: Lent) -> None:  # noqa: A002, RUF100
+    def __init__(self, lent: Lent) -> None:
         target, uid, gid = os.getpid(), os.geteuid(), os.getegid()
         waiting, self._go = os.pipe2(os.O_CLOEXEC)
         self._pid = os.fork()
