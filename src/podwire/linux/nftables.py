@@ -7,6 +7,8 @@ The kernel carries a transaction out while it is being sent, so its answers are 
 transaction is one datagram and must fit into the send buffer, which an ordinary user cannot raise beyond 212,992 bytes on a
 stock kernel: ``apply_batches`` is for more, and ``nft.batches`` cuts.
 
+To list a big set takes the kernel long, for each datagram anew: a second thread waits for the next ones while those before are read.
+
 Source: net/netfilter/nfnetlink.c of the Linux kernel.
 """
 

@@ -3,10 +3,11 @@
 What belongs here: calls of the kernel in the order that ruleset.py lays down. What must not: choosing endpoints, waiting, retrying:
 ``update`` either leaves the kernel as wanted and acknowledged, or raises, and the next call begins with a repair.
 
-How it works: at the start the kernel is read. A table of the same shape is adopted: its numbers are learnt, and only what differs is
-changed, so connections and affinity go on. Otherwise a table is built under the other of two names, filled, and put into the way of
-packets in one transaction with the end of the old one. The same happens when a map gets too full. After an error the kernel is read
-again.
+How it works: at the start the kernel is read (``read``, in a thread of its own), and meanwhile what is wanted is taken in as far as it
+needs no numbers (``expect``); then ``start`` brings the two together. A table of the same shape is adopted: its numbers are learnt, and
+only what differs is changed, so connections and affinity go on. Otherwise a table is built under the other of two names, filled, and put
+into the way of packets in one transaction with the end of the old one. The same happens when a map gets too full. After an error the
+kernel is read again.
 """
 
 from __future__ import annotations
