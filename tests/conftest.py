@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 
 import hypothesis
+import pytest
 
 from isolation import pytest_collection_modifyitems, pytest_pyfunc_call
 
 __all__ = ["pytest_collection_modifyitems", "pytest_pyfunc_call"]
+
+pytest.register_assert_rewrite("lab", "running_apiserver", "running_controllers")  # their assertions say what was compared
 
 # How long a machine takes to make an example says nothing of what is tested.
 hypothesis.settings.register_profile("default", deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])

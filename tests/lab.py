@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -76,8 +76,8 @@ class Lab:
         os.kill(pid, signal.SIGKILL)
         return pid
 
-    def nothing_is_left(self) -> None:
+    def nothing_is_left(self, *, but: Set[str] = frozenset()) -> None:
         """Fail if a process, a file or the kubeconfig entry is still there."""
         eventually(lambda: not processes(), "the end of all processes")
-        left = [str(path.relative_to(self.home)) for path in self.home.rglob("*")]
-        assert left == []
+        left = {str(path.relative_to(self.home)) for path in self.home.rglob("*")}
+        assert left <= but

@@ -384,8 +384,12 @@ def _open_up(function: Callable[..., Any], path: str, failure: Any) -> None:
 
 
 def sweep(environment: Mapping[str, str], forget_entry: Callable[[Entry], None]) -> Iterator[str]:
-    """Delete all rubble; yield the names of the clusters that it was of."""
-    for name in names(environment):
+    """Delete all rubble; yield the names of the clusters that it was of. A folder of all clusters that holds nothing is rubble too."""
+    found = names(environment)
+    if not found:
+        with contextlib.suppress(OSError):
+            os.rmdir(base(environment))
+    for name in found:
         place = paths(name, environment)
         try:
             lock = take(place)

@@ -45,6 +45,7 @@ class Context:
         self._tasks, self._on_ready = tasks, on_ready
         self._unready = set(parts)
         self._informers: dict[Hashable, Informer[Any]] = {}
+        self._needed: set[Hashable] = set()  # keys of the informers without which the process is not ready
         self._recorders: dict[str, EventRecorder] = {}
         self._started: set[asyncio.Task[None]] = set()
 
@@ -56,9 +57,16 @@ class Context:
         labels: str = "",
         fields: str = "",
         indexes: Mapping[str, Callable[[T], Iterable[Hashable]]] | None = None,
+        needed: bool = True,
     ) -> Informer[T]:
-        """Give the process's informer for this selection, started if it is the first time. Indexes of all callers are kept, by name."""
+        """Give the process's informer for this selection, started if it is the first time. Indexes of all callers are kept, by name.
+
+        ``needed``: without its first list the process is not ready. Not so for kinds that users define: one that cannot be listed
+        is no defect of the process.
+        """
         key = (resource.group, resource.plural, resource.type, namespace, labels, fields)
+        if needed:
+            self._needed.add(key)
         found = cast("Informer[T] | None", self._informers.get(key))
         if found is not None:
             for name, function in (indexes or {}).items():
@@ -107,8 +115,9 @@ class Context:
 
     @property
     def unready(self) -> tuple[str, ...]:
-        """The parts that have not said ``ready``, and the resources whose first list is not there yet."""
-        lists = [f"{informer.resource.plural} not listed" for informer in self._informers.values() if not informer.synced.is_set()]
+        """The parts that have not said ``ready``, and the resources that are needed and not listed yet."""
+        needed = [self._informers[key] for key in self._needed]
+        lists = [f"{informer.resource.plural} not listed" for informer in needed if not informer.synced.is_set()]
         return (*sorted(self._unready), *sorted(lists))
 
     @property

@@ -60,7 +60,8 @@ def _whole_or_gone(lab: Lab) -> None:
         assert not (lab.root / "making").exists()
         assert lab.process("supervisor")["state"] == "ready"
         lab.run("down")
-    lab.nothing_is_left()
+    # The folders around are everybody's: a command killed at its last step may leave them, empty.
+    lab.nothing_is_left(but={".local", ".local/state"})
 
 
 @pytest.mark.parametrize("stage", UP)

@@ -82,7 +82,7 @@ class Garbage:
     def _follow(self, key: tuple[str, str], resource: Resource[Object]) -> None:
         # Kinds that other controllers here follow whole are followed once.
         resource = self._resources[key] = _FOLLOWED.get(key, resource)
-        informer = self._informers[key] = self._context.informer(resource)
+        informer = self._informers[key] = self._context.informer(resource, needed=False)
 
         def changed(old: Object | None, new: Object | None) -> None:
             if resource.kind == "CustomResourceDefinition":
