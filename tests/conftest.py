@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 
 import hypothesis
 import pytest
@@ -12,6 +13,9 @@ from isolation import pytest_collection_modifyitems, pytest_pyfunc_call
 __all__ = ["pytest_collection_modifyitems", "pytest_pyfunc_call"]
 
 pytest.register_assert_rewrite("lab", "running_apiserver", "running_controllers")  # their assertions say what was compared
+
+# Who starts the tests in the background lets them ignore Ctrl-C, and with them all that they start, of which some is to hear it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # How long a machine takes to make an example says nothing of what is tested.
 hypothesis.settings.register_profile("default", deadline=None, database=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
