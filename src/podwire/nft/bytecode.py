@@ -97,18 +97,16 @@ def encode(changes: Sequence[Change], sequence: int = 1) -> Transaction:
     done = Transaction(first, origins, parts)
     encoder: _Encoder | None = None
     for index, change in enumerate(changes):
-        if isinstance(change, AddElements | DeleteElements) and isinstance(change.elements, Rows) and len(change.elements.rows) == 1:
-            head, row = _of_set(change.table, change.set.name), change.elements.rows[0]  # as most
-            if isinstance(change, AddElements):
-                parts.append(_message(_ADD, _CREATE, first + len(parts), head, row))
-            else:
-                parts.append(_message(_DELETE, netlink.REQUEST, first + len(parts), head, change.elements.form.deletion(row)))
-        else:
-            if encoder is None:
-                encoder = _Encoder(done)
-            encoder.change(change)
-        while len(origins) < len(parts):
-            origins.append(index)
+        if type(change) is AddElements or type(change) is DeleteElements:
+            elements_ = change.elements
+            if type(elements_) is Rows and len(elements_.rows) == 1:  # as most
+                parts.append(_of_one(change, elements_, first + len(parts)))
+                origins.append(index)
+                continue
+        if encoder is None:
+            encoder = _Encoder(done)
+        encoder.change(change)
+        origins += [index] * (len(parts) - len(origins))
     if parts:
         parts[-1] = netlink.flagged(parts[-1], netlink.ACK)
     return done
@@ -118,10 +116,14 @@ _ADD: Final = nfnetlink.NFTABLES << 8 | nfnetlink.NEWSETELEM
 _DELETE: Final = nfnetlink.NFTABLES << 8 | nfnetlink.DELSETELEM
 
 
-def _message(kind: int, flags: int, sequence: int, head: bytes, elements: bytes) -> bytes:
-    """The message that adds or deletes elements, which are short."""
-    inner = len(elements) + 4
-    return b"".join((_HEADER(16 + len(head) + inner, kind, flags, sequence, 0), head, _LIST(inner, _ELEMENTS), elements))
+def _of_one(change: AddElements | DeleteElements, rows: Rows, sequence: int) -> bytes:
+    """The message about an element that is a row."""
+    row = rows.rows[0]
+    kind, flags = _ADD, _CREATE
+    if type(change) is DeleteElements:
+        kind, flags, row = _DELETE, netlink.REQUEST, rows.form.deletion(row)
+    head, size = _of_set(change.table, change.set.name), len(row) + 4
+    return b"".join((_HEADER(16 + len(head) + size, kind, flags, sequence, 0), head, _LIST(size, _ELEMENTS), row))
 
 
 _HEADER: Final = netlink.HEADER.pack

@@ -6,6 +6,9 @@ about a difference (ruleset.py).
 
 from __future__ import annotations
 
+from itertools import compress, count
+from operator import ne
+
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.views.frontends import Backend
 
@@ -33,11 +36,10 @@ def moved(one: ServiceProgram, other: ServiceProgram) -> tuple[PortProgram, Back
             return None
         if len(a.cluster) != len(b.cluster):
             return None
-        for before, after in zip(a.cluster, b.cluster, strict=True):
-            if before != after:
-                if found is not None:
-                    return None
-                found = b, before, after
+        for at in compress(count(), map(ne, a.cluster, b.cluster)):
+            if found is not None:
+                return None
+            found = b, a.cluster[at], b.cluster[at]
     return found
 
 

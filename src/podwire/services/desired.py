@@ -81,12 +81,10 @@ def _within(ranges: tuple[str, ...], addresses: tuple[str, ...]) -> bool:
 
 def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) -> PortProgram:
     backends = usable = port.backends
-    six = family == 6
-    for b in backends:
-        if not b.ready or (":" in b.address) is not six:
-            backends = tuple([b for b in backends if (":" in b.address) == six])
-            usable = _usable(backends)
-            break
+    if port.usual != family:
+        six = family == 6
+        backends = tuple([b for b in backends if (":" in b.address) == six])
+        usable = _usable(backends)
     usable_here: tuple[Backend, ...] = ()
     if service.internal_local or service.external_local:
         usable_here = _usable(tuple([b for b in backends if b.node == place.node]))

@@ -24,20 +24,15 @@ class Direct:
     def __init__(self, tables: Tables, place: Place) -> None:
         self.tables, self.place = tables, place
         self._services: dict[str, Service] = {}
-        self._slices: dict[str, dict[str, EndpointSlice]] = {}
+        self._slices: dict[str, tuple[EndpointSlice, ...]] = {}  # by the Service that they name
 
     def load(self, services: Iterable[Service], slices: Iterable[EndpointSlice]) -> None:
         """Take all objects there are and make the kernel hold them; tables that are there are adopted. Raises KernelRefused."""
-        self._services = {service.key: service for service in services}
-        by_service = self._slices
-        for piece in slices:
-            key = piece.service_key
-            if key in by_service:
-                by_service[key][piece.key] = piece
-            else:
-                by_service[key] = {piece.key: piece}
         with in_bulk(), ThreadPoolExecutor(1) as pool:
             reading = pool.submit(self.tables.read)
+            self._services = {service.key: service for service in services}
+            for piece in slices:
+                self._keep(piece)
             wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
             for _ in self.tables.expect(wanted):
                 pass
@@ -52,9 +47,7 @@ class Direct:
 
     def put_slice(self, piece: EndpointSlice) -> None:
         """A slice came or changed. Raises KernelRefused."""
-        key = piece.service_key
-        self._slices.setdefault(key, {})[piece.key] = piece
-        self._update(key)
+        self._update(self._keep(piece))
 
     def delete_service(self, key: str) -> None:
         """A Service is gone. Raises KernelRefused."""
@@ -65,8 +58,15 @@ class Direct:
         """Delete what was kept for packets under way: no sooner than 10 ms after the last change. Raises KernelRefused."""
         self.tables.expire(self.tables.round)
 
+    def _keep(self, piece: EndpointSlice) -> str:
+        """Keep a slice in place of the former one of its name. Gives the key of the Service."""
+        key = piece.service_key
+        held = self._slices.get(key, ())
+        self._slices[key] = (*[one for one in held if one.name != piece.name], piece) if held else (piece,)
+        return key
+
     def _program(self, key: str) -> ServiceProgram | None:
-        view = join(self._services.get(key), self._slices.get(key, {}).values())
+        view = join(self._services.get(key), self._slices.get(key, ()))
         return None if view is None else desired.program(view, self.place, self.tables.family.number)
 
     def _update(self, key: str) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import ipaddress
 import struct
-from collections.abc import Callable, Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from functools import lru_cache
 from typing import Final, TypeAlias
 
@@ -155,13 +155,13 @@ def addresses(service: ServiceProgram) -> list[tuple[bytes, tuple[bool, str, str
     return found
 
 
-def plain_addresses(service: ServiceProgram) -> list[bytes]:
-    """Give what a Service that ``is_plain`` claims: the addresses and ports of its cluster addresses. Raises ValueError."""
-    if len(service.ports) == 1 == len(service.cluster_ips):  # as of most
-        (port,), (address,) = service.ports, service.cluster_ips
-        return [address_bytes(address) + PORT_KEY.pack(PROTOCOLS[port.protocol], port.port)]
+def plain_addresses(service: ServiceProgram, cluster_ips: Sequence[bytes]) -> list[bytes]:
+    """Give what a Service that ``is_plain`` claims: its cluster addresses, which are given packed, with its ports."""
+    if len(service.ports) == 1 == len(cluster_ips):  # as of most
+        (port,) = service.ports
+        return [cluster_ips[0] + PORT_KEY.pack(PROTOCOLS[port.protocol], port.port)]
     keys = [PORT_KEY.pack(PROTOCOLS[port.protocol], port.port) for port in service.ports]
-    return [address + key for address in map(address_bytes, service.cluster_ips) for key in keys]
+    return [address + key for address in cluster_ips for key in keys]
 
 
 def cluster_ip_row(written: Form, owner: str, address: bytes) -> bytes:
@@ -210,7 +210,7 @@ def write_plain(service: ServiceProgram, node: str, written: Mapping[str, Form],
     """
     if not is_plain(service):
         return False
-    key, cluster_ips = service.key, [*map(address_bytes, service.cluster_ips)]
+    key, cluster_ips = service.key, [address_bytes(address) for address in service.cluster_ips]
     name, write = key[:COMMENT].encode(), written["cluster_ips"].write
     for address in cluster_ips:
         into["cluster_ips"].append(write(address, b"", name))
@@ -221,7 +221,7 @@ def write_plain(service: ServiceProgram, node: str, written: Mapping[str, Form],
         label = target[:COMMENT].encode()
         seated = _seated(port.cluster, node, written["own_endpoints"], own)
         number, slots = numbers.seat(target, seated)
-        packed, count = _MARK.pack(number), len(slots)
+        packed, count = _MARK.pack(number), len(seated)
         many = count >= len(_SLOTS)
         into["sizes"].append(written["sizes"].write(packed, _MARK.pack(count) if many else _SLOTS[count], label))
         place, write = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port), written["frontends"].write
@@ -283,7 +283,7 @@ def _write_backends(
     written: Form,
     number: bytes,
     places: Iterable[bytes],
-    endpoints: list[bytes],
+    endpoints: Iterable[bytes],
     pods: Mapping[bytes, str],
     target: str,
     into: list[bytes],
@@ -301,12 +301,12 @@ def _write_backends(
 
 
 def _seated(backends: Iterable[Backend], node: str, written: Form, here: list[bytes]) -> dict[bytes, str]:
-    """Pack the endpoints of a view: the Pod of each. Those that are on this node are written to ``here``."""
+    """Pack the endpoints of a view: the Pod of each. Those that are on this node are written to ``here``. Raises ValueError."""
     found: dict[bytes, str] = {}
     number, packed = -1, b""
     for backend in backends:
         prefix, _, last = backend.address.rpartition(".")
-        try:
+        try:  # as address_bytes, which costs a call
             address = _PREFIXES[prefix] + _OCTETS[last]
         except KeyError:
             address = address_bytes(backend.address)

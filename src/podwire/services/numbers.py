@@ -11,7 +11,8 @@ What belongs here: giving numbers, keeping them, and learning them again from wh
 - A *handle* stands for one endpoint of a port for clients that keep to it (session affinity), whatever slot it has. Handles and ids
   are drawn from one counter that begins above all slots.
 
-Endpoints are told apart by the packed address and port that the kernel's map holds.
+Endpoints are told apart by the packed address and port that the kernel's map holds. Those of an id are kept by slot as one string of
+bytes: to find one is to read one place in memory.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Numbers:
     def __init__(self) -> None:
         self._next = FIRST
         self.ceiling = FIRST
-        self._slots: dict[int, list[bytes]] = {}
+        self._slots: dict[int, bytes] = {}
         self._bases: dict[str, int] = {}
         self._handles: dict[str, dict[bytes, int]] = {}
 
@@ -41,14 +42,14 @@ class Numbers:
             base = self._bases[target] = self._draw(STEP)
         return base | VIEWS[view]
 
-    def seat(self, target: str, wanted: Mapping[bytes, object]) -> tuple[int, list[bytes]]:
+    def seat(self, target: str, wanted: Mapping[bytes, object]) -> tuple[int, Iterable[bytes]]:
         """Give the id of a Service port in the cluster view, and its endpoints by slot: ``id`` and ``slots`` in one, for there are many."""
         base = self._bases.get(target)
         if base is not None:
             return base, self.slots(base, wanted)
         base = self._bases[target] = self._draw(STEP)
-        seated = self._slots[base] = list(wanted)
-        return base, seated
+        self._slots[base] = b"".join(wanted)
+        return base, wanted
 
     def slots(self, number: int, wanted: Mapping[bytes, object]) -> list[bytes]:
         """Seat the endpoints of an id. Returns them by slot.
@@ -56,37 +57,12 @@ class Numbers:
         Those that were seated keep their slots, but for the last ones, which fill gaps.
         """
         new = list(wanted)
-        old = self._slots.get(number)
-        if old is None or old == new:
-            self._slots[number] = new
-            return new
-        held = set(old)
-        arriving = [endpoint for endpoint in new if endpoint not in held]
-        if len(new) == len(old) == len(held) and len(arriving) == 1:  # one came for one that went, as most often
-            seated = [endpoint if endpoint in wanted else arriving[0] for endpoint in old]
-            self._slots[number] = seated
-            return seated
-        # A kernel that was read between two batches may hold one endpoint in two slots: the later one is free.
-        seats: list[bytes | None] = []
-        leaving = held - wanted.keys()
-        for seated_one in old:
-            seats.append(None if seated_one in leaving else seated_one)
-            leaving.add(seated_one)
-        arriving.reverse()
-        for slot, endpoint in enumerate(seats):
-            if endpoint is None and arriving:
-                seats[slot] = arriving.pop()
-        seats.extend(reversed(arriving))
-        for slot in range(len(seats)):
-            while seats and seats[-1] is None:
-                seats.pop()
-            if slot >= len(seats):
-                break
-            if seats[slot] is None:
-                seats[slot] = seats.pop()
-        result = [endpoint for endpoint in seats if endpoint is not None]
-        self._slots[number] = result
-        return result
+        packed, before = b"".join(new), self._slots.get(number)
+        if before is not None and before != packed and new:
+            new = _seated(_cut(before, len(new[0])), new, wanted)
+            packed = b"".join(new)
+        self._slots[number] = packed
+        return new
 
     def exchange(self, target: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
         """Seat an endpoint in the place of another of the ``count`` that a port has in the cluster view, as ``slots`` would.
@@ -94,12 +70,14 @@ class Numbers:
         Gives the id and the slot; None, with nothing done, if not exactly one is to be replaced.
         """
         number = self._bases.get(target, 0)
-        seated = self._slots.get(number, [])
-        if len(seated) != count or came in seated or seated.count(gone) != 1:
+        seated, size = self._slots.get(number, b""), len(came)
+        if len(seated) != count * size or _find(seated, came, 0) >= 0:
             return None
-        slot = seated.index(gone)
-        seated[slot] = came
-        return number, slot
+        at = _find(seated, gone, 0)
+        if at < 0 or _find(seated, gone, at + size) >= 0:
+            return None
+        self._slots[number] = seated[:at] + came + seated[at + size :]
+        return number, at // size
 
     def handles(self, target: str, endpoints: Iterable[bytes]) -> dict[bytes, int]:
         """Give the handle of each endpoint that a port has in any view. An endpoint that left and comes back gets a new one."""
@@ -119,7 +97,7 @@ class Numbers:
     def adopt(self, target: str, view: str, number: int, seated: list[bytes], handles: Mapping[bytes, int]) -> None:
         """Take over what a kernel holds for a Service port: its endpoints by slot, their handles."""
         self._bases[target] = base = number - VIEWS[view]
-        self._slots[number] = seated
+        self._slots[number] = b"".join(seated)
         if handles:
             self._handles.setdefault(target, {}).update(handles)
         self.raise_to(max(base + STEP, *(handle + 1 for handle in handles.values())) if handles else base + STEP)
@@ -142,3 +120,41 @@ class Numbers:
         if self._next > self.ceiling:
             self.ceiling = self._next + BLOCK
         return number
+
+
+def _cut(packed: bytes, size: int) -> list[bytes]:
+    return [packed[at : at + size] for at in range(0, len(packed), size)]
+
+
+def _find(seated: bytes, endpoint: bytes, start: int) -> int:
+    """Say where the slot is that an endpoint has, from a slot's start on; -1 for none."""
+    at = seated.find(endpoint, start)
+    while at > 0 and at % len(endpoint):
+        at = seated.find(endpoint, at + 1)
+    return at
+
+
+def _seated(old: list[bytes], new: list[bytes], wanted: Mapping[bytes, object]) -> list[bytes]:
+    held = set(old)
+    arriving = [endpoint for endpoint in new if endpoint not in held]
+    if len(new) == len(old) == len(held) and len(arriving) == 1:  # one came for one that went, as most often
+        return [endpoint if endpoint in wanted else arriving[0] for endpoint in old]
+    # A kernel that was read between two batches may hold one endpoint in two slots: the later one is free.
+    seats: list[bytes | None] = []
+    leaving = held - wanted.keys()
+    for endpoint in old:
+        seats.append(None if endpoint in leaving else endpoint)
+        leaving.add(endpoint)
+    arriving.reverse()
+    for slot, seat in enumerate(seats):
+        if seat is None and arriving:
+            seats[slot] = arriving.pop()
+    seats.extend(reversed(arriving))
+    for slot in range(len(seats)):
+        while seats and seats[-1] is None:
+            seats.pop()
+        if slot >= len(seats):
+            break
+        if seats[slot] is None:
+            seats[slot] = seats.pop()
+    return [endpoint for endpoint in seats if endpoint is not None]

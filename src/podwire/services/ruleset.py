@@ -156,10 +156,10 @@ class Program:
 
         Raises ValueError as ``put``.
         """
-        held = self._addresses
+        held, own = self._addresses, [address_bytes(address) for address in service.cluster_ips]
         if is_plain(service):
             rank: tuple[Rank, ...] = ((False, service.created, service.key),)
-            claims = dict.fromkeys(plain_addresses(service), rank)
+            claims = dict.fromkeys(plain_addresses(service, own), rank)
         else:
             claims = {address: (rank,) for address, rank in addresses(service)}
         if not held.keys().isdisjoint(claims):
@@ -172,8 +172,8 @@ class Program:
         else:
             held.update(claims)
             shared = self._shared["cluster_ips"]
-            for cluster_ip in service.cluster_ips:
-                shared.claim_first(address_bytes(cluster_ip), key)
+            for address in own:
+                shared.claim_first(address, key)
         self.services[key] = service
         return True
 

@@ -26,6 +26,7 @@ from podwire.objects.discovery import Endpoint, EndpointSlice
 
 SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "None"
+_FAMILIES = {"IPv4": 4, "IPv6": 6}
 
 
 class Backend(msgspec.Struct, frozen=True, gc=False):
@@ -44,13 +45,17 @@ class Backend(msgspec.Struct, frozen=True, gc=False):
 
 
 class Frontend(msgspec.Struct, frozen=True, gc=False):
-    """One port of a Service and everything that answers there."""
+    """One port of a Service and everything that answers there.
+
+    ``usual`` is 4 or 6 where all of it is of that family, ready and without hints, as mostly; 0 where one must look.
+    """
 
     name: str
     protocol: str
     port: int
     node_port: int
     backends: tuple[Backend, ...]
+    usual: int = 0
 
 
 class ServiceFrontends(msgspec.Struct, frozen=True, gc=False):
@@ -106,20 +111,19 @@ def join(service: Service | None, slices: Iterable[EndpointSlice]) -> ServiceFro
     if len(ordered) > 1:
         ordered.sort(key=_slice_name)
     exposed = spec.type in ("NodePort", "LoadBalancer")
-    ports = [Frontend(one.name, one.protocol, one.port, one.node_port if exposed else 0, _backends(one, ordered)) for one in spec.ports]
     return ServiceFrontends(
         service.key,
         cluster_ips(service),
         spec.external_ips,
         _load_balancer_ips(service),
-        tuple(ports),
-        affinity_s=spec.session_affinity_config.client_ip.timeout_seconds if spec.session_affinity == "ClientIP" else 0,
-        external_local=spec.external_traffic_policy == "Local" and (exposed or bool(spec.external_ips)),
-        internal_local=spec.internal_traffic_policy == "Local",
-        source_ranges=spec.load_balancer_source_ranges,
-        health_check_node_port=spec.health_check_node_port,
-        traffic_distribution=spec.traffic_distribution,
-        created=service.metadata.creation_timestamp or "",
+        tuple([_frontend(one, ordered, exposed=exposed) for one in spec.ports]),
+        spec.session_affinity_config.client_ip.timeout_seconds if spec.session_affinity == "ClientIP" else 0,
+        spec.external_traffic_policy == "Local" and (exposed or bool(spec.external_ips)),
+        spec.internal_traffic_policy == "Local",
+        spec.load_balancer_source_ranges,
+        spec.health_check_node_port,
+        spec.traffic_distribution,
+        service.metadata.creation_timestamp or "",
     )
 
 
@@ -133,39 +137,47 @@ def _load_balancer_ips(service: Service) -> tuple[str, ...]:
     return tuple(i.ip for i in service.status.load_balancer.ingress if i.ip and i.ip_mode in ("", "VIP"))
 
 
-def _backends(port: ServicePort, slices: list[EndpointSlice]) -> tuple[Backend, ...]:
+def _frontend(port: ServicePort, slices: list[EndpointSlice], *, exposed: bool) -> Frontend:
     name, protocol = port.name, port.protocol
     found: list[Backend] = []
     numbers: set[int] = set()
+    families: set[int] = set()
     for piece in slices:
         for target in piece.ports:
             number = target.port
             if number is not None and target.name == name and target.protocol == protocol:
                 numbers.add(number)
-                found += _of_slice(piece, number)
-    if len(found) < 2 or len({b.address for b in found} if len(numbers) == 1 else {(b.address, b.port) for b in found}) == len(found):
-        return tuple(found)  # no endpoint twice
+                families.add(_of_slice(piece, number, found))
+    if len(found) > 1 and len({b.address for b in found} if len(numbers) == 1 else {(b.address, b.port) for b in found}) < len(found):
+        found = _once(found)
+    usual = families.pop() if len(families) == 1 else 0
+    return Frontend(name, protocol, port.port, port.node_port if exposed else 0, tuple(found), usual)
+
+
+def _once(found: list[Backend]) -> list[Backend]:
+    """Give each endpoint once, in the better of its conditions."""
     best: dict[tuple[str, int], Backend] = {}
     for backend in found:
         other = best.setdefault((backend.address, backend.port), backend)
         if other is not backend and _rank(backend) > _rank(other):
             best[(backend.address, backend.port)] = backend
-    return tuple(best.values())
+    return list(best.values())
 
 
-def _of_slice(piece: EndpointSlice, port: int) -> list[Backend]:
-    found: list[Backend] = []
+def _of_slice(piece: EndpointSlice, port: int, into: list[Backend]) -> int:
+    """Add a slice's endpoints. Gives their family if all are ready and have no hint, as most, else 0."""
+    usual = _FAMILIES.get(piece.address_type, 0)
     for endpoint in piece.endpoints:
         addresses, conditions, pod = endpoint.addresses, endpoint.conditions, endpoint.target_ref
         if not addresses:
             continue
-        usual = endpoint.hints is None and conditions.ready is not False and not conditions.terminating
-        if usual and conditions.serving is not False:  # as most
+        if endpoint.hints is None and conditions.ready is not False and not conditions.terminating and conditions.serving is not False:
             name = f"{pod.namespace}/{pod.name}" if pod is not None and pod.kind == "Pod" else ""
-            found.append(Backend(addresses[0], port, endpoint.node_name, endpoint.zone, name))
+            into.append(Backend(addresses[0], port, endpoint.node_name, endpoint.zone, name))
         else:
-            found.append(_backend(endpoint, port))
-    return found
+            into.append(_backend(endpoint, port))
+            usual = 0
+    return usual
 
 
 def _backend(endpoint: Endpoint, port: int) -> Backend:

@@ -62,6 +62,7 @@ NET_BYTEORDER: Final = 0x4000
 TYPE_MASK: Final = 0x3FFF
 
 HEADER: Final = Struct("=IHHII")
+_FLAGS: Final = Struct("=H")
 ATTRIBUTE: Final = Struct("=HH")
 _ERROR: Final = Struct("=i")
 _U8, _U16, _U32, _U64, _I32 = (Struct(f"=HH{code}") for code in ("B3x", "H2x", "I", "Q", "i"))
@@ -109,8 +110,7 @@ def message(kind: int, flags: int, sequence: int, payload: bytes, port: int = 0)
 
 def flagged(made: bytes, flags: int) -> bytes:
     """A message with more flags than it was made with."""
-    size, kind, before, sequence, port = HEADER.unpack_from(made)
-    return HEADER.pack(size, kind, before | flags, sequence, port) + made[16:]
+    return made[:6] + _FLAGS.pack(_FLAGS.unpack_from(made, 6)[0] | flags) + made[8:]
 
 
 def attribute(kind: int, value: bytes) -> bytes:

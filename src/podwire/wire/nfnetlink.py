@@ -96,16 +96,18 @@ def message(subsystem: int, kind: int, flags: int, sequence: int, family: int, *
 
 
 _OF_NFTABLES: Final = generic(0, NFTABLES)
+_BRACKET: Final = Struct(netlink.HEADER.format + "4s").pack  # round every transaction
+_BRACKET_SIZE: Final = netlink.HEADER.size + len(_OF_NFTABLES)
 
 
 def begin(sequence: int) -> bytes:
     """Open a transaction of nf_tables."""
-    return netlink.message(BATCH_BEGIN, netlink.REQUEST, sequence, _OF_NFTABLES)
+    return _BRACKET(_BRACKET_SIZE, BATCH_BEGIN, netlink.REQUEST, sequence, 0, _OF_NFTABLES)
 
 
 def end(sequence: int) -> bytes:
     """Close a transaction: only now does the kernel carry it out."""
-    return netlink.message(BATCH_END, netlink.REQUEST, sequence, _OF_NFTABLES)
+    return _BRACKET(_BRACKET_SIZE, BATCH_END, netlink.REQUEST, sequence, 0, _OF_NFTABLES)
 
 
 def family(payload: bytes) -> int:
