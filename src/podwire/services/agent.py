@@ -33,7 +33,7 @@ from podwire.nft.difference import difference
 from podwire.objects.core import Node, Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
-from podwire.services import cleanup, desired, dialect, masquerade
+from podwire.services import desired, dialect, masquerade
 from podwire.services.beside import LATE_S, Beside, node_port_ranges
 from podwire.services.desired import ServiceProgram
 from podwire.services.dialect import Dialect
@@ -101,8 +101,6 @@ class ServiceProxy:
             config = self._context.config
             ranges = node_port_ranges(config.node_port_addresses, self.beside.node)
             self.tables = [dialect.tables(config, family, self._context.node, self._namespace, ranges) for family in self.families]
-            for words in cleanup.remove_other_dialect(config, self._namespace):
-                self._context.log.info("service proxy: removed %s", words)
             for field in config.ignored:
                 self._context.log.warning("service proxy: %s changes nothing here", field)
             self.beside.set_connection_tracking()

@@ -32,7 +32,7 @@ from podwire.nft.model import TableName
 from podwire.objects.core import Node, ObjectReference
 from podwire.objects.discovery import EndpointSlice
 from podwire.objects.resources import SERVICES
-from podwire.services import audit, flows, masquerade, pages, routes, tracking
+from podwire.services import audit, cleanup, flows, masquerade, pages, routes, tracking
 from podwire.services.connections import Ways
 from podwire.services.dialect import Dialect
 from podwire.services.facts import NONE, Facts
@@ -48,6 +48,7 @@ TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
 
 _EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  (of the node: that is what a load balancer asks)
 ROUTES, FLOWS, CHECKS, PAGES, AUDIT = "routes", "stale flows", "health checks", "pages", "audit"
+OTHER = "the other dialect"
 
 
 class Beside:
@@ -71,6 +72,7 @@ class Beside:
         self._rest_until = 0.0  # after a reading that found nothing others have their time
         self._held: set[TableName] = set()  # the tables that were there, by the last reading
         self._kernel: Nftables | None = None
+        self._set_aside = False  # what is written in the other dialect
         self._reconciler = Reconciler(
             self._operate, clock=context.clock, random=random.random, on_failure=self._failed, keep_done=False, concurrency=4
         )
@@ -163,7 +165,7 @@ class Beside:
     def started(self, tables: Sequence[Dialect]) -> None:
         """The tables are there for the first time."""
         self._tables = tables
-        for what in (ROUTES, CHECKS, AUDIT):
+        for what in (ROUTES, CHECKS, AUDIT, OTHER):
             self._reconciler.mark(what)
 
     async def run(self) -> None:
@@ -183,8 +185,14 @@ class Beside:
         if what == ROUTES:
             self._write_routes()
             return None
-        work = {FLOWS: self._forget_flows, CHECKS: self._listen_for_checks, PAGES: self._listen, AUDIT: self._audit}[what]
-        return await work()
+        work = {
+            FLOWS: self._forget_flows,
+            CHECKS: self._listen_for_checks,
+            PAGES: self._listen,
+            AUDIT: self._audit,
+            OTHER: self._remove_other_dialect,
+        }
+        return await work[what]()
 
     def _failed(self, what: str, error: Exception, attempts: int) -> None:
         if attempts == 1:
@@ -309,6 +317,19 @@ class Beside:
             self._context.log.warning("service proxy: settings of connection tracking that are refused here: %s", words)
             if self.node is not None:
                 self._context.recorder("podwire-services").event(self.node, "Warning", "ConntrackSettingRefused", words)
+
+    async def _remove_other_dialect(self) -> float | None:
+        """An earlier agent spoke otherwise. Its rules go when ours stand, so that there are always some: in two steps, for packets that
+        one of its rules has translated and another is still to masquerade."""
+        config = self._context.config
+        if not self._set_aside:
+            for words in cleanup.of_other_proxies(self._namespace):
+                self._context.log.warning("service proxy: %s of another proxy translates, too; `kube-proxy --cleanup` removes it", words)
+            self._set_aside = await asyncio.to_thread(cleanup.set_aside_other_dialect, config, self._namespace)
+            return LATE_S if self._set_aside else None
+        for words in await asyncio.to_thread(cleanup.remove_other_dialect, config, self._namespace):
+            self._context.log.info("service proxy: removed %s", words)
+        return None
 
     # What others did --------------------------------------------------------------------------------------------------------------
 

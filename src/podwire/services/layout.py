@@ -15,7 +15,8 @@ What shaped it:
 - Base chains jump to ``services`` twice: a packet whose two look-ups straddle a commit finds its endpoint the second time.
 - An address of the node may be some Service's external address: that Service's port goes before a node port, also without endpoints.
 - What was translated is not asked again whether it is refused: an endpoint may have the address and port of another Service.
-- After translation the packet mark goes back to 0, so that routing by mark never sees a slot.
+- After translation the packet mark goes back to 0, so that routing by mark never sees a slot. One that another has translated keeps its
+  mark: it is masqueraded by that, as long as both dialects are there.
 
 Masquerade, in this order: an endpoint that reaches itself, yes; a Pod that uses a cluster address, no; a view that keeps the client's
 address, no; everything else that was translated, yes, because the node that translates must see the reply.
@@ -155,7 +156,7 @@ _BASE = """\
   }}
   chain tidy {{
     type filter hook prerouting priority -99; policy accept;
-    ct state new ct status dnat meta mark set 0x0
+    ct state new ct status dnat ct mark != 0x0 meta mark set 0x0
   }}
   chain nat-output {{
     type nat hook output priority -100; policy accept;

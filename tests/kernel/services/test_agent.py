@@ -47,8 +47,8 @@ def slice_of(name: str, *addresses: str) -> dict[str, Any]:
 
 
 class World:
-    def __init__(self, client: Client, kernel: Nftables, network: Network) -> None:
-        self.client, self.kernel, self.network = client, kernel, network
+    def __init__(self, client: Client, kernel: Nftables, network: Network, kubeconfig: str) -> None:
+        self.client, self.kernel, self.network, self.kubeconfig = client, kernel, network, kubeconfig
 
     def comments(self, name: str) -> list[str]:
         found = self.kernel.dump([("ip", TABLE)]).tables
@@ -87,7 +87,7 @@ def in_loop(folder: Path, body: Callable[[World], Any]) -> None:
             async with Client.from_kubeconfig(server.kubeconfig()) as client:
                 await client.create(NAMESPACES, {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}})
                 await client.create(NODES, {"apiVersion": "v1", "kind": "Node", "metadata": {"name": "node-1"}})
-                await body(World(client, kernel, network))
+                await body(World(client, kernel, network, server.kubeconfig()))
 
         try:
             asyncio.run(main())

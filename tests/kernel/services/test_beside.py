@@ -37,13 +37,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def running(world: World, **config: Any) -> AsyncIterator[agent.ServiceProxy]:
+async def running(world: World, namespace: int | None = None, **config: Any) -> AsyncIterator[agent.ServiceProxy]:
     ready = asyncio.Event()
     context = Context(world.client, msgspec.structs.replace(CONFIG, **config), node="node-1", parts=["services"], on_ready=ready.set)
     if not context.config.service_ranges:
         ranges = await agent.service_ranges(context)
         context.config = msgspec.structs.replace(context.config, service_ranges=ranges)
-    proxy = agent.ServiceProxy(context)
+    proxy = agent.ServiceProxy(context, namespace)
     task = asyncio.create_task(proxy.run())
     try:
         async with asyncio.timeout(LIMIT_S):

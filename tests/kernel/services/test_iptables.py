@@ -126,6 +126,83 @@ def test_the_rules_of_others_stay_and_off_means_gone() -> None:
     assert tables.remove() == []
 
 
+# As a kubelet, a network policy and a plugin for host ports write them; the last leads to a chain of the service proxy.
+THEIRS = """\
+*mangle
+:KUBE-IPTABLES-HINT - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+:KUBE-PROXY-CANARY - [0:0]
+COMMIT
+*filter
+:KUBE-FIREWALL - [0:0]
+:KUBE-KUBELET-CANARY - [0:0]
+:KUBE-POD-FW-ABC - [0:0]
+-A INPUT -j KUBE-FIREWALL
+-A FORWARD -s 10.4.0.9/32 -j KUBE-POD-FW-ABC
+-A KUBE-FIREWALL ! -s 127.0.0.0/8 -d 127.0.0.0/8 -j DROP
+COMMIT
+*nat
+:KUBE-MARK-DROP - [0:0]
+:KUBE-MARK-MASQ - [0:0]
+:CNI-HOSTPORT-SETMARK - [0:0]
+-A KUBE-MARK-DROP -j MARK --set-xmark 0x8000/0x8000
+-A KUBE-MARK-MASQ -j MARK --set-xmark 0x4000/0x4000
+-A CNI-HOSTPORT-SETMARK -m comment --comment "CNI portfwd masquerade mark" -j KUBE-MARK-MASQ
+COMMIT
+"""
+
+# What kube-proxy has besides in its mode iptables, and an older one had.
+KUBE_PROXYS = """\
+*filter
+:KUBE-NODEPORTS - [0:0]
+-A INPUT -m comment --comment "kubernetes health check service ports" -j KUBE-NODEPORTS
+-A KUBE-NODEPORTS -p tcp -m tcp --dport 32123 -j ACCEPT
+COMMIT
+*nat
+:KUBE-SERVICES - [0:0]
+:KUBE-XLB-AAAAAAAAAAAAAAAA - [0:0]
+:KUBE-SVC-AAAAAAAAAAAAAAAA - [0:0]
+-A PREROUTING -m comment --comment "kubernetes service portals" -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.8.0.9/32 -p tcp -m tcp --dport 9 -j KUBE-SVC-AAAAAAAAAAAAAAAA
+-A KUBE-SERVICES -d 192.0.2.9/32 -p tcp -m tcp --dport 9 -j KUBE-XLB-AAAAAAAAAAAAAAAA
+COMMIT
+"""
+
+
+def lines(text: str) -> set[str]:
+    """The chains and rules of a listing or a restore, without counters and built-in chains."""
+    return {line.split(" [")[0] for line in text.splitlines() if line.startswith("-A") or (line.startswith(":") and " ACCEPT " not in line)}
+
+
+def test_chains_of_others_that_begin_alike_stay_as_they_are() -> None:
+    tables = tables_here()
+    tables._run([tables._restore, "--noflush"], THEIRS)
+    before = tables._run([tables._save])
+    start(tables, decided(service(*ENDPOINTS)))
+    assert lines(before) <= lines(tables._run([tables._save]))
+    assert tables.findings(tables.dump(tables._generations)) == [], "nothing of it is taken for damage"
+    tables.distrust()
+    tables.update({"shop/users": None})
+    tables.remove()
+    assert lines(tables._run([tables._save])) == lines(before)
+    assert tables.remove() == []
+
+
+def test_what_kube_proxy_left_is_taken_over_and_goes() -> None:
+    tables = tables_here()
+    start(tables, decided(service(*ENDPOINTS)))
+    whole = lines(tables._run([tables._save]))
+    tables.remove()
+    for text in (KUBE_PROXYS, THEIRS):
+        tables._run([tables._restore, "--noflush"], text)
+    start(tables, decided(service(*ENDPOINTS)))
+    assert lines(tables._run([tables._save])) == whole | lines(THEIRS)
+    tables.remove()
+    tables._run([tables._restore, "--noflush"], KUBE_PROXYS)
+    assert tables.remove() == ["chains of table ip filter: 1", "chains of table ip nat: 3"]
+    assert lines(tables._run([tables._save])) == lines(THEIRS)
+
+
 def test_every_jump_is_in_place_once() -> None:
     tables = tables_here()
     start(tables, {})
@@ -165,7 +242,7 @@ def test_the_agent_speaks_either_removes_the_other_and_puts_right_what_somebody_
             assert world.comments("frontends")
             assert (await fetch(10249, "/proxyMode"))[1] == "nftables"
         async with running(world, proxy_mode="iptables") as proxy:
-            assert world.comments("frontends") == []
+            await world.until(lambda: world.comments("frontends") == [])
             assert (await fetch(10249, "/proxyMode"))[1] == "iptables"
             assert saved().count("--to-destination 10.4.0.") == 2
             measured = (await fetch(10249, "/metrics"))[1]
@@ -190,6 +267,6 @@ def test_the_agent_speaks_either_removes_the_other_and_puts_right_what_somebody_
             assert "chain KUBE-SERVICES of table nat has other rules" in found[0]
         async with running(world):
             assert world.comments("frontends")
-            assert "KUBE-" not in saved()
+            await world.until(lambda: "KUBE-" not in saved())
 
     in_loop(tmp_path_factory.mktemp("i"), body)

@@ -38,6 +38,11 @@ Chain = tuple[str, str]  # table, name
 Lines = tuple[str, ...]
 
 PREFIX = "KUBE-"
+_OF_PORTS = tuple(f"{PREFIX}{kind}-" for kind in ("SVC", "SVL", "SEP", "EXT", "FW", "XLB"))  # the last as older ones wrote it
+_CONSTANT = {
+    NAT: ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-POSTROUTING", "KUBE-MARK-MASQ", "KUBE-MARK-MASQ-OUTSIDE"),
+    FILTER: ("KUBE-SERVICES", "KUBE-NODEPORTS", "KUBE-EXTERNAL-SERVICES", "KUBE-PROXY-FIREWALL", "KUBE-FORWARD"),
+}
 _BUILT_IN: dict[Chain, Lines] = {
     (NAT, "PREROUTING"): ('-m comment --comment "kubernetes service portals" -j KUBE-SERVICES',),
     (NAT, "OUTPUT"): ('-m comment --comment "kubernetes service portals" -j KUBE-SERVICES',),
@@ -59,6 +64,15 @@ _BUILT_IN: dict[Chain, Lines] = {
     ),
 }
 JUMPS: Mapping[Chain, Lines] = _BUILT_IN
+
+
+def is_ours(chain: Chain) -> bool:
+    """Say whether a chain is a service proxy's, by its name, which is the same whoever wrote it.
+
+    Others have chains that begin so, too: a kubelet (KUBE-FIREWALL, KUBE-KUBELET-CANARY), network policies (KUBE-POD-FW-...).
+    """
+    table, name = chain
+    return name in _CONSTANT.get(table, ()) or (table == NAT and name.startswith(_OF_PORTS))
 
 
 Claim = tuple[str, str, int]  # address ("" for a node port), protocol in lower case, port

@@ -5,8 +5,10 @@ from the built-in chains. What must not: the lines (rules.py), waiting, retrying
 raises, and the next call begins with a repair.
 
 A text names only the chains that change (``--noflush``), each with all of its lines, and is carried out in one transaction for each
-table. A chain that nobody leads to any more is emptied and deleted in the same text. A packet passes nat in one look, so nothing of an
-endpoint has to stay for packets under way.
+table. A chain that nobody leads to any more is emptied and deleted in the same text, but for one that a rule of somebody else leads to.
+A packet passes nat in one look, so nothing of an endpoint has to stay for packets under way.
+
+Chains that another service proxy wrote have the same names and are taken over. What else begins with KUBE- is somebody else's.
 
 The variant of iptables that writes nf_tables is used: it shares the number of transactions that tells of changes by others, and needs
 no lock. Source: iptables-restore(8); https://kubernetes.io/docs/reference/networking/virtual-ips/#proxy-mode-iptables.
@@ -18,6 +20,7 @@ import errno
 import os
 import shutil
 import subprocess
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
@@ -25,7 +28,7 @@ from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
 from podwire.services.desired import ServiceProgram
-from podwire.services.iptables.rules import FILTER, JUMPS, NAT, PREFIX, Chain, Lines, PortChains, Rules
+from podwire.services.iptables.rules import FILTER, JUMPS, NAT, Chain, Lines, PortChains, Rules, is_ours
 from podwire.services.layout import Family
 
 T = TypeVar("T")
@@ -33,6 +36,7 @@ STEP = 100
 LIMIT_S = 30.0
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 _ORDER = (FILTER, NAT)
+_TRANSLATING = ((NAT, "PREROUTING"), (NAT, "OUTPUT"))
 
 
 class ProgramMissing(OSError):
@@ -114,7 +118,7 @@ class IptablesTables:
         """There is nothing that has to wait."""
 
     def dump(self, _: Nftables) -> dict[Chain, Lines]:
-        """Read our chains, and the lines of built-in ones that lead to them. Raises KernelRefused."""
+        """Read our chains, and the lines of others that lead to them. Raises KernelRefused."""
         return _ours(self._run([self._save]))
 
     def findings(self, have: Any) -> list[str]:
@@ -126,21 +130,32 @@ class IptablesTables:
                 found.append(f"chain {chain[1]} of table {chain[0]} is gone")
             elif there != lines and not (chain in JUMPS and set(lines) <= set(there)):
                 found.append(f"chain {chain[1]} of table {chain[0]} has other rules")
-        return found + [f"chain {name} was added to table {table}" for table, name in have if (table, name) not in self._whole()]
+        added = [chain for chain in _removable(have) if chain not in self._have]
+        return found + [f"chain {name} was added to table {table}" for table, name in added]
 
     def distrust(self) -> None:
         """Begin the next update with a repair."""
         self.sound = False
 
+    def set_aside(self) -> bool:
+        """Translate no new connection any more. What those that are just being made still meet stays. Says whether there is any chain."""
+        have = _ours(self._run([self._save]))
+        leading = _deletions({chain: lines for chain, lines in have.items() if chain in _TRANSLATING})
+        if leading:
+            self.sound = False
+            self._load(_text({}, gone=(), jumps=leading))
+        return bool(_removable(have))
+
     def remove(self) -> list[str]:
         """Take every chain of the service proxy, and what leads to it, out of the kernel. Gives what was removed, in words."""
         have = _ours(self._run([self._save]))
+        gone, jumps = _removable(have), _deletions(have)
         self.sound = False
         self._have = {}
-        if not have:
-            return []
-        self._load(_text({chain: () for chain in have if chain not in JUMPS}, gone=have, jumps=_deletions(have)))
-        return [f"chain {name} of table {table}" for table, name in have if (table, name) not in JUMPS]
+        if gone or jumps:
+            self._load(_text({}, gone=gone, jumps=jumps))
+        count = Counter(table for table, _ in gone)
+        return [f"chains of table {self.family.name} {table}: {count[table]}" for table in _ORDER if count[table]]
 
     # How it works ------------------------------------------------------------------------------------------------------------
 
@@ -162,15 +177,16 @@ class IptablesTables:
 
     def _settle(self) -> None:
         """Lead the kernel from what it is found to hold to what is wanted."""
-        have = _ours(self._run([self._save]))
-        self._have = {chain: lines for chain, lines in have.items() if chain not in JUMPS}
-        missing = [
-            f"{table} -I {name} {place} {line}"
+        have, wanted = _ours(self._run([self._save])), self._wanted()
+        self._have = {chain: lines for chain, lines in have.items() if chain in wanted} | _removable(have)
+        jumps = _deletions({chain: tuple(line for line in have.get(chain, ()) if line not in lines) for chain, lines in JUMPS.items()})
+        jumps += [
+            (table, f"-I {name} {place} {line}")
             for (table, name), lines in JUMPS.items()
             for place, line in enumerate(lines, 1)
             if line not in have.get((table, name), ())
         ]
-        self._apply(self._wanted(), [tuple(one.split(" ", 1)) for one in missing])  # type: ignore[misc]
+        self._apply(wanted, jumps)
         self.sound = True
 
     def _apply(self, wanted: dict[Chain, Lines], jumps: Iterable[tuple[str, str]] = ()) -> None:
@@ -211,7 +227,7 @@ def _count(chains: Mapping[Chain, Lines], table: str) -> int:
 
 def _text(changed: Mapping[Chain, Lines], *, gone: Iterable[Chain], jumps: Iterable[tuple[str, str]]) -> str:
     """Write what iptables-restore is to do. A chain that is declared is emptied; one that goes is emptied before it is deleted."""
-    leaving = [chain for chain in gone if chain not in JUMPS]
+    leaving = list(gone)
     parts = []
     for table in _ORDER:
         lines = [f":{name} - [0:0]" for name in sorted({name for where, name in (*changed, *leaving) if where == table})]
@@ -225,20 +241,41 @@ def _text(changed: Mapping[Chain, Lines], *, gone: Iterable[Chain], jumps: Itera
 
 
 def _deletions(have: Mapping[Chain, Lines]) -> list[tuple[str, str]]:
+    """Give what takes the lines of built-in chains away that lead to ours."""
     return [(table, f"-D {name} {line}") for (table, name), lines in have.items() if (table, name) in JUMPS for line in lines]
 
 
 def _ours(saved: str) -> dict[Chain, Lines]:
-    """Read what iptables-save printed: our chains whole, of the built-in ones the lines that lead to ours."""
+    """Read what iptables-save printed: our chains whole, of others the lines that lead to ours."""
     found: dict[Chain, list[str]] = {}
     table = ""
     for line in saved.splitlines():
         if line.startswith("*"):
             table = line[1:]
-        elif line.startswith(f":{PREFIX}"):
-            found[table, line[1:].split()[0]] = []
+        elif line.startswith(":"):
+            chain = table, line[1:].split()[0]
+            if is_ours(chain):
+                found[chain] = []
         elif line.startswith("-A "):
             _, name, rule = line.split(" ", 2)
-            if name.startswith(PREFIX) or f"-j {PREFIX}" in rule:
+            if is_ours((table, name)) or is_ours((table, _target(rule))):
                 found.setdefault((table, name), []).append(rule)
     return {chain: tuple(lines) for chain, lines in found.items()}
+
+
+def _target(rule: str) -> str:
+    """Give the chain that a rule leads to, as iptables-save prints it: a chain's name comes last."""
+    before, _, last = rule.rpartition(" ")
+    return last if before.endswith(("-j", "-g")) else ""
+
+
+def _removable(have: Mapping[Chain, Lines]) -> dict[Chain, Lines]:
+    """Give our chains, but for those that rules of somebody else lead to, and what these lead to: the kernel lets none of them go."""
+    held: set[Chain] = set()
+    leading = [chain for chain in have if chain not in JUMPS and not is_ours(chain)]
+    while leading:
+        table, name = leading.pop()
+        targets = {(table, _target(line)) for line in have.get((table, name), ())} - held
+        held |= targets
+        leading += targets
+    return {chain: lines for chain, lines in have.items() if is_ours(chain) and chain not in held}
