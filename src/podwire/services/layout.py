@@ -19,7 +19,8 @@ What shaped it:
   mark: it is masqueraded by that, as long as both dialects are there.
 
 Masquerade, in this order: an endpoint that reaches itself, yes; a Pod that uses a cluster address, no; a view that keeps the client's
-address, no; everything else that was translated, yes, because the node that translates must see the reply.
+address, no; everything else that was translated, yes, because the node that translates must see the reply. Where no Pod range of the
+family is known, whoever uses a cluster address counts as a Pod, as with a kube-proxy that is not told who is one (no ``clusterCIDR``).
 
 Source: https://kubernetes.io/docs/reference/networking/virtual-ips/; nft(8).
 """
@@ -179,7 +180,7 @@ _BASE = """\
     type nat hook postrouting priority srcnat; policy accept;
     ct status ! dnat accept
     {ip} saddr . {ip} daddr @own-endpoints masquerade fully-random comment "hairpin"
-    ct original {ip} daddr @service-ranges {whom}
+    ct original {ip} daddr @cluster-ips {whom}
     ct mark @keep-source accept
     ct mark != 0x0 masquerade fully-random
   }}
@@ -205,12 +206,11 @@ def table_text(
     narrowed = list(node_port_ranges)
     within = ranges_text(family, narrowed)
     words["node_port_set"] = f"  set node-port-ranges {{ type {family.address}; flags interval; {within} }}\n" if narrowed else ""
-    words["whom"] = "masquerade fully-random" if masquerade_all else f"{family.name} saddr @pod-ranges accept"
+    pods = ranges_text(family, pod_ranges)
+    words["whom"] = "masquerade fully-random" if masquerade_all else f"{family.name} saddr @pod-ranges accept" if pods else "accept"
     only = f"{family.name} daddr @node-port-ranges " if narrowed else ""
     words["on_node"] = f"fib daddr type local {only}{family.name} daddr != {family.loopback}"
-    return _TABLE.format(
-        base=_BASE.format(**words), pods=ranges_text(family, pod_ranges), services=ranges_text(family, service_ranges), **words
-    )
+    return _TABLE.format(base=_BASE.format(**words), pods=pods, services=ranges_text(family, service_ranges), **words)
 
 
 def ranges_text(family: Family, ranges: Iterable[str]) -> str:

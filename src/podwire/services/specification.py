@@ -16,7 +16,7 @@ Decisions that the documentation leaves open, taken here and nowhere else:
   within, the load-balancer address itself is too: a node that talks to such an address may do so with that address as its own. A list
   without any range of a family lets nobody of that family in.
 - Whoever reaches an endpoint through a node that is not the one where the endpoint is, must be answered through that node: so everything
-  that was translated is masqueraded, unless a policy keeps the client's address, or a Pod used an address of the Services' range (those
+  that was translated is masqueraded, unless a policy keeps the client's address, or a Pod used a cluster address (those
   are translated on its own node, always). A packet that stays on the node because its endpoint is the node itself needs nothing of it.
 - On an address of the node that is also an external or a load-balancer address of a Service, that Service's port goes before a node port.
 
@@ -164,10 +164,15 @@ def _node_port(cluster: Cluster, packet: Packet) -> _Place | None:
 
 def _otherwise(cluster: Cluster, packet: Packet) -> Outcome:
     """An allocated cluster address refuses what it has no port for; one that nobody has drops everything."""
-    for service in cluster.services:
-        if _is_proxied(service) and packet.destination in (service.spec.cluster_ips or (service.spec.cluster_ip,)):
-            return Outcome(REFUSED)
+    if _is_cluster_address(cluster, packet.destination):
+        return Outcome(REFUSED)
     return Outcome(DROPPED if _within(packet.destination, cluster.service_ranges) else NOT_OURS)
+
+
+def _is_cluster_address(cluster: Cluster, address: str) -> bool:
+    """Say whether it is some Service's, whatever port of it a packet is for."""
+    proxied = (service.spec for service in cluster.services if _is_proxied(service))
+    return any(address in (spec.cluster_ips or (spec.cluster_ip,)) for spec in proxied)
 
 
 def _may_come(cluster: Cluster, packet: Packet, service: Service) -> bool:
@@ -280,9 +285,15 @@ def _source(cluster: Cluster, packet: Packet, place: _Place, chosen: _Candidate)
         return KEPT  # it stays here: the endpoint is the node itself
     if chosen.address == packet.source:
         return NODE  # an endpoint that reached itself would else answer itself
-    if _within(packet.destination, cluster.service_ranges) and _within(packet.source, cluster.pod_ranges):
+    if _is_cluster_address(cluster, packet.destination) and _may_be_a_pod(cluster, packet):
         return KEPT
     return KEPT if _policy_is_local(cluster, packet, place) else NODE
+
+
+def _may_be_a_pod(cluster: Cluster, packet: Packet) -> bool:
+    """Where no Pod range of the family is known, everybody may be one."""
+    known = any(ipaddress.ip_network(text).version == _family(packet.source) for text in cluster.pod_ranges)
+    return not known or _within(packet.source, cluster.pod_ranges)
 
 
 def _family(address: str) -> int:

@@ -46,8 +46,16 @@ def service(
 class Proxies:
     """The tables of both nodes, without an API: what the agent calls."""
 
-    def __init__(self, wires: Wires, *services: ServiceFrontends, family: Family = IPV4, **more: Any) -> None:
-        self.wires, self.family, self.more = wires, family, more
+    def __init__(
+        self,
+        wires: Wires,
+        *services: ServiceFrontends,
+        family: Family = IPV4,
+        pod_ranges: tuple[str, ...] = CONFIG.pod_ranges,
+        service_ranges: tuple[str, ...] = CONFIG.service_ranges,
+        **more: Any,
+    ) -> None:
+        self.wires, self.family, self.ranges, self.more = wires, family, (pod_ranges, service_ranges), more
         self.tables = {which: self._tables(which) for which in wires.nodes}
         for tables in self.tables.values():
             for _ in tables.start({}):
@@ -55,9 +63,8 @@ class Proxies:
         self.put(*services)
 
     def _tables(self, which: int) -> Any:
-        ranges, node = (CONFIG.pod_ranges, CONFIG.service_ranges), f"node-{which}"
         make = Tables if dialect.chosen == NFTABLES else IptablesTables
-        return make(self.family, node, *ranges, self.wires.nodes[which].fd, **self.more)
+        return make(self.family, f"node-{which}", *self.ranges, self.wires.nodes[which].fd, **self.more)
 
     def put(self, *services: ServiceFrontends, gone: tuple[str, ...] = ()) -> None:
         for which, tables in self.tables.items():

@@ -277,6 +277,23 @@ def test_masquerade_all_is_for_pods_that_use_cluster_addresses(internal_local: b
     assert ask(pods["10.4.1.9"], "10.4.1.2", 8080) == "10.4.1.2 10.4.1.9"
 
 
+def test_a_pod_that_uses_a_cluster_address_keeps_its_own_where_no_service_range_is_known() -> None:
+    """As with an API without ServiceCIDRs, or a Service out of a ServiceCIDR that was made later."""
+    view = service(("10.4.2.2", 2), vips=(VIP,), node_port=NODE_PORT)
+    wires, _, pods = world(view, vips=(VIP,), service_ranges=("fd00:10:8::/108",))
+    assert ask(pods["10.4.1.9"], IP, PORT) == "10.4.2.2 10.4.1.9"
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT) == "10.4.2.2 10.128.0.2"
+
+
+@pytest.mark.parametrize("masquerade_all", [False, True])
+def test_whoever_uses_a_cluster_address_keeps_its_own_where_no_pod_range_is_known(masquerade_all: bool) -> None:
+    """As kube-proxy without a clusterCIDR of the family. Node ports are masqueraded as ever."""
+    view = service(("10.4.2.2", 2), node_port=NODE_PORT)
+    wires, _, pods = world(view, pod_ranges=("fd00:10:4::/56",), masquerade_all=masquerade_all)
+    assert ask(pods["10.4.1.9"], IP, PORT) == f"10.4.2.2 {'10.128.0.2' if masquerade_all else '10.4.1.9'}"
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT) == "10.4.2.2 10.128.0.2"
+
+
 @pytest.mark.parametrize("first", [VIP, IP])
 def test_affinity_is_kept_over_addresses_under_a_local_policy(first: str) -> None:
     """A Pod that uses the load balancer's address goes everywhere, as by the cluster address: to the same endpoint."""

@@ -199,9 +199,11 @@ class Rules:
         return chain
 
     def _from_outside(self, lines: list[str]) -> list[str]:
-        """Narrow lines to packets that no Pod sent."""
-        if not self._pods or self._masquerade_all:
+        """Narrow lines to packets that no Pod sent; to none, if it is not known who is one."""
+        if self._masquerade_all:
             return lines
+        if not self._pods:
+            return []
         if len(self._pods) == 1:
             return [f"! -s {self._pods[0]} {line}" for line in lines]
         return [line.replace("-j KUBE-MARK-MASQ", "-j KUBE-MARK-MASQ-OUTSIDE") for line in lines]
