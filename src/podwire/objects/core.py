@@ -285,6 +285,7 @@ class LifecycleHandler(Value, frozen=True):
 class Lifecycle(Value, frozen=True):
     post_start: LifecycleHandler | None = None
     pre_stop: LifecycleHandler | None = None
+    stop_signal: str = ""
 
 
 class KeySelector(Value, frozen=True):

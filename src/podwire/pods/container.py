@@ -20,6 +20,7 @@ import msgspec
 
 from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.process import Program
+from podwire.objects import signals
 from podwire.objects.core import Container, Pod
 from podwire.pods import desired, hooks, runs, termination
 from podwire.pods.admission import CannotStart
@@ -221,11 +222,24 @@ class ContainerLife:
             self._event("Normal", "Pulled", f'Container image "{container.image}" is not run: {player_words} the container')
             self._event("Normal", "Created", "Container created")
         hook = container.lifecycle.post_start if container.lifecycle is not None else None
-        began = runs.began(self.run, host.now(), program=name, container_id=self._container_id(), starting=hook is not None)
+        began = runs.began(
+            self.run,
+            host.now(),
+            program=name,
+            container_id=self._container_id(),
+            stop_signal=self._stop_signal(),
+            starting=hook is not None,
+        )
         started = container.startup_probe is None and hook is None
         self._probed = started and container.readiness_probe is None
         ready = self._probed and not self._told_to_fail("readiness")
         self._pod.put(self._name, msgspec.structs.replace(began, started=started, ready=ready))
+
+    def _stop_signal(self) -> str:
+        """What asks the container to end: the signal that its definition names, or its image."""
+        lifecycle = self.definition.lifecycle
+        said = lifecycle.stop_signal if lifecycle is not None else ""
+        return said or self._host.images.stop_signal(self._pod.record.images.get(self._name, "")) or signals.TERMINATE
 
     async def _start_named(self, name: str, *, pulled: bool) -> None:
         """Start the container's program. Raises CannotStart, ProgramNotStarted."""
@@ -418,7 +432,7 @@ class ContainerLife:
     # End --------------------------------------------------------------------------------------------------------------------
 
     async def end(self, grace_s: float, *, for_good: bool = False) -> None:
-        """End the present run: preStop, SIGTERM, and when the grace is over SIGKILL. A shorter grace than before takes its place.
+        """End the present run: preStop, its stop signal, and when the grace is over SIGKILL. A shorter grace than before takes its place.
 
         ``for_good``: no run follows it.
         """
@@ -444,7 +458,7 @@ class ContainerLife:
                     if not result.ok:
                         self._event("Warning", "FailedPreStopHook", "PreStopHook failed")
         if run.program:
-            asking = self._host.images.stop_signal(self._pod.record.images.get(self._name, ""))
+            asking = signals.number_of(run.stop_signal or signals.TERMINATE)
             await self._host.programs.end(run.program, max(LEAST_GRACE_S, deadline - loop.time()) if grace_s > 0 else 0.0, asking)
         else:
             if grace_s > 0 and (self._over or self._pod.ending.is_set()):

@@ -15,6 +15,8 @@ from collections.abc import Collection
 
 import msgspec
 
+from podwire.objects.signals import TERMINATE
+
 BACK_OFF_FIRST_S, BACK_OFF_LAST_S = 10.0, 300.0
 BACK_OFF_RESET_S = 600.0
 """A container that ran this long begins again without delay."""
@@ -42,7 +44,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     """One container. ``restarts`` counts the runs before this one; ``program`` is the name under which its program is started.
 
     ``started_at`` is 0 until the container runs for the first time, and then the begin of its last run. ``starting``: it runs, but its
-    postStart hook has not ended.
+    postStart hook has not ended. ``stop_signal``: what asks its last run to end.
     """
 
     state: State = State.WAITING
@@ -52,6 +54,7 @@ class Run(msgspec.Struct, frozen=True, omit_defaults=True):
     started_at: float = 0.0
     program: str = ""
     container_id: str = ""
+    stop_signal: str = ""
     starting: bool = False
     started: bool = False
     ready: bool = False
@@ -96,7 +99,7 @@ def next_number(run: Run) -> int:
     return run.restarts + 1 if run.started_at else 0
 
 
-def began(run: Run, now: float, *, program: str = "", container_id: str = "", starting: bool = False) -> Run:
+def began(run: Run, now: float, *, program: str = "", container_id: str = "", stop_signal: str = TERMINATE, starting: bool = False) -> Run:
     """The container runs. Whether it has started and is ready is said later."""
     return msgspec.structs.replace(
         run,
@@ -107,6 +110,7 @@ def began(run: Run, now: float, *, program: str = "", container_id: str = "", st
         started_at=now,
         program=program,
         container_id=container_id,
+        stop_signal=stop_signal,
         starting=starting,
         started=False,
         ready=False,

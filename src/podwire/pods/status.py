@@ -223,6 +223,8 @@ def _container(container: Container, run: Run, record: Record, *, init: bool = F
     }
     if run.container_id:
         tree["containerID"] = run.container_id
+    if run.stop_signal:
+        tree["stopSignal"] = run.stop_signal
     amounts = record.allocated.get(container.name) or amounts_of(container)
     if amounts["requests"]:
         tree["allocatedResources"] = amounts["requests"]

@@ -143,6 +143,7 @@ def test_endings_and_refusals() -> None:
         node.service_account()
         load(node, User="web", StopSignal="SIGUSR1")
         root = {"runAsUser": 0}
+        failing = {"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1}
         node.pod(
             "ends",
             script("echo last words > /dev/termination-log; exit 3", "three", securityContext=root),
@@ -151,21 +152,29 @@ def test_endings_and_refusals() -> None:
                 "trap 'exit 9' USR1; while :; do sleep 0.1; done",
                 "asked",
                 securityContext=root,
-                livenessProbe={"exec": {"command": ["false"]}, "periodSeconds": 1, "failureThreshold": 1},
+                livenessProbe=failing,
+            ),
+            script(
+                "trap 'exit 8' USR2; trap 'exit 9' USR1; while :; do sleep 0.1; done",
+                "other",
+                securityContext=root,
+                livenessProbe=failing,
+                lifecycle={"stopSignal": "SIGUSR2"},
             ),
             image("user", ("sh",)),
             image("group", ("sh",), securityContext={**root, "runAsGroup": 7}),  # that the image lists root in others is no fault
             image("nonroot", ("sh",), securityContext={**root, "runAsNonRoot": True}),
             {"name": "never", "image": "shop/absent", "imagePullPolicy": "Never"},
             restartPolicy="Never",
+            os={"name": "linux"},
         )
 
         def told(status: Tree) -> bool:
             found = {one["name"]: one["state"] for one in status.get("containerStatuses", ())}
             waiting = {name: state["waiting"].get("reason") for name, state in found.items() if "waiting" in state}
-            ended = "terminated" in found.get("asked", {})
+            ended = all("terminated" in found.get(name, {}) for name in ("asked", "other"))
             return (
-                len(found) == 7
+                len(found) == 8
                 and ended
                 and waiting
                 == {
@@ -176,9 +185,13 @@ def test_endings_and_refusals() -> None:
                 }
             )
 
-        found = states(node.wait("ends", told))
+        pod = node.wait("ends", told)
+        found = states(pod)
         assert (found["three"]["terminated"]["exitCode"], found["three"]["terminated"]["message"]) == (3, "last words\n")
         assert found["asked"]["terminated"]["exitCode"] == 9  # by the signal that the image names
+        assert found["other"]["terminated"]["exitCode"] == 8  # by the one that the container names
+        signals = {one["name"]: one.get("stopSignal") for one in pod["status"]["containerStatuses"]}
+        assert (signals["asked"], signals["other"], signals["user"]) == ("SIGUSR1", "SIGUSR2", None)
         assert found["absent"]["terminated"]["reason"] == "StartError"
         assert 'exec: "/nope"' in found["absent"]["terminated"]["message"]
         words = "is to have {} {}, and the cluster has only user and group 0: `podwire doctor` says why"

@@ -95,6 +95,28 @@ def test_containers_for_debugging_come_later() -> None:
     assert errors(ephemeralContainers=[CONTAINER | {"name": "d"}]) == ["spec.ephemeralContainers: Forbidden: cannot be set on create"]
 
 
+@pytest.mark.parametrize(
+    ("system", "signal", "wanted"),
+    [
+        ({"name": "linux"}, "SIGRTMIN+3", ""),
+        ({"name": "windows"}, "SIGKILL", ""),
+        (None, "SIGTERM", ".stopSignal: Forbidden: may not be set for containers with empty `spec.os.name`"),
+        ({"name": "windows"}, "SIGINT", '.stopSignal: Unsupported value: "SIGINT": supported values: "SIGKILL", "SIGTERM"'),
+        ({"name": "linux"}, "SIGRTMIN+16", '.stopSignal: Unsupported value: "SIGRTMIN+16": supported values: "SIGABRT", "SIGALRM", '),
+        ({"name": "linux"}, "TERM", '.stopSignal: Unsupported value: "TERM": supported values: "SIGABRT", "SIGALRM", '),
+    ],
+)
+def test_signals_that_end_containers(system: Tree | None, signal: str, wanted: str) -> None:
+    found = errors(containers=[CONTAINER | {"lifecycle": {"stopSignal": signal}}], **({"os": system} if system else {}))
+    assert len(found) == bool(wanted)
+    assert "".join(found).startswith(f"spec.containers[0].lifecycle{wanted}" if wanted else "")
+
+
+def test_systems() -> None:
+    assert errors(os={"name": "plan9"}) == ['spec.os.name: Unsupported value: "plan9": supported values: "linux", "windows"']
+    assert errors(os={"name": ""}) == ["spec.os.name: Required value: cannot be empty"]
+
+
 def test_affinity() -> None:
     zone = {"key": "zone", "operator": "In", "values": ["a"]}
     term = {"topologyKey": "zone", "labelSelector": {"matchLabels": {"a": "b"}}}

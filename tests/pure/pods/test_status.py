@@ -49,6 +49,7 @@ def test_a_pod_that_is_ready() -> None:
     container = tree["containerStatuses"][0]
     assert container["state"] == {"running": {"startedAt": "1970-01-12T13:46:40Z"}}
     assert (container["ready"], container["started"], container["restartCount"]) == (True, True, 0)
+    assert container["stopSignal"] == "SIGTERM"
 
 
 def test_a_pod_that_waits_for_its_readiness() -> None:
@@ -70,6 +71,7 @@ def test_a_pod_without_a_sandbox() -> None:
     assert tree["phase"] == "Pending"
     assert "podIP" not in tree
     assert tree["containerStatuses"][0]["state"] == {"waiting": {"reason": "ContainerCreating"}}
+    assert "stopSignal" not in tree["containerStatuses"][0]
     assert conditions(tree)["PodReadyToStartContainers"] == "False"
 
 

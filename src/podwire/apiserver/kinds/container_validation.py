@@ -13,7 +13,7 @@ from typing import Any
 from podwire.apiserver import quantity
 from podwire.apiserver.kind import Tree
 from podwire.apiserver.kinds.volume_source_validation import relative_path_errors
-from podwire.apiserver.validation import FieldError, Path, data_key, duplicate, forbidden, invalid, not_found, required
+from podwire.apiserver.validation import FieldError, Path, data_key, duplicate, forbidden, invalid, not_found, required, unsupported
 from podwire.apiserver.validation_values import (
     amount_errors,
     label_name_errors,
@@ -23,7 +23,10 @@ from podwire.apiserver.validation_values import (
     port_name_texts,
     port_or_name_errors,
 )
+from podwire.objects import signals
 
+STOP_SIGNALS = {"linux": signals.NAMES, "windows": frozenset({"SIGKILL", "SIGTERM"})}
+"""By the name of a Pod's operating system."""
 _MOST_ID = 2**31 - 1
 _HANDLERS = ("exec", "httpGet", "tcpSocket", "grpc")
 _is_variable = re.compile(r"[ -<>-~]+").fullmatch
@@ -56,6 +59,17 @@ def container_errors(container: Tree, volumes: set[str], names: set[str], path: 
         if isinstance(hook, dict):
             errors += _handler(hook, ("exec", "httpGet", "sleep", "tcpSocket"), path / "lifecycle" / key)
     return errors
+
+
+def stop_signal_errors(container: Tree, system: str, path: Path) -> list[FieldError]:
+    """Give what is wrong with the signal that ends a container. ``system``: what the Pod says in ``os``; "" where that is nothing."""
+    where, said = path / "lifecycle" / "stopSignal", container.get("lifecycle", {}).get("stopSignal")
+    if said is None:
+        return []
+    if not system:
+        return [forbidden(where, "may not be set for containers with empty `spec.os.name`")]
+    allowed = STOP_SIGNALS.get(system, frozenset())
+    return [unsupported(where, said, allowed)] if allowed and said not in allowed else []
 
 
 def _ports(ports: Any, path: Path) -> list[FieldError]:

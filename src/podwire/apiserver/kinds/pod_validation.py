@@ -11,7 +11,7 @@ import orjson
 
 from podwire.apiserver.kind import Tree
 from podwire.apiserver.kinds.affinity_validation import affinity_errors
-from podwire.apiserver.kinds.container_validation import container_errors
+from podwire.apiserver.kinds.container_validation import STOP_SIGNALS, container_errors, stop_signal_errors
 from podwire.apiserver.kinds.pod_sharing_validation import sharing_errors
 from podwire.apiserver.kinds.volume_source_validation import source_errors
 from podwire.apiserver.validation import (
@@ -72,6 +72,10 @@ def spec_errors(spec: Tree, path: Path) -> list[FieldError]:
     """Give the errors of a Pod's spec."""
     volumes, errors = _volumes(spec, path / "volumes")
     names: set[str] = set()
+    system = spec["os"].get("name", "") if "os" in spec else ""
+    if "os" in spec:
+        where = path / "os" / "name"
+        errors += one_of(system, STOP_SIGNALS, where) if system else [required(where, "cannot be empty")]
     if not spec.get("containers"):
         errors.append(required(path / "containers"))
     for key in ("initContainers", "containers", "ephemeralContainers"):
@@ -79,6 +83,8 @@ def spec_errors(spec: Tree, path: Path) -> list[FieldError]:
             errors += container_errors(container, volumes, names, path / key @ index)
             if key == "initContainers" and container.get("restartPolicy") != "Always":
                 errors += _not_before_others(container, path / key @ index)
+            else:
+                errors += stop_signal_errors(container, system, path / key @ index)
     errors += one_of(spec.get("restartPolicy", ""), ("Always", "Never", "OnFailure"), path / "restartPolicy")
     errors += one_of(spec.get("dnsPolicy", ""), _DNS, path / "dnsPolicy")
     errors += label_errors(spec.get("nodeSelector", {}), path / "nodeSelector")

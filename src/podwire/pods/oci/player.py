@@ -16,7 +16,6 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -31,6 +30,7 @@ from podwire.linux.errors import KernelRefused, ProgramNotStarted
 from podwire.linux.init_client import AsyncInitClient
 from podwire.linux.process import DEFAULT_PATH, Program
 from podwire.objects.core import Container, ContainerSecurityContext, Pod, Secret
+from podwire.objects.signals import named
 from podwire.pods import admission
 from podwire.pods.admission import CannotStart
 from podwire.pods.desired import Player, player
@@ -97,17 +97,13 @@ class ImagePlayer:
         """Whether an image of a registry of this cluster was pulled with credentials, and so is not everybody's."""
         return self.pull.allows(name) and not self.opens(name, ())
 
-    def stop_signal(self, image: str) -> int:
-        """The signal that asks a container of the image with this id to end; SIGTERM where the image says none."""
+    def stop_signal(self, image: str) -> str:
+        """The signal that the image with this id wants its containers to be asked to end by; "" if it names none that there is."""
         try:
             found = self._store.catalogue().images.get(image)
         except ImageRefused:
             found = None
-        said = (found.execution.stop_signal if found is not None else "").upper()
-        if said.isdigit() and int(said) in signal.valid_signals():
-            return int(said)
-        known = signal.Signals.__members__.get(said if said.startswith("SIG") else f"SIG{said}")
-        return known or signal.SIGTERM
+        return named(found.execution.stop_signal) if found is not None else ""
 
     def find(self, name: str) -> Image | None:
         """The image of this name that is in the store."""
