@@ -98,6 +98,7 @@ async def delete(api: Api, request: Request, kind: Kind) -> Answer:
         if latest != tree:
             raise gate.Overtaken
     row = conversion.row_of(kind, tree)
+    check_unused(api, row, tree)
     marked = mark(api, row, tree, wanted)
     gone = is_finished(row, tree)
     if not wanted.dry_run:
@@ -139,6 +140,7 @@ async def delete_collection(api: Api, request: Request, kind: Kind) -> Answer:
             tree = decode(latest.value)
             row = conversion.row_of(kind, tree)
             check(row, tree, wanted)
+            check_unused(api, row, tree)
             if (mark(api, row, tree, wanted) or is_finished(row, tree)) and not wanted.dry_run:
                 _take(transaction, row, tree)
             deleted.append(tree if kind.versions is None else _with_metadata_of(tree, decode(record.value)))
@@ -168,6 +170,17 @@ def check(kind: Kind, tree: Tree, wanted: Options) -> None:
             raise status.conflict(kind, name, message)
     if kind.resource == "namespaces" and name in _KEPT_NAMESPACES:
         raise status.forbidden(kind, name, "this namespace may not be deleted")
+
+
+def check_unused(api: Api, kind: Kind, tree: Tree) -> None:
+    """Refuse to delete what another object uses. Raises Failure (400)."""
+    user = api.registry.find(kind.group, kind.version, kind.kept_by.plural) if kind.kept_by is not None else None
+    if kind.kept_by is None or user is None:
+        return
+    for record in api.store.latest_range(keys.prefix(user)):
+        other = decode(record.value)
+        if kind.kept_by.uses(other, tree):
+            raise status.in_use(kind, tree["metadata"]["name"], user, other["metadata"]["name"])
 
 
 def mark(api: Api, kind: Kind, tree: Tree, wanted: Options) -> bool:

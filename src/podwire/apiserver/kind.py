@@ -125,6 +125,14 @@ class ScalePaths:
     selector: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Use:
+    """Objects of another kind of the same group and version keep one from being deleted. ``uses`` takes one of those, then the object."""
+
+    plural: str
+    uses: Callable[[Tree, Tree], bool]
+
+
 @dataclass(frozen=True, eq=False)
 class Custom:
     """What a CustomResourceDefinition says of its kind, where other kinds have a packaged schema.
@@ -187,6 +195,8 @@ class Kind:
     """There are several versions of it in the store: objects are converted when they are read and written."""
     companions: Callable[[Tree], list[tuple[Kind, Tree]]] | None = None
     """Cluster-scoped objects that are there exactly as long as this one says so, and are written together with it."""
+    kept_by: Use | None = None
+    """Who keeps an object from being deleted: a resource of the cloud that another one uses stays."""
     deprecation: str = ""
     """A warning for whoever uses this version."""
     mark: Callable[[Tree], None] = _nothing

@@ -107,6 +107,17 @@ def already_exists(kind: Named, name: str) -> Failure:
     return Failure(409, "AlreadyExists", f'{kind.resource} "{name}" already exists', _details(kind, name))
 
 
+def in_use(kind: Named, name: str, user: Named, by: str) -> Failure:
+    """Give the cloud's answer to who would delete what another resource uses."""
+    message = f"The {kind.kind.lower()} resource '{_collection(kind)}/{name}' is already being used by '{_collection(user)}/{by}'"
+    return Failure(400, "resourceInUseByAnotherResource", message, _details(kind, name))
+
+
+def _collection(kind: Named) -> str:
+    """The collection of a kind in the cloud's words: ``forwardingRules``."""
+    return kind.kind[0].lower() + kind.kind[1:] + kind.plural.removeprefix(kind.kind.lower())
+
+
 def conflict(kind: Named, name: str, message: str) -> Failure:
     return Failure(409, "Conflict", f'Operation cannot be fulfilled on {kind.resource} "{name}": {message}', _details(kind, name))
 

@@ -9,7 +9,7 @@ from datetime import datetime
 from typing import Any
 
 from podwire.apiserver.cells import NONE, age
-from podwire.apiserver.kind import AGE, NAME, Column, Kind, Tree
+from podwire.apiserver.kind import AGE, NAME, Column, Kind, Tree, Use
 from podwire.apiserver.validation import IMMUTABLE, FieldError, Path, dns_1035_label, invalid, required
 from podwire.apiserver.validation_values import address_errors, one_of, port_errors, range_errors
 from podwire.compute.schemas import GROUP, PREFIX, VERSION
@@ -59,6 +59,11 @@ def _validate_address(tree: Tree, old: Tree | None) -> list[FieldError]:
     errors = address_errors(spec["address"], _SPEC / "address") if spec.get("address") else []
     errors += one_of(spec.get("addressType", ""), ("EXTERNAL",), _SPEC / "addressType")
     return errors + _fixed(tree, old, "address", "addressType")
+
+
+def _leads_there(rule: Tree, address: Tree) -> bool:
+    """Whether packets to an address go by this rule."""
+    return bool(rule["spec"]["ipAddress"] == address["spec"].get("address"))
 
 
 # Forwarding rules --------------------------------------------------------------------------------------------------------------
@@ -146,6 +151,7 @@ ADDRESS = Kind(
     name_errors=dns_1035_label,
     default=_default_address,
     prepare_update=_keep_address,
+    kept_by=Use("forwardingrules", _leads_there),
     validate=_validate_address,
 )
 FORWARDING_RULE = Kind(

@@ -248,6 +248,23 @@ def test_delete_collection(call: Any, namespace: str) -> None:
     assert [one["metadata"]["name"] for one in call("GET", path(namespace)).tree["items"]] == ["b1"]
 
 
+def test_what_the_cloud_still_uses_is_not_deleted(call: Any) -> None:
+    cloud = "/apis/compute.podwire.dev/v1"
+    address = call("POST", f"{cloud}/addresses", {"metadata": {"name": "shop"}}).tree["spec"]["address"]
+    assert call("POST", f"{cloud}/addresses", {"metadata": {"name": "free"}}).status == 201
+    for name, ip in (("web", address), ("elsewhere", "203.0.113.250")):
+        rule = {"metadata": {"name": name}, "spec": {"ipAddress": ip, "target": "pool"}}
+        assert call("POST", f"{cloud}/forwardingrules", rule).status == 201
+    for path in ("addresses/shop", "addresses/shop?dryRun=All", "addresses"):
+        got = call("DELETE", f"{cloud}/{path}")
+        assert (got.status, got.tree["reason"]) == (400, "resourceInUseByAnotherResource")
+        assert got.tree["message"] == "The address resource 'addresses/shop' is already being used by 'forwardingRules/web'"
+    assert "deletionTimestamp" not in call("GET", f"{cloud}/addresses/shop").tree["metadata"]
+    assert call("DELETE", f"{cloud}/addresses/free").status == 200
+    assert call("DELETE", f"{cloud}/forwardingrules/web").status == 200
+    assert call("DELETE", f"{cloud}/addresses/shop").status == 200
+
+
 def test_a_namespace_ends_when_its_controller_says_so(call: Any, namespace: str) -> None:
     assert call("DELETE", f"/api/v1/namespaces/{namespace}").tree["status"]["phase"] == "Terminating"
     refused = call("POST", path(namespace), config_map("a"))

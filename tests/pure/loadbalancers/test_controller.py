@@ -20,6 +20,7 @@ from podwire.objects.core import Service
 from podwire.objects.resources import ADDRESSES, EVENTS, FORWARDING_RULES, NODES, SERVICES, TARGET_POOLS
 
 LIMIT_S = 20.0
+NAMED = {"networking.gke.io/load-balancer-ip-addresses": "mine"}
 
 
 @pytest.fixture(scope="module")
@@ -164,6 +165,22 @@ async def test_a_service_that_is_no_longer_of_the_type_gives_its_address_back(us
     await user.patch(SERVICES, "fickle", "default", {"spec": {"type": "LoadBalancer"}})
     await with_address(user, "fickle")
     await user.delete(SERVICES, "fickle", "default")
+
+
+async def test_a_reserved_address_stays_as_long_as_a_service_has_it(user: Client) -> None:
+    await user.create(ADDRESSES, {"metadata": {"name": "mine"}})
+    await user.create(SERVICES, {**body("tenant"), "metadata": {"name": "tenant", "namespace": "default", "annotations": NAMED}})
+    name = load_balancer_name(await with_address(user, "tenant"))
+    with pytest.raises(ApiError, match=f"'addresses/mine' is already being used by 'forwardingRules/{name}'"):
+        await user.delete(ADDRESSES, "mine")
+    await user.delete(SERVICES, "tenant", "default")
+
+    async def free() -> bool:
+        return not await user.list(FORWARDING_RULES)
+
+    await eventually(free)
+    await user.delete(ADDRESSES, "mine")
+    assert await user.list(ADDRESSES) == []
 
 
 async def test_an_address_that_cannot_be_had_is_told_and_others_go_on(user: Client) -> None:
