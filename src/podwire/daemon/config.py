@@ -73,6 +73,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     health_port: int = 0
     proxy_mode: str = "nftables"  # or "iptables"
     node_port_addresses: tuple[str, ...] = ()  # ranges, or "primary": the node's own addresses
+    proxy_node_address: str = ""  # the node's own of its family, whatever its Node says
     proxy_health_address: str = "0.0.0.0:10256"  # of the service proxy, on the node
     proxy_metrics_address: str = "127.0.0.1:10249"
     proxy_min_sync_s: float = 0.0  # the least time between two rounds of the service proxy
@@ -87,7 +88,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 _RANGES = ("pod_ranges", "service_ranges", "node_ranges", "external_ranges", "control_range", "pod_cidrs")
-_ADDRESSES = ("cluster_dns", "nat_address", "node_ips")
+_ADDRESSES = ("cluster_dns", "nat_address", "node_ips", "proxy_node_address")
 _ENDPOINTS = ("proxy_health_address", "proxy_metrics_address")
 _CHOICES = {"proxy_mode": ("nftables", "iptables"), "log_level": ("debug", "info", "warning", "error"), "log_format": ("text", "json")}
 
@@ -150,11 +151,15 @@ def _yaml(body: bytes) -> Any:
 
 
 def _line(body: bytes, path: tuple[str, ...]) -> int:
-    """Find the line where a field stands, or as much of the way to it as there is."""
+    """Find the line where a field, or an item of a list by its number, stands, or as much of the way to it as there is."""
     import yaml
 
-    node, line = yaml.compose(body.decode(), Loader=yaml.SafeLoader), 1
+    node, line = yaml.compose(body.replace(b"\t", b" "), Loader=yaml.SafeLoader), 1  # JSON may have tabs, YAML not
     for part in path:
+        if isinstance(node, yaml.SequenceNode):
+            node = node.value[int(part)]
+            line = node.start_mark.line + 1
+            continue
         rows = node.value if isinstance(node, yaml.MappingNode) else ()
         found = next(((key, value) for key, value in rows if key.value == part), None)
         if found is None:

@@ -7,11 +7,23 @@ A field that is unknown, or asks for what is not offered, is refused by its name
 is in ``ignored`` if it was set to anything. Fields that are null or empty are as if they were not there, as in a file that was written
 with all of them. ``mode`` left empty is nftables.
 
-Source: https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/
+Of the two address families kube-proxy's own rules are followed, so that one file means the same to both:
+
+- ``bindAddress`` is where nothing listens. Its family is that of the pages' usual addresses, and one that is neither all nor the loopback's
+  is the node's own address of its family (``getDefaultAddresses``, ``detectNodeIPs``).
+- ``clusterCIDR`` is one range, or one of each family, in either order, with nothing but a comma between (``validateDualStackCIDRStrings``).
+  Of ``10.4.1.0/14`` the range counts, 10.4.0.0/14, as everywhere where kube-proxy reads a range.
+- ``nodePortAddresses`` that have no range of a family leave that family's node ports on all its addresses (``NewNodePortAddresses``).
+  ``primary`` stands alone, and is meant where ``mode: nftables`` and nothing else is said (``platformApplyDefaults``).
+- The addresses of pages are ADDRESS:PORT, with brackets around an IPv6 address, or an address alone, without (``AppendPortIfNeeded``).
+
+Source: https://kubernetes.io/docs/reference/config-api/kube-proxy-config.v1alpha1/; kubernetes/kubernetes at v1.35: cmd/kube-proxy/app,
+pkg/proxy/apis/config, pkg/proxy/util
 """
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Any
 
@@ -111,6 +123,8 @@ _NOTHING_HERE = (
     *("configSyncPeriod", "portRange", "windowsRunAsService", "detectLocal"),
 )
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
+_HOST_PORT = re.compile(r"(?:\[([^][]*)\]|([^][:]*)):([0-9]{1,5})")
+_EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
 
 
@@ -135,12 +149,17 @@ def fields(tree: dict[str, Any]) -> dict[str, Any]:
         raise Refused(("detectLocalMode",), f"detectLocalMode: {file.detect_local_mode!r} is not offered here, only ClusterCIDR")
     mode = file.mode or "nftables"
     rules = file.iptables if mode == "iptables" else file.nftables
+    bound = _bound(file.bind_address or "0.0.0.0")  # noqa: S104  (kube-proxy's usual one)
+    everywhere, here = ("0.0.0.0", "127.0.0.1") if bound.version == 4 else ("::", "::1")  # noqa: S104
     found = {
         "kubeconfig": file.client_connection.kubeconfig,
         "node_name": file.hostname_override,
         "proxy_mode": mode,
-        "pod_ranges": tuple(text.strip() for text in file.cluster_cidr.split(",") if text.strip()),
-        "node_port_addresses": file.node_port_addresses,
+        "pod_ranges": _cluster_cidr(file.cluster_cidr),
+        "node_port_addresses": _node_port_addresses(file.node_port_addresses, file.mode),
+        "proxy_node_address": "" if bound.is_unspecified or bound.is_loopback else str(bound),
+        "proxy_health_address": _endpoint("healthzBindAddress", file.healthz_bind_address or everywhere, 10256),
+        "proxy_metrics_address": _endpoint("metricsBindAddress", file.metrics_bind_address or here, 10249),
         "masquerade_all": rules.masquerade_all,
         "masquerade_bit": rules.masquerade_bit,
         "masquerade_pods": False,  # which no service proxy does
@@ -149,20 +168,12 @@ def fields(tree: dict[str, Any]) -> dict[str, Any]:
         "ignored": tuple(_ignored(file, set_, mode)),
     }
     _seconds((mode, "syncPeriod"), rules.sync_period)
-    if file.healthz_bind_address:
-        found["proxy_health_address"] = _endpoint(file.healthz_bind_address, 10256)
-    if file.metrics_bind_address:
-        found["proxy_metrics_address"] = _endpoint(file.metrics_bind_address, 10249)
     return found
 
 
 def path_of(field: str, mode: str) -> tuple[str, ...]:
     """Give the way to what a field of AgentConfig was read from."""
     return {
-        "pod_ranges": ("clusterCIDR",),
-        "node_port_addresses": ("nodePortAddresses",),
-        "proxy_health_address": ("healthzBindAddress",),
-        "proxy_metrics_address": ("metricsBindAddress",),
         "masquerade_bit": (mode, "masqueradeBit"),
         "conntrack.max_per_core": ("conntrack", "maxPerCore"),
         "conntrack.min": ("conntrack", "min"),
@@ -197,11 +208,66 @@ def _seconds(path: tuple[str, str], text: str) -> float | None:
     return sum(float(number) * _UNITS[unit] for number, unit in parts) or None
 
 
-def _endpoint(text: str, port: int) -> str:
-    """An address alone has the usual port."""
-    if text.startswith("["):
-        return text if "]:" in text else f"{text}:{port}"
-    return f"[{text}]:{port}" if text.count(":") > 1 else text if ":" in text else f"{text}:{port}"
+def _bound(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    try:
+        return _address(text)
+    except ValueError as error:
+        raise Refused(("bindAddress",), f"bindAddress: {text!r} is no IP address: {error}") from error
+
+
+def _cluster_cidr(text: str) -> tuple[str, ...]:
+    try:
+        found = [_network(one) for one in text.split(",")] if text else []
+    except ValueError as error:
+        raise Refused(
+            ("clusterCIDR",), f"clusterCIDR: {text!r} is not a range, nor one of each family with a comma between: {error}"
+        ) from error
+    if len({one.version for one in found}) < len(found):
+        raise Refused(("clusterCIDR",), f"clusterCIDR: {text!r} has more than one range of a family; expected one range, or one of each")
+    return tuple(map(str, found))
+
+
+def _node_port_addresses(given: tuple[str, ...], mode: str) -> tuple[str, ...]:
+    found = []
+    for place, text in enumerate(given):
+        at, words = ("nodePortAddresses", str(place)), f"nodePortAddresses[{place}]: {text!r}"
+        if text == "primary" and len(given) > 1:
+            raise Refused(at, f"{words} stands alone, and there are other ranges")
+        try:
+            found += [_network(text)] if text != "primary" else []
+        except ValueError as error:
+            raise Refused(at, f'{words} is neither a range nor "primary": {error}') from error
+    if not found:
+        return given or (("primary",) if mode == "nftables" else ())
+    return (*map(str, found), *(whole for family, whole in _EVERYWHERE.items() if family not in {one.version for one in found}))
+
+
+def _endpoint(field: str, text: str, port: int) -> str:
+    """Read ADDRESS:PORT. An address alone has the usual port, also one that looks as if it had a port: ``::1:80``."""
+    whole = _HOST_PORT.fullmatch(text)
+    host, number = (whole[1] or whole[2], int(whole[3])) if whole else (text, port)
+    try:
+        address = _address(host)
+        if not 0 < number < 65536:
+            raise ValueError("the port must be from 1 to 65535")
+    except ValueError as error:
+        raise Refused((field,), f"{field}: {text!r} is no ADDRESS:PORT, nor an address: {error}") from error
+    return f"{address}:{number}" if address.version == 4 else f"[{address}]:{number}"
+
+
+def _address(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address:
+    if "%" in text:
+        raise ValueError("an address of one link alone")
+    return ipaddress.ip_address(text)
+
+
+def _network(text: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
+    """Read ADDRESS/LENGTH, of which the address may be any in the range."""
+    address, _, length = text.partition("/")
+    if not re.fullmatch("[0-9]+", length):
+        raise ValueError(f"{text!r} is not ADDRESS/LENGTH")
+    _address(address)
+    return ipaddress.ip_network(text, strict=False)
 
 
 def _conntrack(section: _Conntrack) -> dict[str, Any]:

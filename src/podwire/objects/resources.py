@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from podwire.objects import apps, autoscaling, batch, certificates, compute, core, discovery, policy, storage
+from podwire.objects import apps, autoscaling, batch, certificates, compute, core, discovery, networking, policy, storage
 from podwire.objects.meta import Object
 
 T = TypeVar("T", bound=Object)
@@ -75,6 +75,7 @@ PERSISTENT_VOLUME_CLAIMS = Resource("", "v1", "persistentvolumeclaims", "Persist
 STORAGE_CLASSES = Resource("storage.k8s.io", "v1", "storageclasses", "StorageClass", False, storage.StorageClass)
 LEASES = Resource("coordination.k8s.io", "v1", "leases", "Lease", True, apps.Lease)
 ENDPOINT_SLICES = Resource("discovery.k8s.io", "v1", "endpointslices", "EndpointSlice", True, discovery.EndpointSlice)
+SERVICE_CIDRS = Resource("networking.k8s.io", "v1", "servicecidrs", "ServiceCIDR", False, networking.ServiceCIDR)
 ADDRESSES = Resource("compute.podwire.dev", "v1", "addresses", "Address", False, compute.Address)
 FORWARDING_RULES = Resource("compute.podwire.dev", "v1", "forwardingrules", "ForwardingRule", False, compute.ForwardingRule)
 TARGET_POOLS = Resource("compute.podwire.dev", "v1", "targetpools", "TargetPool", False, compute.TargetPool)

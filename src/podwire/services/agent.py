@@ -17,24 +17,28 @@ import asyncio
 import ipaddress
 import random
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from http import HTTPStatus
 
 import msgspec
 
-from podwire.client.errors import ApiError
+from podwire.client.errors import ApiError, Unreachable
+from podwire.client.informer import Informer
 from podwire.daemon.config import AgentConfig
 from podwire.daemon.context import Context
 from podwire.lib.pace import Pace
 from podwire.lib.reconcile import Reconciler
+from podwire.linux import sysctl
 from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
 from podwire.nft import DeleteTable, Ruleset, Unreadable
 from podwire.nft.difference import difference
 from podwire.objects.core import Node, Service
 from podwire.objects.discovery import EndpointSlice
-from podwire.objects.resources import ENDPOINT_SLICES, NODES, SERVICES
+from podwire.objects.networking import ServiceCIDR
+from podwire.objects.resources import ENDPOINT_SLICES, NODES, SERVICE_CIDRS, SERVICES
 from podwire.services import desired, dialect, masquerade
-from podwire.services.beside import LATE_S, Beside, node_port_ranges
+from podwire.services.beside import LATE_S, Beside, node_port_ranges, own_addresses
 from podwire.services.desired import ServiceProgram
 from podwire.services.dialect import Dialect
 from podwire.services.facts import facts
@@ -43,23 +47,9 @@ from podwire.services.tables import in_bulk
 from podwire.views.frontends import join
 from podwire.views.topology import Place, place
 
-_SERVICE_CIDRS = "/apis/networking.k8s.io/v1/servicecidrs"
-
 SLICE_S = 0.01  # how long the loop is held by one piece of work
 
 TABLES, STALE = "tables", "what is stale"
-
-
-class _Ranges(msgspec.Struct):
-    cidrs: tuple[str, ...] = ()
-
-
-class _ServiceCIDR(msgspec.Struct):
-    spec: _Ranges
-
-
-class _ServiceCIDRs(msgspec.Struct):
-    items: tuple[_ServiceCIDR, ...] = ()
 
 
 class ServiceProxy:
@@ -68,7 +58,7 @@ class ServiceProxy:
     def __init__(self, context: Context, namespace: int | None = None) -> None:
         config = context.config
         self._context, self._namespace = context, namespace
-        self.families = families(config)
+        self.families = families(config, namespace)
         self.tables: list[Dialect] = []
         self.beside = Beside(context, self.families, namespace, self._repair)
         self.place = Place(context.node, config.zone)
@@ -77,7 +67,10 @@ class ServiceProxy:
         self._nodes = context.informer(NODES, fields=f"metadata.name={context.node}")
         self._dirty: dict[str, None] = {}
         self._rounds: deque[tuple[float, list[int]]] = deque()
-        self._started = False
+        self._started = self._make_anew = False
+        self._node_port_ranges: tuple[str, ...] = ()
+        self._ranges: Informer[ServiceCIDR] | None = None  # where the configuration has none
+        self._node_told = asyncio.Event()
         self._said: dict[str, str] = {}
         pace = Pace(config.proxy_min_sync_s, clock=context.clock)
         self._reconciler = Reconciler(
@@ -98,14 +91,13 @@ class ServiceProxy:
         try:
             for informer in (self._services, self._slices, self._nodes):
                 await informer.synced.wait()
+            await self._told()
+            self._make_tables()
             config = self._context.config
-            ranges = node_port_ranges(config.node_port_addresses, self.beside.node)
-            self.tables = [dialect.tables(config, family, self._context.node, self._namespace, ranges) for family in self.families]
             for field in config.ignored:
                 self._context.log.warning("service proxy: %s changes nothing here", field)
             self.beside.set_connection_tracking()
-            masquerade_pods(config, self._namespace)
-            self.beside.starting(self.tables)
+            masquerade_pods(config, self.families, self._namespace)
             self._reconciler.mark(TABLES)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._reconciler.run(), name="tables")
@@ -113,6 +105,44 @@ class ServiceProxy:
         finally:
             for tables in self.tables:
                 tables.close()
+
+    async def _told(self) -> None:
+        """Wait for what the configuration leaves to the API: the ranges of Services, and which addresses ``primary`` are."""
+        if not self._context.config.service_ranges:
+            await self._follow_ranges()
+        config = self._context.config
+        while config.node_port_addresses and not node_port_ranges(config, self.beside.node):
+            self._context.log.warning("service proxy: waiting for an address of Node %s, as node ports are there alone", self._context.node)
+            self._node_told.clear()
+            await self._node_told.wait()
+
+    async def _follow_ranges(self) -> None:
+        """Follow the API's ServiceCIDRs. An older API has none, or another does not show them to this node: then nothing is known."""
+        try:
+            await self._context.client.list(SERVICE_CIDRS)
+        except ApiError as error:
+            if error.status in (HTTPStatus.FORBIDDEN, HTTPStatus.NOT_FOUND):
+                self._context.log.warning("service proxy: without Service ranges, as the API tells of none: %s", error)
+                return
+        except Unreachable:
+            pass  # for a moment, and the informer asks again
+        self._ranges = self._context.informer(SERVICE_CIDRS, needed=False)
+        self._ranges.subscribe(self._ranges_changed)
+        await self._ranges.synced.wait()
+
+    def _make_tables(self) -> None:
+        """Begin with tables of the configuration as it is. Those that are in the way of packets stay there until others replace them."""
+        for tables in self.tables:
+            tables.distrust()
+            tables.close()
+        if self._ranges is not None:
+            found = dict.fromkeys(text for one in self._ranges.table.snapshot() for text in one.spec.cidrs)
+            self._context.config = msgspec.structs.replace(self._context.config, service_ranges=tuple(found))
+        config, node = self._context.config, self._context.node
+        self._node_port_ranges = node_port_ranges(config, self.beside.node)
+        self.tables = [dialect.tables(config, family, node, self._namespace, self._node_port_ranges) for family in self.families]
+        self._rounds.clear()
+        self._started = False
 
     # What changed ------------------------------------------------------------------------------------------------------------
 
@@ -133,11 +163,24 @@ class ServiceProxy:
         if new is None:
             return
         self.beside.node = new
-        found = place(new)
+        self._node_told.set()
+        found = msgspec.structs.replace(place(new), addresses=own_addresses(self._context.config, new))
         before, self.place = self.place, found
         if (before.node, before.zone, before.addresses) != (found.node, found.zone, found.addresses):
             for service in self._services.table.snapshot():
                 self._mark(service.key)
+        ranges = node_port_ranges(self._context.config, new)
+        if self.tables and ranges and ranges != self._node_port_ranges:  # a Node without addresses says nothing of where it is
+            self._begin_anew()
+
+    def _ranges_changed(self, old: ServiceCIDR | None, new: ServiceCIDR | None) -> None:
+        if self.tables and (old is None or new is None or old.spec != new.spec):
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        """What is constant in the tables is to be otherwise."""
+        self._make_anew = True
+        self._reconciler.mark(TABLES)
 
     def _mark(self, key: str) -> None:
         self._dirty[key] = None
@@ -149,6 +192,10 @@ class ServiceProxy:
     async def _operate(self, what: str) -> float | None:
         if what == STALE:
             return self._expire()
+        if self._make_anew:
+            self._make_tables()
+            masquerade_pods(self._context.config, self.families, self._namespace)
+            self._make_anew = False
         if not self._started:
             await self._start()
         while self._dirty or not all(tables.sound for tables in self.tables):
@@ -167,6 +214,7 @@ class ServiceProxy:
     async def _start(self) -> None:
         wanted: list[dict[str, ServiceProgram]] = [{} for _ in self.families]
         self._dirty.clear()
+        self.beside.starting(self.tables)
 
         def decide_all() -> Iterator[None]:
             for count, key in enumerate(list(self._services.table.snapshot().keys()), 1):
@@ -191,8 +239,9 @@ class ServiceProxy:
                 self._say_refused(tables)
         self._started = True
         self.beside.started(self.tables)
-        self._done(list(wanted[0]), took, full=True)
-        self._context.log.info("service proxy: %d Services programmed", len(wanted[0]))
+        programmed = dict.fromkeys(key for by_key in wanted for key in by_key)
+        self._done(list(programmed), took, full=True)
+        self._context.log.info("service proxy: %d Services programmed", len(programmed))
         self._context.ready("services")
 
     async def _in_steps(self, steps: Iterator[None]) -> None:
@@ -253,7 +302,7 @@ class ServiceProxy:
 
     def _repair(self, words: str) -> None:  # noqa: ARG002  (told to people already)
         """Somebody changed the tables: those of Services are distrusted, and the next round puts them right."""
-        masquerade_pods(self._context.config, self._namespace)
+        masquerade_pods(self._context.config, self.families, self._namespace)
         self._reconciler.mark(TABLES)
 
     def _failed(self, what: str, error: Exception, attempts: int) -> None:
@@ -269,16 +318,21 @@ class ServiceProxy:
                 self._context.log.warning("Service %s is left out: %s", key, reason)
 
 
-def families(config: AgentConfig) -> tuple[Family, ...]:
-    """Give the families of the cluster's Service ranges, else of its Pod ranges, the primary first; IPv4 if there is no range."""
-    versions = dict.fromkeys(ipaddress.ip_network(each).version for each in config.service_ranges or config.pod_ranges)
-    return tuple(IPV4 if version == 4 else IPV6 for version in versions) or (IPV4,)
+def families(config: AgentConfig, namespace: int | None = None) -> tuple[Family, ...]:
+    """Give the families of the cluster's Service ranges, the primary first.
+
+    Where the configuration has none, ranges of either may be made at any time: then both that the kernel has, as with kube-proxy.
+    """
+    versions = [ipaddress.ip_network(each).version for each in config.service_ranges or config.pod_ranges]
+    if not config.service_ranges:
+        versions += [4, 6] if sysctl.read("net.ipv6.conf.all.forwarding", namespace) is not None else [4]
+    return tuple(IPV4 if version == 4 else IPV6 for version in dict.fromkeys(versions))
 
 
-def masquerade_pods(config: AgentConfig, namespace: int | None = None) -> None:
+def masquerade_pods(config: AgentConfig, families: Sequence[Family], namespace: int | None = None) -> None:
     """Make what Pods send to the outside carry the node's address. Raises KernelRefused."""
     with Nftables(namespace) as kernel:
-        for family in families(config):
+        for family in families:
             name, wanted = (family.name, masquerade.TABLE), masquerade.wanted(family, config)
             try:
                 kernel.apply_batches(difference(kernel.dump([name]), wanted))
@@ -290,19 +344,6 @@ def _service_of(piece: EndpointSlice) -> tuple[str, ...]:
     return (piece.service_key,)
 
 
-async def service_ranges(context: Context) -> tuple[str, ...]:
-    """Ask the API for the ranges of its ServiceCIDRs; none if it has no such objects, or does not tell this node."""
-    try:
-        answer = await context.client.request("GET", _SERVICE_CIDRS)
-    except ApiError as error:
-        context.log.warning("service proxy: without Service ranges, as the API tells of none: %s", error)
-        return ()
-    found = msgspec.json.decode(answer, type=_ServiceCIDRs)
-    return tuple(dict.fromkeys(text for one in found.items for text in one.spec.cidrs))
-
-
 async def run(context: Context) -> None:
     """Run until cancelled."""
-    if not context.config.service_ranges:
-        context.config = msgspec.structs.replace(context.config, service_ranges=await service_ranges(context))
     await ServiceProxy(context).run()

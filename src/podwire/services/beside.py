@@ -22,6 +22,7 @@ from collections.abc import Callable, Sequence
 from datetime import datetime
 from typing import Any
 
+from podwire.daemon.config import AgentConfig
 from podwire.daemon.context import Context
 from podwire.lib.reconcile import Reconciler
 from podwire.linux.network import Network
@@ -36,7 +37,7 @@ from podwire.services import audit, cleanup, flows, masquerade, pages, routes, t
 from podwire.services.connections import Ways
 from podwire.services.dialect import Dialect
 from podwire.services.facts import NONE, Facts
-from podwire.services.layout import Family
+from podwire.services.layout import Family, narrowed
 from podwire.services.metrics import Metrics
 
 LATE_S = 0.01  # how long a packet may be between two look-ups
@@ -46,7 +47,7 @@ UNHEALTHY_S = 60.0  # changes that wait longer than this are late
 RETRY_S = 5.0  # for an address that somebody else has
 TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
 
-_EVERY_ADDRESS = "0.0.0.0"  # noqa: S104  (of the node: that is what a load balancer asks)
+_EVERY_ADDRESS = {4: "0.0.0.0", 6: "::"}  # noqa: S104  (of the node: that is what a load balancer asks)
 ROUTES, FLOWS, CHECKS, PAGES, AUDIT = "routes", "stale flows", "health checks", "pages", "audit"
 OTHER = "the other dialect"
 
@@ -66,7 +67,7 @@ class Beside:
         self._triggers: dict[str, list[datetime]] = {}
         self._born = self._updated = context.now()
         self._waiting: float | None = context.clock()
-        self._pages: list[asyncio.Server] = []
+        self._pages: dict[str, list[asyncio.Server]] = {}
         self._checks: dict[int, tuple[str, list[asyncio.Server]]] = {}
         self._seen = (0, 0)  # the kernel's number of transactions, and how many of them were ours
         self._rest_until = 0.0  # after a reading that found nothing others have their time
@@ -174,8 +175,9 @@ class Beside:
         try:
             await self._reconciler.run()
         finally:
-            for server in (*self._pages, *(server for _, servers in self._checks.values() for server in servers)):
-                server.close()
+            for servers in (*self._pages.values(), *(servers for _, servers in self._checks.values())):
+                for server in servers:
+                    server.close()
             if self._kernel is not None:
                 self._kernel.close()
 
@@ -253,12 +255,21 @@ class Beside:
         return pages.Answer(200, "ok") if path == "/healthz" else pages.nothing_here("/metrics, /proxyMode and /healthz")
 
     async def _listen(self) -> float | None:
-        config = self._context.config
-        wanted = [(config.proxy_health_address, self.health), (config.proxy_metrics_address, self.measurements)]
-        for text, answer in wanted[len(self._pages) :]:
-            if text:
+        config, refused = self._context.config, None
+        for name, text, answer in (
+            ("health", config.proxy_health_address, self.health),
+            ("metrics", config.proxy_metrics_address, self.measurements),
+        ):
+            if text and name not in self._pages:
                 address, _, port = text.rpartition(":")
-                self._pages += await pages.serve([pages.listening(address.strip("[]"), int(port), self._namespace)], answer)
+                try:
+                    sockets = pages.listening_at(address.strip("[]"), int(port), self._namespace)
+                except OSError as error:  # it is tried again; the other page is there meanwhile
+                    refused = refused or error
+                else:
+                    self._pages[name] = await pages.serve(sockets, answer)
+        if refused is not None:
+            raise refused
         return None
 
     async def _listen_for_checks(self) -> float | None:
@@ -286,13 +297,16 @@ class Beside:
         return await pages.serve([pages.listening(address, port, self._namespace) for address in self._addresses()], answer)
 
     def _addresses(self) -> list[str]:
-        ranges = node_port_ranges(self._context.config.node_port_addresses, self.node)
-        if not ranges:
-            return [_EVERY_ADDRESS if family.number == 4 else "::" for family in self._families]
-        networks = [ipaddress.ip_network(text, strict=False) for text in ranges]
-        with Network(self._namespace) as network:
-            found = [one.address.ip for one in network.addresses()]
-        return [str(address) for address in dict.fromkeys(found) if any(address in network for network in networks)]
+        """Where health checks are answered: where node ports are, but for addresses that are of one link alone."""
+        ranges = node_port_ranges(self._context.config, self.node)
+        within = {family.number: narrowed(family, ranges) for family in self._families}
+        found = [_EVERY_ADDRESS[number] for number, those in within.items() if those is None]
+        networks = [ipaddress.ip_network(text) for those in within.values() for text in those or ()]
+        if networks:
+            with Network(self._namespace) as network:
+                here = [one.address.ip for one in network.addresses() if not one.address.is_link_local]
+            found += [str(address) for address in dict.fromkeys(here) if any(address in network for network in networks)]
+        return found
 
     def _say_unheard(self, key: str, port: int, error: OSError) -> None:
         namespace, _, name = key.partition("/")
@@ -381,14 +395,19 @@ def service_reference(namespace: str, name: str) -> ObjectReference:
     return ObjectReference(api_version=SERVICES.api_version, kind="Service", namespace=namespace, name=name)
 
 
-def node_port_ranges(configured: Sequence[str], node: Node | None) -> tuple[str, ...]:
+def own_addresses(config: AgentConfig, node: Node | None) -> tuple[str, ...]:
+    """Give the addresses of this node: what the configuration says is its own of a family, else what its Node says."""
+    told = () if node is None else node.internal_ips
+    own = config.proxy_node_address
+    return (own, *(text for text in told if (":" in text) != (":" in own))) if own else told
+
+
+def node_port_ranges(config: AgentConfig, node: Node | None) -> tuple[str, ...]:
     """Give the ranges on whose addresses node ports are served; none if they are on all. ``primary`` are the node's own addresses."""
     found: list[str] = []
-    for text in configured:
-        if text != "primary":
-            found.append(str(ipaddress.ip_network(text, strict=False)))
-        elif node is not None:
-            found += [str(ipaddress.ip_network(address)) for address in node.internal_ips]
+    for text in config.node_port_addresses:
+        texts = own_addresses(config, node) if text == "primary" else (text,)
+        found += [str(ipaddress.ip_network(one, strict=False)) for one in texts]
     return tuple(dict.fromkeys(found))
 
 

@@ -199,25 +199,41 @@ def table_text(
 ) -> str:
     """Write the table in nft's language. Of the ranges, those of the family are taken.
 
-    Node ports are served on all addresses of the node, but for those of the loopback range; with ``node_port_ranges`` on those within
-    them alone (on none, if no range is of this family). With ``masquerade_all`` also a Pod that uses a cluster address is masqueraded.
+    For ``node_port_ranges`` see ``narrowed``. With ``masquerade_all`` also a Pod that uses a cluster address is masqueraded.
     """
     words = {"ip": family.name, "table": name, "address": family.address, "size": capacity}
-    narrowed = list(node_port_ranges)
-    within = ranges_text(family, narrowed)
-    words["node_port_set"] = f"  set node-port-ranges {{ type {family.address}; flags interval; {within} }}\n" if narrowed else ""
+    within = narrowed(family, node_port_ranges)
+    elements = ranges_text(family, within or ())
+    words["node_port_set"] = (
+        f"  set node-port-ranges {{ type {family.address}; flags interval; {elements} }}\n" if within is not None else ""
+    )
     pods = ranges_text(family, pod_ranges)
     words["whom"] = "masquerade fully-random" if masquerade_all else f"{family.name} saddr @pod-ranges accept" if pods else "accept"
-    only = f"{family.name} daddr @node-port-ranges " if narrowed else ""
+    only = f"{family.name} daddr @node-port-ranges " if within is not None else ""
     words["on_node"] = f"fib daddr type local {only}{family.name} daddr != {family.loopback}"
     return _TABLE.format(base=_BASE.format(**words), pods=pods, services=ranges_text(family, service_ranges), **words)
 
 
 def ranges_text(family: Family, ranges: Iterable[str]) -> str:
     """Write those of the ranges that are of the family, as elements. Raises ValueError for what is no range."""
+    found = merged(family, ranges)
+    return f"elements = {{ {', '.join(found)} }};" if found else ""
+
+
+def merged(family: Family, ranges: Iterable[str]) -> tuple[str, ...]:
+    """Give those of the ranges that are of the family, each address in one of them. Raises ValueError for what is no range."""
     networks = [network for network in map(ipaddress.ip_network, ranges) if network.version == family.number]
-    merged = [str(network) for network in ipaddress.collapse_addresses(networks)]  # type: ignore[type-var]
-    return f"elements = {{ {', '.join(merged)} }};" if merged else ""
+    return tuple(str(network) for network in ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
+
+
+def narrowed(family: Family, node_port_ranges: Iterable[str]) -> tuple[str, ...] | None:
+    """Give the ranges of the family on whose addresses node ports are served: on none, if there are ranges of the other family alone.
+
+    None, if they are on all addresses of the node but those of the loopback range: no range is given, or all of the family.
+    """
+    given = tuple(node_port_ranges)
+    found = merged(family, given)
+    return None if not given or any(one.endswith("/0") for one in found) else found
 
 
 def pick_chain(count: int) -> tuple[str, list[str]]:

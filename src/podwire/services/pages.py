@@ -16,6 +16,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
+import ipaddress
 import socket
 from collections.abc import Callable
 from datetime import datetime
@@ -24,6 +26,7 @@ from typing import NamedTuple
 from podwire.linux import namespaces
 
 _READ_S = 5.0
+_EVERYWHERE = "0.0.0.0"  # noqa: S104  (of the node: that is what a load balancer asks)
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 _WORDS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 _TAINT = "ToBeDeletedByClusterAutoscaler"
@@ -68,6 +71,23 @@ def service_check(key: str, local_endpoints: int, *, healthy: bool) -> Answer:
 def going_away(deletion: str | None, taints: tuple[str, ...]) -> bool:
     """Say whether load balancers should leave a node alone: it is being deleted, or the autoscaler is about to."""
     return deletion is not None or _TAINT in taints
+
+
+def listening_at(address: str, port: int, namespace: int | None = None) -> list[socket.socket]:
+    """Open what listens at an address. The unspecified one, of either family, is every address of both, as with kube-proxy.
+
+    Raises OSError.
+    """
+    if not ipaddress.ip_address(address).is_unspecified:
+        return [listening(address, port, namespace)]
+    found = [listening(_EVERYWHERE, port, namespace)]
+    try:
+        return [*found, listening("::", port, namespace)]
+    except OSError as error:
+        if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # a kernel without IPv6
+            return found
+        found[0].close()
+        raise
 
 
 def listening(address: str, port: int, namespace: int | None = None) -> socket.socket:

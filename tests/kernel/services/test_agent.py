@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,18 @@ def slice_of(name: str, *addresses: str) -> dict[str, Any]:
         "ports": [{"name": "http", "port": 8080}],
         "endpoints": [{"addresses": [address], "nodeName": "node-1"} for address in addresses],
     }
+
+
+class Said(logging.Handler):
+    """Keeps what agents of this process say from here on that is a warning or worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.words: list[str] = []
+        logging.getLogger("podwire").addHandler(self)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.words.append(record.getMessage())
 
 
 class World:

@@ -16,16 +16,17 @@ from typing import Any
 import msgspec
 import pytest
 
-from kernel.services.test_agent import CONFIG, LIMIT_S, World, in_loop, service, slice_of
+from kernel.services.test_agent import CONFIG, LIMIT_S, Said, World, in_loop, service, slice_of
+from podwire.client.api import Client
 from podwire.daemon.config import Conntrack, decode
 from podwire.daemon.context import Context
 from podwire.linux import sysctl
 from podwire.linux.conntrack import Conntrack as Flows
 from podwire.nft import Unreadable
-from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, NODES, SERVICES
+from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, NODES, SERVICE_CIDRS, SERVICES
 from podwire.services import agent, cleanup, masquerade
 from podwire.services.beside import TRIGGER
-from podwire.services.layout import TABLE
+from podwire.services.layout import SPARE, TABLE
 from podwire.wire.rtnetlink import Address, Link, add, change
 
 TABLE_ID = ("ip", TABLE)
@@ -40,9 +41,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 async def running(world: World, namespace: int | None = None, **config: Any) -> AsyncIterator[agent.ServiceProxy]:
     ready = asyncio.Event()
     context = Context(world.client, msgspec.structs.replace(CONFIG, **config), node="node-1", parts=["services"], on_ready=ready.set)
-    if not context.config.service_ranges:
-        ranges = await agent.service_ranges(context)
-        context.config = msgspec.structs.replace(context.config, service_ranges=ranges)
     proxy = agent.ServiceProxy(context, namespace)
     task = asyncio.create_task(proxy.run())
     try:
@@ -169,6 +167,117 @@ def test_kube_proxys_own_configuration_and_the_ranges_of_the_api(folder: Path) -
                 piece["metadata"]["name"] = f"users-{number}"
                 await world.client.create(ENDPOINT_SLICES, piece)
             await world.until(lambda: world.comments("backends").count("shop/users:http/TCP") == 5)
+
+    in_loop(folder, body)
+
+
+def own_addresses(*addresses: str) -> dict[str, Any]:
+    return {"status": {"addresses": [{"type": "InternalIP", "address": address} for address in addresses]}}
+
+
+def where_node_ports_are() -> set[str]:
+    """The matches before the jump to node ports, as iptables prints them."""
+    saved = subprocess.run(["iptables-nft-save", "-t", "nat"], capture_output=True, text=True, check=True).stdout
+    return {line.split(" -m ")[0].removeprefix("-A KUBE-SERVICES ") for line in saved.splitlines() if line.endswith("-j KUBE-NODEPORTS")}
+
+
+def test_primary_is_what_the_node_says_of_itself_and_follows_it(folder: Path) -> None:
+    """Nothing is programmed until the Node has an address: node ports on all addresses would be a gap."""
+
+    async def body(world: World) -> None:
+        await world.client.create(SERVICES, service("web", "10.8.0.21", type="NodePort"))
+
+        async def say(*addresses: str) -> None:
+            await world.client.patch(NODES, "node-1", "", own_addresses(*addresses), subresource="status")
+
+        context = Context(world.client, CONFIG, node="node-1", parts=["services"])
+        context.config = msgspec.structs.replace(CONFIG, proxy_mode="iptables", node_port_addresses=("primary",))
+        said = Said()
+        proxy = asyncio.create_task(agent.ServiceProxy(context).run())
+        await world.until(lambda: any("waiting for an address of Node node-1" in words for words in said.words))
+        assert where_node_ports_are() == set()
+        for addresses in (["10.128.0.2"], ["10.128.0.2", "fd00::2"], ["10.128.0.9"]):
+            await say(*addresses)
+            await world.until(lambda own=addresses[0]: where_node_ports_are() == {f"-d {own}/32"})
+        await say()
+        await world.client.create(SERVICES, service("last", "10.8.0.22"))
+        await world.until(lambda: "10.8.0.22" in subprocess.run(["iptables-nft-save"], capture_output=True, text=True, check=True).stdout)
+        assert where_node_ports_are() == {"-d 10.128.0.9/32"}
+        proxy.cancel()
+        await asyncio.wait([proxy])
+        await context.close()
+
+    in_loop(folder, body)
+
+
+def test_both_families_are_programmed_where_only_the_api_knows_of_ranges(folder: Path) -> None:
+    """One of the second family may be made at any time. Pages at :: are for IPv4, too; one that cannot listen does not keep the other."""
+
+    async def body(world: World) -> None:
+        given = decode(
+            b"apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
+            b"bindAddress: '::'\nhealthzBindAddress: '192.0.2.1:10256'\nmetricsBindAddress: '::'\nnodePortAddresses: [10.128.0.0/20]\n"
+        )
+        async with running(world, **msgspec.structs.asdict(given)):
+            assert [name for name in world.kernel.names() if name[1] == TABLE] == [("ip", TABLE), ("ip6", TABLE)]
+            for address in ("127.0.0.1", "::1"):
+                assert (await fetch(10249, "/proxyMode", address))[1] == "nftables"
+            sets = {family: {one.name for one in world.kernel.dump([(family, TABLE)]).tables[0].sets} for family in ("ip", "ip6")}
+            assert ("node-port-ranges" in sets["ip"], "node-port-ranges" in sets["ip6"]) == (True, False)  # of IPv6 no range is given: all
+
+    in_loop(folder, body)
+
+
+def test_an_api_that_tells_of_no_ranges_is_done_without(folder: Path) -> None:
+    """As one that is older than ServiceCIDRs, or does not show them to this user."""
+
+    async def body(world: World) -> None:
+        await world.client.create(SERVICES, service("web", "10.8.0.21"))
+        said = Said()
+        own = str(Path(world.kubeconfig).with_name("node.node-1"))
+        async with Client.from_kubeconfig(own) as client, running(World(client, world.kernel, world.network, own), service_ranges=()):
+            assert world.kernel.dump([TABLE_ID]).tables[0].set("service-ranges").elements == {}
+            assert "shop/web" in world.comments("cluster-ips")
+        assert [words for words in said.words if "without Service ranges, as the API tells of none: servicecidrs" in words]
+
+    in_loop(folder, body)
+
+
+def service_cidr(*ranges: str) -> dict[str, Any]:
+    metadata = {"name": "more"}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "ServiceCIDR", "metadata": metadata, "spec": {"cidrs": list(ranges)}}
+
+
+@pytest.mark.parametrize("mode", ["nftables", "iptables"])
+def test_ranges_that_the_api_gets_later_count(folder: Path, mode: str) -> None:
+    """As with the API's first ones: an address that nobody has is dropped there, and a Service's serves."""
+
+    def run(*words: str) -> str:
+        return subprocess.run(words, capture_output=True, text=True, check=False).stdout
+
+    def ranges() -> set[str]:
+        if mode == "iptables":
+            text = run("iptables-nft-save", "-t", "filter")
+        else:
+            text = "".join(run("nft", "list", "set", "ip", name, "service-ranges") for name in (TABLE, SPARE))
+        return {one for one in ("10.8.0.0/20", "10.9.0.0/24") if one in text}
+
+    def listed(text: str) -> bool:
+        return text in run("nft", "list", "ruleset")
+
+    async def body(world: World) -> None:
+        said = Said()
+        async with running(world, service_ranges=(), proxy_mode=mode):
+            assert ranges() == {"10.8.0.0/20"}
+            await world.client.create(SERVICE_CIDRS, service_cidr("10.9.0.0/24"))
+            await world.until(lambda: ranges() == {"10.8.0.0/20", "10.9.0.0/24"})
+            await world.client.create(SERVICES, service("users", "10.9.0.20"))
+            await world.until(lambda: listed("10.9.0.20"))
+            await world.client.delete(SERVICES, "users", "shop")
+            await world.client.delete(SERVICE_CIDRS, "more")
+            await world.until(lambda: ranges() == {"10.8.0.0/20"})
+            await world.until(lambda: not listed("10.9.0.20"))
+        assert not [words for words in said.words if "somebody changed" in words]
 
     in_loop(folder, body)
 

@@ -346,7 +346,7 @@ def test_what_is_programmed_lists_and_loads_again() -> None:
         ),
         service(key="shop/empty", ip="10.8.0.21"),
     )
-    masquerade_pods(CONFIG, wires.nodes[1].fd)
+    masquerade_pods(CONFIG, (IPV4,), wires.nodes[1].fd)
 
     def run(command: str, text: str = "") -> str:
         return subprocess.run(command, shell=True, input=text, capture_output=True, text=True, check=True).stdout
@@ -371,10 +371,10 @@ def test_pods_leave_the_cluster_with_the_address_of_their_node() -> None:
     before = ask(pods["10.4.1.9"], "198.51.100.10", 7000)
     assert before == "internet 10.4.1.9"
     if not CONTROLS:
-        masquerade_pods(CONFIG, wires.nodes[1].fd)
+        masquerade_pods(CONFIG, (IPV4,), wires.nodes[1].fd)
     assert ask(pods["10.4.1.9"], "198.51.100.10", 7000) == "internet 10.128.0.2"
     assert ask(pods["10.4.1.9"], "10.4.2.2", 8080) == "10.4.2.2 10.4.1.9"
     with nft_of(wires) as kernel:
         generation = kernel.generation()
-        masquerade_pods(CONFIG, wires.nodes[1].fd)
+        masquerade_pods(CONFIG, (IPV4,), wires.nodes[1].fd)
         assert kernel.generation() == generation

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import signal
 import socket
 import subprocess
@@ -19,7 +18,7 @@ import pytest
 from kernel.services import dialect
 from kernel.services.dialect import IPTABLES, NFTABLES
 from kernel.services.flood import SERVED, Target, accept, connect, flood, listen
-from kernel.services.test_agent import CONFIG, World, in_loop, service, slice_of
+from kernel.services.test_agent import CONFIG, Said, World, in_loop, service, slice_of
 from kernel.services.test_beside import running
 from kernel.services.test_packets import VIP, Proxies, world
 from kernel.services.test_packets import service as service_of
@@ -95,17 +94,6 @@ table ip kube-proxy {
 """
 
 
-class Said(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
-        self.words: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.words.append(record.getMessage())
-
-
 @pytest.mark.parametrize("mode", [NFTABLES, IPTABLES])
 def test_the_table_of_another_proxy_stays_and_is_told(folder: Path, mode: str) -> None:
     def nft(*words: str, text: str = "") -> str:
@@ -114,7 +102,6 @@ def test_the_table_of_another_proxy_stays_and_is_told(folder: Path, mode: str) -
     async def body(world: World) -> None:
         nft("-f", "-", text=KUBE_PROXY)
         said = Said()
-        logging.getLogger("podwire").addHandler(said)
         async with running(world, proxy_mode=mode):
             await world.until(lambda: any("table ip kube-proxy of another proxy translates, too" in words for words in said.words))
         cleanup.remove(CONFIG)

@@ -87,6 +87,32 @@ def test_a_whole_file_is_read() -> None:
     assert (other.proxy_mode, other.masquerade_all, other.proxy_min_sync_s, other.masquerade_bit) == ("nftables", True, 0.25, 14)
 
 
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        ("clusterCIDR: fd00:10:4::/56,10.4.0.0/14\n", {"pod_ranges": ("fd00:10:4::/56", "10.4.0.0/14")}),
+        ("clusterCIDR: 10.244.1.0/16\n", {"pod_ranges": ("10.244.0.0/16",)}),
+        ("clusterCIDR: fd00:10:4::/56\nbindAddress: 10.128.0.2\n", {"pod_ranges": ("fd00:10:4::/56",), "proxy_node_address": "10.128.0.2"}),
+        ("bindAddress: '::'\n", {"proxy_health_address": "[::]:10256", "proxy_metrics_address": "[::1]:10249", "proxy_node_address": ""}),
+        ("bindAddress: 'fd00::2'\n", {"proxy_health_address": "[::]:10256", "proxy_node_address": "fd00::2"}),
+        ("bindAddress: 10.128.0.2\n", {"proxy_health_address": "0.0.0.0:10256", "proxy_metrics_address": "127.0.0.1:10249"}),
+        ("bindAddress: 127.0.0.1\n", {"proxy_health_address": "0.0.0.0:10256", "proxy_node_address": ""}),
+        ("healthzBindAddress: 'fd00::2'\n", {"proxy_health_address": "[fd00::2]:10256"}),
+        ("healthzBindAddress: '[fd00::2]:1024'\nmetricsBindAddress: '::'\n", {"proxy_health_address": "[fd00::2]:1024"}),
+        ("metricsBindAddress: '::1:1024'\n", {"proxy_metrics_address": "[::1:1024]:10249"}),
+        ("nodePortAddresses: [10.128.0.0/20]\n", {"node_port_addresses": ("10.128.0.0/20", "::/0")}),
+        ("nodePortAddresses: ['fd00::/8']\n", {"node_port_addresses": ("fd00::/8", "0.0.0.0/0")}),
+        ("nodePortAddresses: ['fd00::/8', 10.128.0.5/20]\n", {"node_port_addresses": ("fd00::/8", "10.128.0.0/20")}),
+        ("nodePortAddresses: []\n", {"node_port_addresses": ()}),
+        ("mode: nftables\n", {"node_port_addresses": ("primary",)}),
+        ("mode: iptables\n", {"node_port_addresses": ()}),
+    ],
+)
+def test_addresses_of_both_families_mean_what_they_mean_to_kube_proxy(body: str, expected: dict[str, object]) -> None:
+    found = config.decode((HEAD + body).encode())
+    assert {field: getattr(found, field) for field in expected} == expected
+
+
 def test_what_changes_nothing_here_is_known_and_named() -> None:
     assert config.decode(HEAD.encode()).ignored == ()
     given = HEAD + "featureGates: {Some: true}\nipvs: {scheduler: rr}\nlogging: {verbosity: 0}\noomScoreAdj: -999\n"
@@ -106,8 +132,25 @@ def test_what_changes_nothing_here_is_known_and_named() -> None:
         ("mode: ipvs\n", "line 3: mode: 'ipvs' is not offered here, only nftables and iptables"),
         ("mode: nftables\ndetectLocalMode: NodeCIDR\n", "line 4: detectLocalMode: 'NodeCIDR' is not offered here, only ClusterCIDR"),
         ("clusterCIDR: 10.4.0.0/33\n", "line 3: clusterCIDR: '10.4.0.0/33' is not a range"),
-        ("nodePortAddresses: [here]\n", "line 3: nodePortAddresses: 'here' is neither a range nor"),
+        ("nodePortAddresses: [here]\n", "line 3: nodePortAddresses[0]: 'here' is neither a range nor"),
         ("healthzBindAddress: here:1\n", "line 3: healthzBindAddress: 'here:1' is no ADDRESS:PORT"),
+        ("clusterCIDR: 10.0.0.0/9,10.128.0.0/9\n", "line 3: clusterCIDR: '10.0.0.0/9,10.128.0.0/9' has more than one range of a family"),
+        ("clusterCIDR: 10.4.0.0/14,\n", "line 3: clusterCIDR: '10.4.0.0/14,' is not a range, nor one of each family"),
+        ("clusterCIDR: '10.4.0.0/14, fd00::/56'\n", "line 3: clusterCIDR: '10.4.0.0/14, fd00::/56' is not a range"),
+        ("clusterCIDR: 10.4.0.0\n", "line 3: clusterCIDR: '10.4.0.0' is not a range"),
+        ("clusterCIDR: 10.4.0.0/255.252.0.0\n", "line 3: clusterCIDR: '10.4.0.0/255.252.0.0' is not a range"),
+        ("bindAddress: '[::]'\n", "line 3: bindAddress: '[::]' is no IP address"),
+        ("bindAddress: 'fe80::1%eth0'\n", "line 3: bindAddress: 'fe80::1%eth0' is no IP address: an address of one link alone"),
+        ("metricsBindAddress: '[::1]'\n", "line 3: metricsBindAddress: '[::1]' is no ADDRESS:PORT, nor an address"),
+        ("metricsBindAddress: ':10249'\n", "line 3: metricsBindAddress: ':10249' is no ADDRESS:PORT, nor an address"),
+        ("metricsBindAddress: '[::1]:0'\n", "line 3: metricsBindAddress: '[::1]:0' is no ADDRESS:PORT, nor an address: the port must be"),
+        (
+            "nodePortAddresses:\n- 10.0.0.0/8\n- primary\n",
+            "line 5: nodePortAddresses[1]: 'primary' stands alone, and there are other ranges",
+        ),
+        ("nodePortAddresses:\n- 10.0.0.0/8\n- 'fd00::'\n", "line 5: nodePortAddresses[1]: 'fd00::' is neither a range nor"),
+        ("nodePortAddresses:\n- 10.0.0.0/8\n- null\n", "line 5: nodePortAddresses.1: Expected `str`, got `null`"),
+        ("detectLocal:\n  clusterCIDRs: [10.0.0.0/8]\n", "line 4: detectLocal.clusterCIDRs: unknown field"),
         ("nftables:\n  masqueradeBit: 32\n", "line 4: nftables.masqueradeBit: must be from 0 to 31"),
     ],
 )
@@ -116,6 +159,13 @@ def test_what_is_wrong_is_named_with_its_line(body: str, words: str, tmp_path: P
     with pytest.raises(ConfigError) as error:
         config.load(tmp_path / "proxy.yaml")
     assert f"proxy.yaml: {words}" in str(error.value)
+
+
+def test_the_line_is_found_whatever_the_file_is_written_in() -> None:
+    with pytest.raises(ConfigError, match=r"line 4: mode: 'ipvs' is not offered here"):
+        config.decode(b'{\n\t"apiVersion": "kubeproxy.config.k8s.io/v1alpha1",\n\t"kind": "KubeProxyConfiguration",\n\t"mode": "ipvs"\n}')
+    with pytest.raises(ConfigError, match=r"line 3: mode: 'ipvs' is not offered here"):
+        config.decode((HEAD + "mode: ipvs\n").encode("utf-16"))
 
 
 def test_another_version_is_refused() -> None:

@@ -24,12 +24,11 @@ from __future__ import annotations
 import base64
 import functools
 import hashlib
-import ipaddress
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from podwire.services.desired import PortProgram, ServiceProgram
-from podwire.services.layout import Family
+from podwire.services.layout import Family, merged, narrowed
 from podwire.views.frontends import Backend
 
 NAT, FILTER = "nat", "filter"
@@ -132,12 +131,10 @@ class Rules:
     ) -> None:
         self.family, self._mark, self._masquerade_all = family, mark, masquerade_all
         self._pods, self._services = self._mine(pod_ranges), self._mine(service_ranges)
-        narrowed = tuple(node_port_ranges)
-        self._node_port_ranges = self._mine(narrowed) if narrowed else None
+        self._node_port_ranges = narrowed(family, node_port_ranges)
 
     def _mine(self, ranges: Iterable[str]) -> tuple[str, ...]:
-        networks = [network for network in map(ipaddress.ip_network, ranges) if network.version == self.family.number]
-        return tuple(str(network) for network in ipaddress.collapse_addresses(networks))  # type: ignore[type-var]
+        return merged(self.family, ranges)
 
     # One Service port ----------------------------------------------------------------------------------------------------
 
