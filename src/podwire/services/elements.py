@@ -120,18 +120,19 @@ class _Building:
         lists = self.lists
         label = target if view == "cluster" else f"{target} {view}"
         here: list[bytes] = []
-        seated = _seated(backends, self.node, self.forms["own_endpoints"], here)
+        wanted, pods = _endpoints(backends, self.node, self.forms["own_endpoints"], here)
         if here:
             lists.setdefault("own_endpoints", []).extend(here)
-        slots = self.numbers.slots(number, seated)
+        slots = self.numbers.slots(number, wanted)
+        pods = _by_slot(slots, wanted, pods)
         self.add("sizes", mark(number), mark(len(slots)), label[:COMMENT])
         rows = lists.setdefault("backends", [])
-        _write_backends(self.forms["backends"], mark(number), _slots(len(slots)), slots, seated, target, rows)
+        _write_backends(self.forms["backends"], mark(number), _slots(len(slots)), slots, pods, target, rows)
         if affinity_s:
             handles = [mark(self.handles[endpoint]) for endpoint in slots]
-            for slot, endpoint, handle in zip(_slots(len(slots)), slots, handles, strict=False):
-                self.add("handles", mark(number) + slot, handle, _label(target, seated[endpoint]))
-            _write_backends(self.forms["backends"], mark(number), handles, slots, seated, target, rows)
+            for slot, pod, handle in zip(_slots(len(slots)), pods, handles, strict=False):
+                self.add("handles", mark(number) + slot, handle, _label(target, pod))
+            _write_backends(self.forms["backends"], mark(number), handles, slots, pods, target, rows)
         return number
 
 
@@ -219,15 +220,16 @@ def write_plain(service: ServiceProgram, node: str, written: Mapping[str, Form],
     for port in service.ports:
         target = f"{key}:{port.name or port.port}/{port.protocol}"
         label = target[:COMMENT].encode()
-        seated = _seated(port.cluster, node, written["own_endpoints"], own)
-        number, slots = numbers.seat(target, seated)
-        packed, count = _MARK.pack(number), len(seated)
+        wanted, pods = _endpoints(port.cluster, node, written["own_endpoints"], own)
+        number, slots = numbers.seat(target, wanted)
+        packed, count = _MARK.pack(number), len(slots)
         many = count >= len(_SLOTS)
         into["sizes"].append(written["sizes"].write(packed, _MARK.pack(count) if many else _SLOTS[count], label))
         place, write = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port), written["frontends"].write
         for address in cluster_ips:
             into["frontends"].append(write(address + place, packed, label))
-        _write_backends(written["backends"], packed, _slots(count) if many else _SLOTS, slots, seated, target, into["backends"])
+        pods = _by_slot(slots, wanted, pods)
+        _write_backends(written["backends"], packed, _slots(count) if many else _SLOTS, slots, pods, target, into["backends"])
     if len(own) > already:
         own[already:] = _unique(own[already:], written["own_endpoints"])
     return True
@@ -284,14 +286,14 @@ def _write_backends(
     number: bytes,
     places: Iterable[bytes],
     endpoints: Iterable[bytes],
-    pods: Mapping[bytes, str],
+    pods: Iterable[str],
     target: str,
     into: list[bytes],
 ) -> None:
     """Write the rows of ``backends`` for an id: each endpoint at its place, which is its slot or its handle."""
     size, before, note, after = -1, b"", b"", b""
     middle, join = written.middle, b"".join
-    for place, endpoint, pod in zip(places, endpoints, map(pods.__getitem__, endpoints), strict=False):
+    for place, endpoint, pod in zip(places, endpoints, pods, strict=False):
         text = (f"{target} {pod}" if pod else target)[:COMMENT].encode()
         if len(text) != size:  # the Pods of a Service have names of one length, mostly
             size = len(text)
@@ -300,9 +302,10 @@ def _write_backends(
         into.append(join((before, place, middle, endpoint, note, text, after)))
 
 
-def _seated(backends: Iterable[Backend], node: str, written: Form, here: list[bytes]) -> dict[bytes, str]:
-    """Pack the endpoints of a view: the Pod of each. Those that are on this node are written to ``here``. Raises ValueError."""
-    found: dict[bytes, str] = {}
+def _endpoints(backends: Iterable[Backend], node: str, written: Form, here: list[bytes]) -> tuple[list[bytes], list[str]]:
+    """Pack the endpoints of a view, and give the Pod of each. Those that are on this node are written to ``here``. Raises ValueError."""
+    found: list[bytes] = []
+    pods: list[str] = []
     number, packed = -1, b""
     for backend in backends:
         prefix, _, last = backend.address.rpartition(".")
@@ -313,10 +316,21 @@ def _seated(backends: Iterable[Backend], node: str, written: Form, here: list[by
         if backend.port != number:
             number = backend.port
             packed = _PORT.pack(number)
-        pod = found[address + packed] = backend.pod
+        found.append(address + packed)
+        pods.append(backend.pod)
         if backend.node == node or not backend.node:  # one that names no node may be here
-            here.append(written.row(address + address, None, pod[:COMMENT]))
-    return found
+            here.append(written.row(address + address, None, backend.pod[:COMMENT]))
+    if len(found) > 1 and len(once := dict(zip(found, pods, strict=True))) < len(found):  # an address may be written in several ways
+        return list(once), list(once.values())
+    return found, pods
+
+
+def _by_slot(slots: Sequence[bytes], endpoints: Sequence[bytes], pods: list[str]) -> list[str]:
+    """Give the Pods of endpoints in the order of the slots."""
+    if slots is endpoints:  # as those of a port that is new
+        return pods
+    pod_of = dict(zip(endpoints, pods, strict=True))
+    return [pod_of[endpoint] for endpoint in slots]
 
 
 def _unique(rows: list[bytes], written: Form) -> list[bytes]:

@@ -17,7 +17,7 @@ bytes: to find one is to read one place in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 FIRST = 0x10000
 BLOCK = 4096
@@ -42,7 +42,7 @@ class Numbers:
             base = self._bases[target] = self._draw(STEP)
         return base | VIEWS[view]
 
-    def seat(self, target: str, wanted: Mapping[bytes, object]) -> tuple[int, Iterable[bytes]]:
+    def seat(self, target: str, wanted: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
         """Give the id of a Service port in the cluster view, and its endpoints by slot: ``id`` and ``slots`` in one, for there are many."""
         base = self._bases.get(target)
         if base is not None:
@@ -51,30 +51,27 @@ class Numbers:
         self._slots[base] = b"".join(wanted)
         return base, wanted
 
-    def slots(self, number: int, wanted: Mapping[bytes, object]) -> list[bytes]:
-        """Seat the endpoints of an id. Returns them by slot.
+    def slots(self, number: int, wanted: Sequence[bytes]) -> Sequence[bytes]:
+        """Seat the endpoints of an id, each of which is wanted once. Returns them by slot: ``wanted`` itself, if that is their order.
 
         Those that were seated keep their slots, but for the last ones, which fill gaps.
         """
-        new = list(wanted)
-        packed, before = b"".join(new), self._slots.get(number)
-        if before is not None and before != packed and new:
-            new = _seated(_cut(before, len(new[0])), new, wanted)
-            packed = b"".join(new)
+        packed, before = b"".join(wanted), self._slots.get(number)
+        if before is not None and before != packed and wanted:
+            wanted = _seated(_cut(before, len(wanted[0])), wanted)
+            packed = b"".join(wanted)
         self._slots[number] = packed
-        return new
+        return wanted
 
     def exchange(self, target: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
         """Seat an endpoint in the place of another of the ``count`` that a port has in the cluster view, as ``slots`` would.
 
-        Gives the id and the slot; None, with nothing done, if not exactly one is to be replaced.
+        Gives the id and the slot; None, with nothing done, if it is not beyond doubt that exactly one is to be replaced.
         """
-        number = self._bases.get(target, 0)
-        seated, size = self._slots.get(number, b""), len(came)
-        if len(seated) != count * size or _find(seated, came, 0) >= 0:
-            return None
-        at = _find(seated, gone, 0)
-        if at < 0 or _find(seated, gone, at + size) >= 0:
+        number, size = self._bases.get(target, 0), len(came)
+        seated = self._slots.get(number, b"")
+        at = seated.find(gone)
+        if at < 0 or at % size or len(seated) != count * size or seated.find(gone, at + 1) >= 0 or seated.find(came) >= 0:
             return None
         self._slots[number] = seated[:at] + came + seated[at + size :]
         return number, at // size
@@ -126,22 +123,14 @@ def _cut(packed: bytes, size: int) -> list[bytes]:
     return [packed[at : at + size] for at in range(0, len(packed), size)]
 
 
-def _find(seated: bytes, endpoint: bytes, start: int) -> int:
-    """Say where the slot is that an endpoint has, from a slot's start on; -1 for none."""
-    at = seated.find(endpoint, start)
-    while at > 0 and at % len(endpoint):
-        at = seated.find(endpoint, at + 1)
-    return at
-
-
-def _seated(old: list[bytes], new: list[bytes], wanted: Mapping[bytes, object]) -> list[bytes]:
-    held = set(old)
+def _seated(old: Sequence[bytes], new: Sequence[bytes]) -> list[bytes]:
+    wanted, held = set(new), set(old)
     arriving = [endpoint for endpoint in new if endpoint not in held]
     if len(new) == len(old) == len(held) and len(arriving) == 1:  # one came for one that went, as most often
         return [endpoint if endpoint in wanted else arriving[0] for endpoint in old]
     # A kernel that was read between two batches may hold one endpoint in two slots: the later one is free.
     seats: list[bytes | None] = []
-    leaving = held - wanted.keys()
+    leaving = held - wanted
     for endpoint in old:
         seats.append(None if endpoint in leaving else endpoint)
         leaving.add(endpoint)

@@ -76,7 +76,8 @@ class Program:
     def __init__(self, structure: Structure, node: str, numbers: Numbers) -> None:
         self.structure, self.node, self.numbers = structure, node, numbers
         self.services: dict[str, ServiceProgram] = {}
-        self._addresses: dict[bytes, tuple[Rank, ...]] = {}  # the ranks of those who claim an address, lowest first
+        # The ranks of those who claim an address, lowest first; of one whose cluster address it is, and nobody else's, the key.
+        self._addresses: dict[bytes, tuple[Rank, ...] | str] = {}
         self._lost: dict[str, Set[bytes]] = {}  # what a Service claims and another has, of those to whom that happens
         self._noted: defaultdict[str, Notes] = defaultdict(dict)
         self._stale: dict[str, dict[bytes, tuple[bytes, int]]] = {field: {} for field in LATE}
@@ -157,9 +158,9 @@ class Program:
         Raises ValueError as ``put``.
         """
         held, own = self._addresses, [address_bytes(address) for address in service.cluster_ips]
+        claims: Mapping[bytes, tuple[Rank, ...] | str]
         if is_plain(service):
-            rank: tuple[Rank, ...] = ((False, service.created, service.key),)
-            claims = dict.fromkeys(plain_addresses(service, own), rank)
+            claims = dict.fromkeys(plain_addresses(service, own), key)
         else:
             claims = {address: (rank,) for address, rank in addresses(service)}
         if not held.keys().isdisjoint(claims):
@@ -186,7 +187,7 @@ class Program:
         lost: Set[bytes] = _NONE
         if not held.keys().isdisjoint(claims):
             name = service.key  # its own claim may still be there with an earlier rank: it was made anew under its old name
-            lost = {key for key, rank in claims.items() if any(r < rank and r[2] != name for r in held.get(key, ())[:2])}
+            lost = {key for key, rank in claims.items() if any(r < rank and r[2] != name for r in self._ranks(key)[:2])}
         found = self._elements_of(service, lost)
         if lost:
             self._lost[key] = lost
@@ -232,7 +233,7 @@ class Program:
             held.update({key: (rank,) for key, rank in claims.items()})
             return others
         for key in claimed.keys() | claims.keys():
-            before = self._addresses.get(key, ())
+            before = self._ranks(key)
             gone, came = claimed.get(key), claims.get(key)
             if gone == came:
                 continue
@@ -247,6 +248,11 @@ class Program:
                 if rank not in (gone, came):
                     others.add(rank[2])
         return others
+
+    def _ranks(self, address: bytes) -> tuple[Rank, ...]:
+        """Give the ranks of those who claim an address, lowest first."""
+        found = self._addresses.get(address, ())
+        return ((False, self.services[found].created, found),) if isinstance(found, str) else found
 
     def _replace(self, key: str, service: ServiceProgram | None, before: Elements, after: Elements) -> None:
         if service is None:

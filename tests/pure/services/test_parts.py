@@ -77,7 +77,7 @@ def test_families_are_apart() -> None:
 def test_endpoints_sit_without_gaps_and_only_the_last_ones_move(rounds: list[set[int]]) -> None:
     numbers, before = Numbers(), list[bytes]()
     for members in rounds:
-        now = numbers.slots(7, {bytes((each,)): None for each in sorted(members)})
+        now = numbers.slots(7, [bytes((each,)) for each in sorted(members)])
         assert sorted(now) == sorted(bytes((each,)) for each in members)
         stay = [endpoint for endpoint in before if endpoint in now]
         moved = [endpoint for endpoint in stay if now.index(endpoint) != before.index(endpoint)]
@@ -89,7 +89,7 @@ def test_an_endpoint_that_was_read_in_two_slots_has_one() -> None:
     for wanted, seated in ((b"BC", [b"C", b"B"]), (b"BCD", [b"C", b"B", b"D"]), (b"BDE", [b"D", b"B", b"E"])):
         numbers = Numbers()
         numbers.adopt("shop/users:http/TCP", "cluster", 70_000, [b"C", b"B", b"C"], {})  # C moves, and its old slot is stale
-        assert numbers.slots(70_000, {bytes((each,)): None for each in wanted}) == seated
+        assert numbers.slots(70_000, [bytes((each,)) for each in wanted]) == seated
 
 
 def test_an_id_is_never_given_twice() -> None:
