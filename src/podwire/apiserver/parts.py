@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from podwire.apiserver import bodies, reading, status, writing
+from podwire.apiserver.admission import gate
 from podwire.apiserver.answers import Answer, Tree, answer, decode, encode
 from podwire.apiserver.api import Api, latest_tree
 from podwire.apiserver.kind import Kind
@@ -49,6 +50,8 @@ class Part:
         tree = decode(encode(old))
         if errors := self.take(api, request, kind, tree, sent, old):
             raise status.invalid(kind, request.target.name, errors)
+        if await gate.refused(api, request, kind, tree, old):
+            writing.check_latest(api, kind, old)
         if tree != old:
             if self.wanted:
                 tree["metadata"]["generation"] = old["metadata"].get("generation", 0) + 1

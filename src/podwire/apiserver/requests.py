@@ -65,7 +65,10 @@ class Target:
 
 @dataclass(slots=True)
 class Request:
-    """One request to a resource. ``query`` holds the last value of each word. ``warnings`` go into the answer's headers."""
+    """One request to a resource. ``query`` holds the last value of each word. ``warnings`` go into the answer's headers.
+
+    ``annotations`` go into the audit log.
+    """
 
     method: str
     path: str
@@ -75,6 +78,7 @@ class Request:
     user: User
     body: bytes = b""
     warnings: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
     spoken: Kind | None = None
     """The kind that the client speaks of, where the request was translated to another (``versions.py``)."""
 

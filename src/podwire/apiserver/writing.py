@@ -151,7 +151,7 @@ async def update_tree(
     _check_versions(kind, tree["metadata"], old["metadata"])
     tree, waited = await gate.changed(api, request, kind, tree, old, subresource)
     if waited:
-        _check_latest(api, kind, old)
+        check_latest(api, kind, old)
     sent = tree["metadata"].pop("managedFields", None)
     kind.for_update(tree, old, subresource)
     guards.check_write(api, request.user, kind, tree, old, subresource)
@@ -162,14 +162,14 @@ async def update_tree(
     grant = _checked(api, request, kind, tree, old, subresource)
     with _abandoned_on_failure(grant):
         if await gate.refused(api, request, kind, tree, old, subresource):
-            _check_latest(api, kind, old)
+            check_latest(api, kind, old)
         tree["metadata"]["resourceVersion"] = old["metadata"]["resourceVersion"]
         is_changed = tree != old
         if is_changed or conversion.is_outdated(api, kind, old["metadata"]):
             _set_owners(tree, ownership.stamped(owned, api.timestamp()) if is_changed else owned.entries)
             kept = await conversion.kept(kind, tree)
             if kind.versions is not None:
-                _check_latest(api, kind, old)
+                check_latest(api, kind, old)
             return await _store(api, request, kind, kept, old, grant, 200)
     grant.abandon()
     await _on_disk(api, old)
@@ -311,7 +311,7 @@ def _check_new(api: Api, kind: Kind, namespace: str, name: str, waited: bool) ->
         raise status.already_exists(kind, name)
 
 
-def _check_latest(api: Api, kind: Kind, old: Tree) -> None:
+def check_latest(api: Api, kind: Kind, old: Tree) -> None:
     """After a wait, see whether the object is still as it was. Raises Overtaken."""
     metadata = old["metadata"]
     latest = latest_tree(api, kind, metadata.get("namespace", ""), metadata["name"])  # in whatever version: only its revision matters

@@ -106,6 +106,21 @@ def test_no_secret_is_written_and_the_file_is_private(audited: ApiServer) -> Non
     assert stat.S_IMODE((audited.folder / "audit").stat().st_mode) == 0o700
 
 
+def test_what_admission_notes(audited: ApiServer) -> None:
+    prefix = "pod-security.kubernetes.io/"
+    held = {"name": "held", "labels": {f"{prefix}enforce": "baseline", f"{prefix}audit": "restricted"}}
+    assert send(audited, "POST", "/api/v1/namespaces", {"metadata": held}) == 201
+    where = "/api/v1/namespaces/held/pods"
+    for name, context, code in (("a", {}, 201), ("b", {"privileged": True}, 403)):
+        pod = {"metadata": {"name": name}, "spec": {"containers": [{"name": "c", "image": "i", "securityContext": context}]}}
+        assert send(audited, "POST", where, pod) == code
+    send(audited, "GET", "/healthz", identity=None)
+    for event in events(audited, where):
+        assert event["annotations"]["authorization.k8s.io/decision"] == "allow"
+        assert event["annotations"][f"{prefix}enforce-policy"] == "baseline:latest"
+        assert event["annotations"][f"{prefix}audit-violations"].startswith('would violate PodSecurity "restricted:latest": ')
+
+
 async def test_a_large_file_is_turned_over(tmp_path: Path) -> None:
     store = Store.open(tmp_path / "db")
     moment = datetime(2026, 1, 1, tzinfo=UTC)

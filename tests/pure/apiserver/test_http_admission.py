@@ -275,6 +275,26 @@ def test_a_policy_with_parameters(call: Any, namespace: str, tidy: None) -> None
     assert call("POST", configs, {"metadata": {"name": "y"}, "data": {"a": "1", "b": "2"}}).status == 422
 
 
+def test_a_policy_is_asked_about_parts_of_objects(call: Any, namespace: str, tidy: None) -> None:
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["pods/ephemeralcontainers"]}]
+    policy(
+        call,
+        "no-debugging",
+        namespace,
+        ["Deny"],
+        matchConstraints={"resourceRules": rules},
+        validations=[{"expression": "size(object.spec.ephemeralContainers) == 0", "message": "no debugging here"}],
+    )
+    assert call("POST", path(namespace), pod("a")).status == 201
+    assert call("PATCH", path(namespace, name="a"), {"metadata": {"labels": {"b": "c"}}}, content_type=MERGE).status == 200
+    debug = {"spec": {"ephemeralContainers": [{"name": "debug", "image": "busybox"}]}}
+    for query in ("", "?dryRun=All"):
+        where = path(namespace, name="a/ephemeralcontainers") + query
+        refused = call("PATCH", where, debug, content_type="application/strategic-merge-patch+json")
+        assert (refused.status, refused.tree["message"].split(": ")[-1]) == (422, "no debugging here")
+    assert "ephemeralContainers" not in call("GET", path(namespace, name="a")).tree["spec"]
+
+
 def test_a_policy_that_does_not_compile(call: Any, namespace: str) -> None:
     spec = {"matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["pods"]}]}}
     refused = call("POST", f"{ADMISSION}/validatingadmissionpolicies", {"metadata": {"name": "p"}, "spec": {**spec, "validations": [{"expression": "nope > 1"}]}})  # fmt: skip

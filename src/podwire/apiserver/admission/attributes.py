@@ -21,7 +21,8 @@ _OPTIONS = {CREATE: "CreateOptions", UPDATE: "UpdateOptions", DELETE: "DeleteOpt
 class Attributes:
     """One request. ``tree`` is the object as it is to be (None: deleted), ``old`` as it was (None: created).
 
-    ``warnings`` go to the client. ``spoken`` is the kind that the client speaks of, where ``kind`` is another of the same objects.
+    ``warnings`` go to the client, ``annotations`` into the audit log. ``spoken`` is the kind that the client speaks of, where ``kind`` is
+    another of the same objects.
     """
 
     operation: str
@@ -34,6 +35,7 @@ class Attributes:
     subresource: str = ""
     dry_run: bool = False
     warnings: list[str] = field(default_factory=list)
+    annotations: dict[str, str] = field(default_factory=dict)
     spoken: Kind | None = None
 
     @property

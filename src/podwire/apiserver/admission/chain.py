@@ -4,7 +4,7 @@ Two lists, in order: those who change what is written, and those who refuse it. 
 from the store when it changes, so that a write about which nobody has anything to say costs a few look-ups.
 
 All but webhooks answer at once: they are part of the stretch without an ``await`` in which a write is made (``writing.py``). Webhooks are
-asked before it, and what they were asked about is looked at again afterwards.
+asked before it, and what they were asked about is looked at again afterwards; so it is when the Pods of a namespace were (``levels.py``).
 
 Source: https://kubernetes.io/docs/reference/access-authn-authz/admission-controllers/
 """
@@ -17,7 +17,7 @@ from functools import partial
 from typing import Any
 
 from podwire.apiserver import conversion, keys, quantity, status
-from podwire.apiserver.admission import limits, mutations, policies, runtime_classes, service_accounts, webhooks
+from podwire.apiserver.admission import limits, mutations, pod_security, policies, runtime_classes, service_accounts, webhooks
 from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
 from podwire.apiserver.admission.matching import selects
 from podwire.apiserver.admission.policies import P
@@ -28,6 +28,7 @@ from podwire.apiserver.cel.check import Rejected
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.kinds import admission as rows
 from podwire.apiserver.kinds.certificates import requested
+from podwire.apiserver.kinds.core import NAMESPACE
 from podwire.apiserver.registry import Registry
 from podwire.store import Change, Store, Transaction
 
@@ -51,6 +52,7 @@ class Admission:
         self.mutating: list[webhooks.Webhook] = []
         self.validating: list[webhooks.Webhook] = []
         self.ranges: dict[str, dict[str, Tree]] = {}
+        self.guarded: dict[str, pod_security.Policy] = {}
         self.classes_for_all: dict[str, Tree] = {}
         for kind in (rows.MUTATING_WEBHOOKS, rows.VALIDATING_WEBHOOKS):
             self._hooks_changed(kind, None)
@@ -62,6 +64,7 @@ class Admission:
             (rows.MUTATING_POLICY_BINDING.resource, partial(_take_binding, self.mutator)),
             ("limitranges", self._take_range),
             ("priorityclasses.scheduling.k8s.io", self._take_class),
+            (NAMESPACE.resource, self._take_namespace),
         ):
             for record in store.range(f"{resource}/"):
                 taken(record.key, decode(record.value))
@@ -94,6 +97,13 @@ class Admission:
         self.classes_for_all.pop(key, None)
         if tree is not None and tree.get("globalDefault"):
             self.classes_for_all[key] = tree
+
+    def _take_namespace(self, key: str, tree: Tree | None) -> None:
+        name = keys.names(key)[1]
+        self.guarded.pop(name, None)
+        held = pod_security.policy(tree["metadata"].get("labels", {})) if tree is not None else None
+        if held is not None and not held.is_open:
+            self.guarded[name] = held
 
     def namespace(self, name: str) -> Tree | None:
         record = self.store.latest(f"namespaces/{name}")
@@ -155,10 +165,16 @@ class Admission:
             for step in CHANGES.get(asked.kind.resource, ()):
                 step(self, asked)
 
+    def may_refuse(self, kind: Kind, namespace: str) -> bool:
+        """Say whether there is anybody to ask about a write of a kind in a namespace."""
+        return bool(self.validating or self.judge.bindings or self.ranges) or namespace in self.guarded or kind is NAMESPACE
+
     def refuse(self, asked: Attributes) -> None:
         """Ask those who answer at once whether they refuse it. Raises Failure."""
         if self.ranges and not asked.subresource and asked.tree is not None:
             _check_ranges(self, asked)
+        if asked.namespace in self.guarded and asked.tree is not None:
+            _check_security(self.guarded[asked.namespace], asked)
         if asked.operation == UPDATE and asked.kind.resource == "persistentvolumeclaims" and not asked.subresource:
             _check_growth(self, asked)
 
@@ -324,3 +340,19 @@ def _check_ranges(admission: Admission, asked: Attributes) -> None:
     why = limits.refusals(asked.kind.plural, asked.tree, ranges.values())
     if why:
         raise status.forbidden(asked.kind, asked.name, why[0] if len(why) == 1 else f"[{', '.join(why)}]")
+
+
+def _check_security(held: pod_security.Policy, asked: Attributes) -> None:
+    """PodSecurity: a Pod keeps to the standard of its namespace; who writes the template of Pods that would not is warned."""
+    tree, resource = asked.tree or {}, asked.kind.resource
+    if resource == "pods" and asked.subresource not in pod_security.UNCONCERNED:
+        said = pod_security.of_pod(held, tree, asked.old)
+    elif resource in pod_security.TEMPLATES and not asked.subresource:
+        said = pod_security.of_workload(held, resource, tree)
+    else:
+        return
+    asked.annotations.update(said.annotations)
+    if said.refusal:
+        raise status.forbidden(asked.own, asked.name, said.refusal)
+    if said.warning:
+        asked.warnings.append(said.warning)

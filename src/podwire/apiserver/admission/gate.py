@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, TypeVar
 
 from podwire.apiserver import status
+from podwire.apiserver.admission import levels
 from podwire.apiserver.admission.attributes import CREATE, DELETE, UPDATE, Attributes
 from podwire.apiserver.admission.chain import CHANGES
 from podwire.apiserver.admission.mutations import Mutating, Refused, denied
@@ -38,6 +39,7 @@ async def settled(request: Request, kind: Kind, write: Callable[[], Awaitable[T]
             return await write()
         except Overtaken:
             del request.warnings[warned:]
+            request.annotations.clear()
     raise status.modified(kind, request.target.name)
 
 
@@ -55,6 +57,7 @@ def _asked(request: Request, kind: Kind, tree: Tree | None, old: Tree | None, pa
         part or request.target.subresource,
         request.dry_run,
         request.warnings,
+        request.annotations,
         request.spoken,
     )
 
@@ -138,11 +141,13 @@ def _shape(asked: Attributes, made: object, *, strict: bool = False) -> Tree:
 async def refused(api: Api, request: Request, kind: Kind, tree: Tree | None, old: Tree | None, part: str = "") -> bool:
     """Ask those who may refuse a write; say whether others may have written meanwhile. Raises the Failure of who refuses."""
     admission = api.admission
-    if not admission.validating and not admission.judge.bindings and not admission.ranges:
+    if not admission.may_refuse(kind, (tree or old or {})["metadata"].get("namespace", "")):
         return False
     asked = _asked(request, kind, tree, old, part)
     admission.refuse(asked)
-    waited = await _judged(api, asked) if admission.judge.bindings else False
+    waited = await levels.changed(api, asked)
+    if admission.judge.bindings:
+        waited = await _judged(api, asked) or waited
     hooks = admission.caller.concerned(admission.validating, asked)
     if not hooks:
         return waited

@@ -109,6 +109,8 @@ class Audit:
             decision = self._authorizer.decide(user, asked)
             told = {"decision": "allow" if decision.allowed else "forbid", "reason": decision.reason}
             event["annotations"] = {f"authorization.k8s.io/{key}": value for key, value in told.items()}
+        if trail.request is not None and trail.request.annotations:
+            event.setdefault("annotations", {}).update(trail.request.annotations)
         self._add_bodies(event, trail, found, asked)
         return event
 
