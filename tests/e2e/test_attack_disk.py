@@ -50,6 +50,30 @@ def test_a_disk_that_fills_up_stops_nothing_for_good(user: User) -> None:
     assert processes_of(user) == []
 
 
+def test_a_full_disk_is_told_by_nodes_and_by_status(user: User) -> None:
+    state = user.home / "small"
+    user.run(["mkdir", str(state)])
+    script = f"""
+        mount -t tmpfs -o size=30m none '{state}' && export XDG_STATE_HOME='{state}' && podwire up --zones 1 >&2 || exit 1
+        told() {{
+            for _ in $(seq 100); do podwire status > '{user.home}/told'; status=$?; grep "$1" '{user.home}/told' && break; done
+            echo "status $status"
+        }}
+        wait() {{ podwire kubectl wait --for=condition="$1" node --all --timeout=60s | sed 's/.* //'; }}
+        head -c $(( $(stat -f -c '%a * %S' '{state}') - 500000 )) /dev/zero > '{state}/fill'
+        wait DiskPressure; told 'has DiskPressure'; grep 'has no room' '{user.home}/told'
+        cat /dev/zero >> '{state}/fill' 2>/dev/null; told 'has no room'
+        rm '{state}/fill'; wait DiskPressure=false; told '^cluster podwire is ready'; podwire down >&2
+    """
+    done = user.run(["unshare", "-Urm", "bash", "-c", script])
+    room = f"  the state directory {state}/podwire/podwire has no room"
+    lines = [re.sub("^  node .* has|, API.*", "", line) for line in done.stdout.splitlines()]
+    full = ["met", " DiskPressure", "status 1", room, room, "status 1"]
+    assert lines == [*full, "met", "cluster podwire is ready", "status 0"], (lines, done.stderr)
+    assert "Traceback" not in done.stderr
+    assert processes_of(user) == []
+
+
 def test_a_kubeconfig_that_cannot_be_written_is_named(user: User) -> None:
     (user.home / "file").touch()
     before = traces_of(user)

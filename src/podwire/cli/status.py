@@ -38,7 +38,7 @@ def _sections(report: dict[str, Any]) -> list[str]:
         nodes = [
             (
                 node["name"],
-                node_state(node) if node["ready"] else f"{node_state(node)} {node.get('reason', '')}",
+                " ".join(filter(None, (node_state(node), ", ".join(node.get("pressure", ())) if node["ready"] else node.get("reason")))),
                 node.get("zone", ""),
                 node.get("address", ""),
             )

@@ -20,12 +20,14 @@ from typing import Literal
 
 from podwire.cluster import spec
 from podwire.cluster.spec import OPEN_FILES
+from podwire.linux import disk
 
 KERNEL = (5, 15)
 FILES_PER_POD = 4
 WMEM = 212_992
 CONNTRACK = 65_536
-ROOM_OF_A_CLUSTER = 2 << 20  # bytes of the state directory: what `podwire up` writes (1.4 MiB with three nodes), and a little
+# Bytes of the state directory: what `podwire up` writes (1.4 MiB with three nodes), and a little that is left then.
+ROOM_OF_A_CLUSTER = (2 << 20) + disk.FULL
 ROOM = 64 << 20  # below this logs and objects will soon fill it
 
 
@@ -73,17 +75,11 @@ def _state_directory(environment: Mapping[str, str]) -> Finding:
     if not os.access(existing, os.W_OK | os.X_OK):
         advice = "set XDG_STATE_HOME (or HOME) to a folder that you can write"
         return Finding("state directory", "failed", f"{place}: {existing} cannot be written", advice)
-    room, advice = _room(existing), "make room there, or set XDG_STATE_HOME (or HOME) to a folder that has it"
+    room, advice = disk.room(existing), "make room there, or set XDG_STATE_HOME (or HOME) to a folder that has it"
     if room < ROOM:
         status: Literal["warning", "failed"] = "warning" if room >= ROOM_OF_A_CLUSTER else "failed"
         return Finding("state directory", status, f"{place}: {room >> 10} KiB are free", advice)
     return Finding("state directory", "ok", place)
-
-
-def _room(folder: Path) -> int:
-    """How many bytes the user can still write there."""
-    found = os.statvfs(folder)
-    return found.f_bavail * found.f_frsize
 
 
 # What is tried in namespaces -----------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """What the lab says about itself: processes, and what the agent ``publish`` reports of nodes, Deployments and load balancers.
 
-Pure: values in, one status out. Ready is: every process ready, every planned node Ready, every Deployment of kube-system
-available, and all that has been reported at all.
+Pure: values in, one status out. Ready is: every process ready, every planned node Ready and under no pressure, every Deployment of
+kube-system available, room in the state directory, and all that has been reported at all.
 """
 
 from __future__ import annotations
@@ -56,12 +56,15 @@ def status(
     reported: Mapping[str, Any],
     *,
     degraded: bool = False,
+    full: str = "",
 ) -> Report:
     """Give the status as ``podwire status -o json`` prints it.
 
     ``degraded``: nodes are stopped or cut off on purpose. Their Pods are bound to them for minutes, so one Pod of a Deployment is enough.
+    ``full``: the state directory, where there is no room left: then nothing of the rest can be kept.
     """
-    waiting = [*_processes(records), *_nodes(planned_nodes, reported), *_deployments(reported, degraded=degraded)]
+    room = [f"the state directory {full} has no room"] if full else []
+    waiting = [*room, *_processes(records), *_nodes(planned_nodes, reported), *_deployments(reported, degraded=degraded)]
     return {
         "name": name,
         "ready": not waiting,
@@ -101,6 +104,8 @@ def _nodes(planned: Iterable[str], reported: Mapping[str, Any]) -> Iterator[str]
         elif not node.get("ready"):
             why = node.get("reason", "")
             yield f"node {name} is not ready" + (f" ({why})" if why else "")
+        elif pressure := node.get("pressure"):
+            yield f"node {name} has {', '.join(pressure)}"
 
 
 def _deployments(reported: Mapping[str, Any], *, degraded: bool) -> Iterator[str]:

@@ -32,7 +32,7 @@ from podwire.cluster.plan import Plan, plan
 from podwire.cluster.processes import Processes
 from podwire.cluster.spec import parse
 from podwire.cluster.switching import Switching
-from podwire.linux import init, syscalls
+from podwire.linux import disk, init, syscalls
 
 BUILT = "built"
 PUBLISHED = "published/"
@@ -190,7 +190,10 @@ class Supervisor:
     def status(self) -> Message:
         awaited = self._awaited()
         degraded = len(awaited) < len(self._plan.nodes)
-        told = reports.status(self._name, self._api_server, self._processes.records(), awaited, self._reported, degraded=degraded)
+        full = self._paths.root if disk.is_full(self._paths.root) else ""
+        told = reports.status(
+            self._name, self._api_server, self._processes.records(), awaited, self._reported, degraded=degraded, full=full
+        )
         return {**told, "supervisor": self._own}
 
     def _awaited(self) -> list[str]:

@@ -9,6 +9,7 @@ import asyncio
 import os
 import platform
 import uuid
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from podwire import __version__
 from podwire.client.errors import ApiError, Unreachable
 from podwire.daemon.config import AgentConfig
 from podwire.daemon.context import Context
+from podwire.linux.disk import is_full
 from podwire.objects.core import Node
 from podwire.objects.resources import LEASES, NODES
 
@@ -26,12 +28,35 @@ KUBELET_VERSION = "v1.37.0"
 LEASE_NAMESPACE = "kube-node-lease"
 RENEW_S, STATUS_S = 10.0, 300.0
 _ARCHITECTURES = {"x86_64": "amd64", "aarch64": "arm64"}
-_PRESSURES = (
+DISK = "DiskPressure"
+_NEVER = (
     ("NetworkUnavailable", "RouteCreated", "NodeController create implicit route"),
     ("MemoryPressure", "KubeletHasSufficientMemory", "kubelet has sufficient memory available"),
-    ("DiskPressure", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"),
     ("PIDPressure", "KubeletHasSufficientPID", "kubelet has sufficient PID available"),
 )
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Whether the folder where the node keeps its Pods has no room left, and since when that is so, as the API writes it."""
+
+    full: bool = False
+    since: str = ""
+
+    def seen(self, full: bool, now: str) -> Disk:
+        """As it was seen now."""
+        return self if full == self.full and self.since else Disk(full, now)
+
+    @property
+    def condition(self) -> tuple[str, str, str, str]:
+        """Type, status, reason and message."""
+        if self.full:
+            return DISK, "True", "KubeletHasDiskPressure", "kubelet has disk pressure"
+        return DISK, "False", "KubeletHasNoDiskPressure", "kubelet has no disk pressure"
+
+    @property
+    def event(self) -> str:
+        return "NodeHasDiskPressure" if self.full else "NodeHasNoDiskPressure"
 
 
 def labels(name: str, config: AgentConfig, machine: str) -> dict[str, str]:
@@ -62,7 +87,7 @@ def node(name: str, config: AgentConfig, machine: str) -> Tree:
     return tree
 
 
-def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, since: str) -> Tree:
+def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, since: str, disk: Disk) -> Tree:
     """The Node's status. ``facts`` is what was read of the machine; the times are as the API writes them."""
     amounts = {
         "cpu": facts["cpu"],
@@ -70,8 +95,9 @@ def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, sin
         "memory": facts["memory"],
         "pods": str(config.max_pods),
     }
-    conditions = [(kind, "False", reason, words) for kind, reason, words in _PRESSURES]
-    conditions.append(("Ready", "True", "KubeletReady", "kubelet is posting ready status"))
+    conditions = [(kind, "False", reason, words, since) for kind, reason, words in _NEVER]
+    conditions.insert(2, (*disk.condition, disk.since))
+    conditions.append(("Ready", "True", "KubeletReady", "kubelet is posting ready status", since))
     return {
         "addresses": [*({"type": "InternalIP", "address": ip} for ip in config.node_ips), {"type": "Hostname", "address": name}],
         "capacity": amounts,
@@ -79,8 +105,8 @@ def node_status(name: str, config: AgentConfig, facts: Tree, heartbeat: str, sin
         "daemonEndpoints": {"kubeletEndpoint": {"Port": config.kubelet_port}},
         "nodeInfo": facts["info"],
         "conditions": [
-            {"type": kind, "status": state, "reason": reason, "message": words, "lastHeartbeatTime": heartbeat, "lastTransitionTime": since}
-            for kind, state, reason, words in conditions
+            {"type": kind, "status": state, "reason": reason, "message": words, "lastHeartbeatTime": heartbeat, "lastTransitionTime": at}
+            for kind, state, reason, words, at in conditions
         ],
     }
 
@@ -145,6 +171,7 @@ class OwnNode:
         self._facts = read_facts(context.node, context.config.init_socket)
         self._uid = ""
         self._since = ""
+        self._disk, self._told = Disk(), Disk()  # as it is, and as the API has been told
         self.as_registered = Node()
         """The object as the API had it when the node was registered last."""
 
@@ -175,7 +202,8 @@ class OwnNode:
                 # Who was not heard of for so long counts as lost, and only its own word on its status ends that.
                 late = context.clock() - renewed > grace_s / 2
                 renewed = context.clock()
-                if late or renewed - written >= STATUS_S:
+                self._look_at_disk()
+                if late or self._disk != self._told or renewed - written >= STATUS_S:
                     await self._write_status()
                     written = context.clock()
             except ApiError as error:
@@ -189,7 +217,8 @@ class OwnNode:
         context, ready = self._context, None
         events = context.recorder("kubelet")
         tree = node(context.node, context.config, platform.machine())
-        self._since = self._since or f"{context.now():%Y-%m-%dT%H:%M:%SZ}"
+        self._since = self._since or self._stamp()
+        self._look_at_disk()
         try:
             found = await context.client.create(NODES, tree | {"status": self._status()})
         except ApiError as error:
@@ -203,20 +232,39 @@ class OwnNode:
             ready = next((c for c in found.status.conditions if c.type == "Ready" and c.status == "True"), None)
             self._since = (ready.last_transition_time if ready else None) or self._since
         self._uid, self.as_registered = found.metadata.uid, found
+        self._recall_disk(found)
         await self._write_status()
         events.event(found, "Normal", "Starting", "Starting kubelet.")
         if ready is None:
             events.event(found, "Normal", "NodeReady", f"Node {context.node} status is now: NodeReady")
 
+    def _look_at_disk(self) -> None:
+        self._disk = self._disk.seen(is_full(self._context.config.state_dir), self._stamp())
+
+    def _stamp(self) -> str:
+        return f"{self._context.now():%Y-%m-%dT%H:%M:%SZ}"
+
     def _status(self) -> Tree:
         context = self._context
-        return node_status(context.node, context.config, self._facts, f"{context.now():%Y-%m-%dT%H:%M:%SZ}", self._since)
+        return node_status(context.node, context.config, self._facts, self._stamp(), self._since, self._disk)
 
     async def _write_status(self) -> None:
         status = self._status()
         # The API merges addresses by their type, of which a node of two families has one twice: so they are replaced.
         status["addresses"] = [*status["addresses"], {"$patch": "replace"}]
-        await self._context.client.patch(NODES, self._context.node, "", {"status": status}, kind="strategic", subresource="status")
+        disk, context = self._disk, self._context
+        await context.client.patch(NODES, context.node, "", {"status": status}, kind="strategic", subresource="status")
+        if disk.full != self._told.full:
+            words = f"Node {context.node} status is now: {disk.event}"
+            context.recorder("kubelet").event(self.as_registered, "Normal", disk.event, words)
+        self._told = disk
+
+    def _recall_disk(self, found: Node) -> None:
+        """Go on from what the API was told before."""
+        former = next((one for one in found.status.conditions if one.type == DISK), None)
+        if former is not None and former.status != "Unknown":
+            self._told = Disk(former.status == "True", former.last_transition_time or "")
+            self._disk = self._told.seen(self._disk.full, self._disk.since)
 
     async def _renew(self) -> None:
         context = self._context

@@ -14,6 +14,7 @@ from podwire.objects.core import Node, Service
 from podwire.views.topology import ZONE
 
 SYSTEM: Final = "kube-system"
+PRESSURES: Final = frozenset({"MemoryPressure", "DiskPressure", "PIDPressure"})
 
 Report = dict[str, Any]
 
@@ -57,6 +58,7 @@ def _node(node: Node) -> Report:
         "ready": node.ready,
         "reason": why,
         "unschedulable": node.spec.unschedulable,
+        "pressure": [one.type for one in node.status.conditions if one.type in PRESSURES and one.status == "True"],
     }
 
 

@@ -144,6 +144,9 @@ def test_what_is_published(one: ForwardingRule, names: set[str]) -> None:
 
 def test_the_report() -> None:
     ready = {"type": "Ready", "status": "True"}
+    full, none, other = (
+        {"type": kind, "status": state} for kind, state in (("DiskPressure", "True"), ("PIDPressure", "False"), ("X", "True"))
+    )
     late = {"type": "Ready", "status": "Unknown", "reason": "NodeStatusUnknown", "message": "Kubelet stopped posting node status."}
     nodes = [
         codec.convert(Node, {"metadata": {"name": "b"}, "spec": {"unschedulable": True}, "status": {"conditions": [late]}}),
@@ -151,7 +154,7 @@ def test_the_report() -> None:
             Node,
             {
                 "metadata": {"name": "a", "labels": {"topology.kubernetes.io/zone": "z-a"}},
-                "status": {"conditions": [ready], "addresses": [{"type": "InternalIP", "address": "10.128.0.2"}]},
+                "status": {"conditions": [ready, full, none, other], "addresses": [{"type": "InternalIP", "address": "10.128.0.2"}]},
             },
         ),
         codec.convert(Node, {"metadata": {"name": "c"}}),
@@ -168,9 +171,9 @@ def test_the_report() -> None:
     neither = {"ready": False, "unschedulable": False}
     assert report(nodes, services, deployments, {"203.0.113.2:80": 40080, "203.0.113.9:80": 1}) == {
         "nodes": [
-            {"name": "a", "zone": "z-a", "address": "10.128.0.2", "reason": "", **fine},
-            {"name": "b", "zone": "", "address": "", "reason": "Kubelet stopped posting node status.", **cordoned},
-            {"name": "c", "zone": "", "address": "", "reason": "it has not reported yet", **neither},
+            {"name": "a", "zone": "z-a", "address": "10.128.0.2", "reason": "", "pressure": ["DiskPressure"], **fine},
+            {"name": "b", "zone": "", "address": "", "reason": "Kubelet stopped posting node status.", "pressure": [], **cordoned},
+            {"name": "c", "zone": "", "address": "", "reason": "it has not reported yet", "pressure": [], **neither},
         ],
         "deployments": [{"namespace": "kube-system", "name": "kube-dns", "ready": 1, "wanted": 2}],
         "loadBalancers": [{"service": "default/web", "address": "203.0.113.2", "ports": [80, 81], "urls": ["http://127.0.0.1:40080"]}],

@@ -211,6 +211,10 @@ def test_taints_follow_the_condition_and_leave_others_alone() -> None:
     assert keys(nodes.taints(node("False"), NOW)) == {(nodes.NOT_READY, "NoSchedule"), (nodes.NOT_READY, "NoExecute")}
     assert keys(nodes.taints(node(taints=lost), NOW)) == {("gpu", "NoSchedule")}
     assert keys(nodes.taints(node(unschedulable=True), NOW)) == {(nodes.CORDONED, "NoSchedule")}
+    full = [{"type": "Ready", "status": "True"}, {"type": "DiskPressure", "status": "True"}, {"type": "PIDPressure", "status": "False"}]
+    pressed = codec.convert(Node, {"metadata": {"name": "n"}, "status": {"conditions": full}})
+    assert keys(nodes.taints(pressed, NOW)) == {("node.kubernetes.io/disk-pressure", "NoSchedule")}
+    assert keys(nodes.taints(node(taints=[mine, *(nodes.taints(pressed, NOW) or ())]), NOW)) == {("gpu", "NoSchedule")}
 
 
 @pytest.mark.parametrize(

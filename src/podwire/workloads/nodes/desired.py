@@ -2,7 +2,7 @@
 
 Pure. A node renews its Lease every ten seconds. One whose Lease has not changed for the grace period is unreachable: its
 conditions become Unknown, it is tainted, its Pods no longer count as ready, and those that do not tolerate it for longer are
-deleted.
+deleted. One under pressure (of its disk, say) is tainted so that no further Pods come; those that are there stay.
 
 Source: https://kubernetes.io/docs/concepts/architecture/nodes/,
 https://kubernetes.io/docs/concepts/scheduling-eviction/taint-and-toleration/
@@ -23,6 +23,13 @@ ZONE = "topology.kubernetes.io/zone"
 UNREACHABLE = "node.kubernetes.io/unreachable"
 NOT_READY = "node.kubernetes.io/not-ready"
 CORDONED = "node.kubernetes.io/unschedulable"
+PRESSURES = {
+    "MemoryPressure": "node.kubernetes.io/memory-pressure",
+    "DiskPressure": "node.kubernetes.io/disk-pressure",
+    "PIDPressure": "node.kubernetes.io/pid-pressure",
+    "NetworkUnavailable": "node.kubernetes.io/network-unavailable",
+}
+"""The taints of conditions that keep Pods away while they are true."""
 _CONDITIONS = ("Ready", "MemoryPressure", "DiskPressure", "PIDPressure")
 _MESSAGE = "Kubelet stopped posting node status."
 
@@ -57,14 +64,16 @@ def heartbeat(node: Node) -> tuple[str, str | None] | None:
 
 
 def taints(node: Node, now: datetime) -> list[Tree] | None:
-    """Give the taints that a node should have for its Ready condition and its being cordoned; None if it has them."""
-    ready = next((condition.status for condition in node.status.conditions if condition.type == "Ready"), "Unknown")
+    """Give the taints that a node should have for its conditions and its being cordoned; None if it has them."""
+    states = {condition.type: condition.status for condition in node.status.conditions}
+    ready = states.get("Ready", "Unknown")
     wanted = {
         (UNREACHABLE, "NoSchedule"): ready == "Unknown",
         (UNREACHABLE, "NoExecute"): ready == "Unknown",
         (NOT_READY, "NoSchedule"): ready == "False",
         (NOT_READY, "NoExecute"): ready == "False",
         (CORDONED, "NoSchedule"): node.spec.unschedulable,
+        **{(key, "NoSchedule"): states.get(kind) == "True" for kind, key in PRESSURES.items()},
     }
     kept = [taint for taint in node.spec.taints if wanted.get((taint.key, taint.effect), True)]
     have = {(taint.key, taint.effect) for taint in node.spec.taints}
