@@ -167,6 +167,55 @@ def test_while_others_go_their_place_is_kept() -> None:
     assert decide(pod("high", "1", 100, nominated="a"), [node("b"), node("a", "1")], []).node == "a"
 
 
+def near(app: str, *, apart: bool = False) -> dict[str, Any]:
+    term = {"labelSelector": {"matchLabels": {"app": app}}, "topologyKey": "kubernetes.io/hostname"}
+    return {"podAntiAffinity" if apart else "podAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [term]}}
+
+
+def test_a_pod_fits_with_those_that_are_expected_and_without_them() -> None:
+    nodes, kept = [node("a"), node("b", "500m")], [(HIGH, "a")]
+    # It may not take what is kept for another, and who wants to be near that one has nobody there yet.
+    assert decide(pod("low", "1"), nodes, [], kept=kept).node == "a"
+    assert decide(pod("low", "1001m"), nodes, [], kept=kept).node == ""
+    apart, together = pod("low", "1", affinity=near("high", apart=True)), pod("low", "1", affinity=near("high"))
+    refused = decide(apart, nodes, [], kept=kept)
+    assert refused.reason.startswith("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod anti-affinity rules.")
+    refused = decide(together, nodes, [], kept=kept)
+    assert refused.reason.startswith("0/2 nodes are available: 1 Insufficient cpu, 1 node(s) didn't match pod affinity rules.")
+    assert decide(together, nodes, [pod("high", "1", 100, "a")]).node == "a"
+    assert decide(apart, nodes, []).node == "a"
+
+
+def test_who_is_expected_counts_on_its_own_node_alone() -> None:
+    zone = {"topologyKey": "kubernetes.io/hostname", "maxSkew": 1, "whenUnsatisfiable": "DoNotSchedule"}
+    spread = [{**zone, "labelSelector": {"matchLabels": {"app": "web"}}}]
+    nodes, there = [node("a"), node("b")], [pod("web1", "1", 0, "b")]
+    # With web2 on a, b would do; but it is not there yet.
+    wanted = pod("web3", "1", topologySpreadConstraints=spread)
+    assert decide(wanted, nodes, there, kept=[(pod("web2", "1", 100), "a")]).node == "a"
+    assert decide(wanted, nodes, there, kept=[(pod("web2", "2", 100), "a")]).node == ""
+    assert decide(wanted, nodes, [*there, pod("web2", "2", 100, "a")]).node == "b"
+
+
+def test_who_makes_room_yields_to_those_that_are_expected() -> None:
+    nodes, there = [node("a")], [pod("x", "1", 0, "a"), pod("y", "1", 10, "a")]
+    assert victims(decide(pod("h", "1", 100), nodes, there)) == ("a", ["x"])
+    assert victims(decide(pod("h", "1", 100), nodes, there, kept=[(pod("other", "1", 200), "a")])) == ("a", ["y", "x"])
+    assert decide(pod("h", "2", 100), nodes, there, kept=[(pod("other", "1", 200), "a")]).preempt is None
+    assert victims(decide(pod("h", "1", 100), nodes, there, kept=[(pod("other", "1", 50), "a")])) == ("a", ["x"])
+
+
+def test_who_has_got_a_place_is_expected_nowhere() -> None:
+    nodes, load = [node("a", "1"), node("b", "1")], Load()
+    around = Surroundings(kept=[(pod("h", "1", 100), "a")])
+    decisions = desired.decide([pod("h", "1", 100, nodeSelector={"kubernetes.io/hostname": "b"}), pod("low", "1")], nodes, load, around)
+    assert [one.node for one in decisions] == ["b", "a"]
+    bound = Load.of([pod("h", "500m", 100, "a")])  # seen by now, and expected still
+    [decision] = desired.decide([pod("low", "500m")], nodes[:1], bound, Surroundings(kept=[(pod("h", "500m", 100), "a")]))
+    assert decision.node == "a"
+    assert bound == Load.of([pod("h", "500m", 100, "a"), pod("low", "500m", 0, "a")])
+
+
 def test_two_at_once_have_different_victims() -> None:
     nodes, there = [node("a"), node("b")], [pod("x", "2", 0, "a"), pod("y", "2", 0, "b")]
     first, second = desired.decide([pod("h1", "2", 100), pod("h2", "2", 100)], nodes, Load.of(there), Surroundings())

@@ -123,7 +123,7 @@ class Scheduler:
                         self._assumed[decision.pod.metadata.uid] = (decision.pod, decision.node)
                     if decision.preempt is not None:
                         self._going[decision.pod.metadata.uid] = decision.preempt
-                        around = self._around(waiting)
+                    around = around.after(decision)
                     binding.create_task(self._perform(decision))
                 await asyncio.sleep(0)  # what was decided is bound, and the watch is read, while the next are thought about
         later = [at - now for at in self._not_before.values() if at > now]

@@ -3,7 +3,7 @@
 Pure. Of the nodes that may run it, those that it likes best (``scores.py``); of these the one in whose zone the fewest Pods of the same
 controller run, then on which the fewest of them run, then the least full one, then with the fewest Pods at all in its zone and on
 itself. Equal ones are taken in the order of their names, so that the same cluster gives the same choice. A Pod that fits nowhere may have
-others displaced (``preemption.py``); the node is kept for it until they are gone.
+others displaced (``preemption.py``); the node is kept for it until they are gone (``nominated.py``).
 
 Source: https://kubernetes.io/docs/concepts/scheduling-eviction/topology-spread-constraints/ (what the default constraints ask for)
 """
@@ -20,9 +20,10 @@ from podwire.objects.storage import PersistentVolumeClaim
 from podwire.views import resources
 from podwire.workloads.nodes.desired import ZONE
 from podwire.workloads.scheduler import claims, scores
-from podwire.workloads.scheduler.claims import NO_CLAIMS, Known, Verdict
-from podwire.workloads.scheduler.filters import Question, feasible, question
+from podwire.workloads.scheduler.claims import NO_CLAIMS, Known
+from podwire.workloads.scheduler.filters import Question, question
 from podwire.workloads.scheduler.load import Load, group_of
+from podwire.workloads.scheduler.nominated import Judgement
 from podwire.workloads.scheduler.preemption import NEVER, NO_HELP, UNDER_WAY, Candidate, attempt
 from podwire.workloads.scheduler.terms import Namespaces
 
@@ -78,7 +79,7 @@ class Surroundings:
     """What else is known. ``namespaces``: the labels of each; ``priorities``: of PriorityClasses.
 
     ``under_way``: by the uid of a Pod, the node from which others are going for its sake. ``kept``: all Pods that a node is kept for, and
-    that node.
+    that node (``nominated.py``).
     """
 
     namespaces: Namespaces = field(default_factory=dict)
@@ -91,33 +92,33 @@ class Surroundings:
     def priority(self, pod: Pod) -> int:
         return priority_of(pod, self.priorities)
 
+    def yields_to(self, pod: Pod) -> dict[str, list[Pod]]:
+        """Give the Pods for which a node is kept also from this one, by that node: those of its own or a higher priority."""
+        found: dict[str, list[Pod]] = {}
+        for other, node in self.kept:
+            if other.metadata.uid != pod.metadata.uid and self.priority(other) >= self.priority(pod):
+                found.setdefault(node, []).append(other)
+        return found
+
+    def after(self, decision: Decision) -> Surroundings:
+        """As they are when that was decided: for who has a place none is kept any more."""
+        if decision.node or decision.preempt is not None:
+            kept = [(pod, node) for pod, node in self.kept if pod.metadata.uid != decision.pod.metadata.uid]
+            if decision.preempt is not None:
+                kept.append((decision.pod, decision.preempt.node))
+            return replace(self, kept=kept)
+        return self
+
 
 def decide(pods: Iterable[Pod], nodes: Sequence[Node], load: Load, around: Surroundings | None = None) -> list[Decision]:
     """Place Pods in the order given; each decision counts for the next: ``load`` takes them in."""
     around = around or Surroundings()
     decisions = []
     for pod in pods:
-        decision = _with_what_is_kept(pod, nodes, load, around)
-        if decision.preempt is not None:
-            around = replace(around, kept=(*around.kept, (pod, decision.preempt.node)))
+        decision = _place(pod, nodes, load, around)
+        around = around.after(decision)
         decisions.append(decision)
     return decisions
-
-
-def _with_what_is_kept(pod: Pod, nodes: Sequence[Node], load: Load, around: Surroundings) -> Decision:
-    """Decide as if the Pods for which a node is kept were there already, but for those of lower priority."""
-    kept = [
-        (other, node)
-        for other, node in around.kept
-        if other.metadata.uid != pod.metadata.uid and around.priority(other) >= around.priority(pod) and not load.has(other, node)
-    ]
-    for other, node in kept:
-        load.add(other, node)
-    try:
-        return _place(pod, nodes, load, around)
-    finally:
-        for other, node in kept:
-            load.add(other, node, -1)
 
 
 def _place(pod: Pod, nodes: Sequence[Node], load: Load, around: Surroundings) -> Decision:
@@ -127,20 +128,21 @@ def _place(pod: Pod, nodes: Sequence[Node], load: Load, around: Surroundings) ->
         return Decision(pod, "", f"{of}: {verdict.refusal}. preemption: {of}: {len(nodes)} {NO_HELP}.")
     if verdict.waits:
         return Decision(pod, "")
-    asked = question(pod, nodes, load, around.namespaces, verdict)
-    fitting, refused = feasible(asked, nodes)
+    judgement = Judgement(lambda: question(pod, nodes, load, around.namespaces, verdict), load, around.yields_to(pod))
+    fitting, refused = judgement.feasible(nodes)
     if not fitting:
-        return _make_room(pod, nodes, load, around, verdict, refused)
+        return _make_room(judgement, nodes, load, around, refused)
     kept = around.under_way.get(pod.metadata.uid) or pod.status.nominated_node_name
-    chosen = next((node for node in fitting if node.name == kept), None) or _best(asked, fitting, nodes)
+    chosen = next((node for node in fitting if node.name == kept), None) or _best(judgement.asked, fitting, nodes)
     load.add(pod, chosen.name)
     return Decision(pod, chosen.name, choose=verdict.choose)
 
 
 def _make_room(
-    pod: Pod, nodes: Sequence[Node], load: Load, around: Surroundings, verdict: Verdict, refused: Mapping[str, Sequence[str]]
+    judgement: Judgement, nodes: Sequence[Node], load: Load, around: Surroundings, refused: Mapping[str, Sequence[str]]
 ) -> Decision:
     """Where a Pod fits nowhere, others of lower priority may have to go."""
+    pod = judgement.asked.pod
     reason = explanation(len(nodes), Counter(reason for reasons in refused.values() for reason in reasons))
     if not nodes:
         return Decision(pod, "", reason)
@@ -148,7 +150,7 @@ def _make_room(
         return Decision(pod, "", f"{reason} preemption: {NEVER}")
     if pod.metadata.uid in around.under_way:
         return Decision(pod, "", f"{reason} preemption: {UNDER_WAY}", keeps=True)
-    tried = attempt(lambda: question(pod, nodes, load, around.namespaces, verdict), nodes, refused, load, around.budgets, around.priority)
+    tried = attempt(judgement, nodes, refused, load, around.budgets, around.priority)
     if tried.best is None:
         return Decision(pod, "", f"{reason} preemption: {tried.reason}")
     return Decision(pod, "", reason, preempt=tried.best)

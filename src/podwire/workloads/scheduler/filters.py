@@ -116,16 +116,3 @@ def may_be_helped(asked: Question, node: Node, reasons: Sequence[str]) -> bool:
     have = resources.allocatable(node)
     short = {f"Insufficient {name}" for name, amount in asked.requested.items() if amount <= have.get(name, 0)}
     return all(reason in short or reason in _OF_OTHERS for reason in reasons)
-
-
-def feasible(asked: Question, nodes: Sequence[Node]) -> tuple[list[Node], dict[str, Sequence[str]]]:
-    """Give the nodes that may run the Pod, and why each other one may not."""
-    fitting: list[Node] = []
-    refused: dict[str, Sequence[str]] = {}
-    for node in nodes:
-        reasons = judged(asked, node)
-        if reasons:
-            refused[node.name] = reasons
-        else:
-            fitting.append(node)
-    return fitting, refused

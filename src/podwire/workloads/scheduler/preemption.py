@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 from podwire.objects.core import Node, Pod
 from podwire.objects.policy import PodDisruptionBudget
-from podwire.workloads.scheduler.filters import Question, judged, may_be_helped
+from podwire.workloads.scheduler.filters import may_be_helped
 from podwire.workloads.scheduler.load import Load
+from podwire.workloads.scheduler.nominated import Judgement
 
 REASON = "PreemptionByScheduler"
 NEVER = "not eligible due to preemptionPolicy=Never."
@@ -27,8 +28,6 @@ NO_HELP = "Preemption is not helpful for scheduling"
 _LOWEST = 1 << 31  # added to priorities that are summed up, so that fewer Pods are always less
 
 Priority = Callable[[Pod], int]
-Ask = Callable[[], Question]
-"""The Pod's question, with what is counted for all nodes counted anew."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class Attempt:
 
 
 def attempt(
-    ask: Ask,
+    judgement: Judgement,
     nodes: Sequence[Node],
     refused: Mapping[str, Sequence[str]],
     load: Load,
@@ -60,14 +59,14 @@ def attempt(
 
     ``load`` is changed meanwhile, and as it was at the end.
     """
-    asked = ask()
+    asked = judgement.asked
     found: list[Candidate] = []
     why: Counter[str] = Counter()
     for node in nodes:
         if not may_be_helped(asked, node, refused.get(node.name, ())):
             why[NO_HELP] += 1
             continue
-        outcome = _on_node(ask, node, _lower(asked.pod, node, load, priority), load, budgets)
+        outcome = _on_node(judgement, node, _lower(asked.pod, node, load, priority), load, budgets)
         if isinstance(outcome, Candidate):
             found.append(outcome)
         else:
@@ -84,7 +83,9 @@ def _lower(pod: Pod, node: Node, load: Load, priority: Priority) -> list[Pod]:
     return sorted((one for one in load.pods(node.name) if priority(one) < own), key=lambda one: importance(one, priority))
 
 
-def _on_node(ask: Ask, node: Node, lower: list[Pod], load: Load, budgets: Collection[PodDisruptionBudget]) -> Candidate | Sequence[str]:
+def _on_node(
+    judgement: Judgement, node: Node, lower: list[Pod], load: Load, budgets: Collection[PodDisruptionBudget]
+) -> Candidate | Sequence[str]:
     """Who of ``lower`` has to go from a node; otherwise why that would not help."""
     if not lower:
         return [NO_VICTIMS]
@@ -92,7 +93,7 @@ def _on_node(ask: Ask, node: Node, lower: list[Pod], load: Load, budgets: Collec
     for pod in lower:
         load.add(pod, node.name, -1)
     try:
-        reasons = judged(ask(), node)
+        reasons = judgement.anew(node)
         if reasons:
             return reasons
         protected, others = split(lower, budgets)
@@ -100,7 +101,7 @@ def _on_node(ask: Ask, node: Node, lower: list[Pod], load: Load, budgets: Collec
         for pods, guarded in ((protected, True), (others, False)):
             for pod in pods:
                 load.add(pod, node.name)
-                if judged(ask(), node):
+                if judgement.anew(node):
                     load.add(pod, node.name, -1)
                     violations += guarded
                 else:
