@@ -72,7 +72,7 @@ class Api:
     def __post_init__(self) -> None:
         self.authorizer = Authorizer(self.store)
         self.calls = Calls(self.store)
-        self.admission = Admission(self.store, self.registry, put, self.calls)
+        self.admission = Admission(self.store, self.registry, put, self.calls, self.authorizer)
         self.tokens = Tokens(self.store, self.token_key, lambda: self.clock().timestamp())
 
     def timestamp(self, later_s: int = 0) -> str:

@@ -17,12 +17,13 @@ from functools import partial
 from typing import Any
 
 from podwire.apiserver import conversion, keys, quantity, status
-from podwire.apiserver.admission import limits, mutations, pod_security, policies, runtime_classes, service_accounts, webhooks
+from podwire.apiserver.admission import authority, limits, mutations, pod_security, policies, runtime_classes, service_accounts, webhooks
 from podwire.apiserver.admission.attributes import CREATE, UPDATE, Attributes
 from podwire.apiserver.admission.matching import selects
 from podwire.apiserver.admission.policies import P
 from podwire.apiserver.admission.quotas import Quotas
 from podwire.apiserver.answers import decode
+from podwire.apiserver.auth.authorizer import Authorizer
 from podwire.apiserver.calls import Calls
 from podwire.apiserver.cel.check import Rejected
 from podwire.apiserver.kind import Kind
@@ -42,13 +43,16 @@ Change_ = Callable[["Admission", Attributes], None]
 class Admission:
     """Who is asked, for one API. ``put`` takes an object into a transaction."""
 
-    def __init__(self, store: Store, registry: Registry, put: Callable[[Transaction, Kind, Tree], object], calls: Calls) -> None:
+    def __init__(
+        self, store: Store, registry: Registry, put: Callable[[Transaction, Kind, Tree], object], calls: Calls, authorizer: Authorizer
+    ) -> None:
         self.store = store
         self.registry = registry
         self.quotas = Quotas(store, registry, put)
-        self.judge = policies.Judge(self.labels, registry.alike, self.namespace)
-        self.mutator = mutations.Mutator(self.labels, registry.alike, self.namespace)
-        self.caller = webhooks.Caller(calls, self.labels, registry.alike)
+        asking = partial(authority.values, authorizer)
+        self.judge = policies.Judge(self.labels, registry.alike, self.namespace, asking)
+        self.mutator = mutations.Mutator(self.labels, registry.alike, self.namespace, asking)
+        self.caller = webhooks.Caller(calls, self.labels, registry.alike, asking)
         self.mutating: list[webhooks.Webhook] = []
         self.validating: list[webhooks.Webhook] = []
         self.ranges: dict[str, dict[str, Tree]] = {}

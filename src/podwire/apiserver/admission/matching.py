@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from podwire.apiserver.admission.attributes import Attributes
-from podwire.apiserver.cel import types
+from podwire.apiserver.cel import authorization, types
 from podwire.apiserver.cel.check import Program, compile_text
 from podwire.apiserver.cel.types import Type
 from podwire.apiserver.cel.values import Fault
@@ -52,7 +52,8 @@ REQUEST = Type(
         **dict.fromkeys(("options", "object", "oldObject"), types.DYN),
     },
 )
-VARIABLES: Mapping[str, Type] = {"object": types.DYN, "oldObject": types.DYN, "request": REQUEST}
+VARIABLES: Mapping[str, Type] = {"object": types.DYN, "oldObject": types.DYN, "request": REQUEST, **authorization.VARIABLES}
+Authority = Callable[[Attributes], Mapping[str, Any]]  # gives the values of ``authorizer``
 
 
 def selects(selector: Tree | None, labels: Labels) -> bool:

@@ -7,14 +7,14 @@ Source: https://kubernetes.io/docs/reference/access-authn-authz/validating-admis
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
 from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import Attributes
-from podwire.apiserver.admission.matching import EXEMPT, REQUEST, Alike, Conditions, LabelsOf, meant, selected
-from podwire.apiserver.cel import types
+from podwire.apiserver.admission.matching import EXEMPT, REQUEST, VARIABLES, Alike, Authority, Conditions, LabelsOf, meant, selected
+from podwire.apiserver.cel import authorization, types
 from podwire.apiserver.cel.check import Program, Rejected, Structs, compile_text, no_structs
 from podwire.apiserver.cel.types import Type
 from podwire.apiserver.cel.values import Fault
@@ -27,12 +27,18 @@ _VARIABLES: Mapping[str, Type] = {
     "oldObject": types.DYN,
     "request": REQUEST,
     "namespaceObject": types.DYN,
+    **authorization.VARIABLES,
 }
 _CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413}
 
 
 def _scope(spec: Tree) -> dict[str, Type]:
     return {**_VARIABLES, "params": types.DYN} if "paramKind" in spec else dict(_VARIABLES)
+
+
+def for_messages(scope: Mapping[str, Type]) -> dict[str, Type]:
+    """Give the scope of an expression that makes a message: it asks nobody."""
+    return {name: kind for name, kind in scope.items() if name not in authorization.VARIABLES}
 
 
 @dataclass(frozen=True)
@@ -103,7 +109,7 @@ def _validation(said: Tree, scope: Mapping[str, Type]) -> _Validation:
         compile_text(expression, scope, types.BOOL),
         expression.strip(),
         said.get("message", "").strip(),
-        compile_text(said["messageExpression"], scope, types.STRING) if said.get("messageExpression") else None,
+        compile_text(said["messageExpression"], for_messages(scope), types.STRING) if said.get("messageExpression") else None,
         said.get("reason") or "Invalid",
     )
 
@@ -141,12 +147,13 @@ class Matter(Generic[P]):
 
 
 class Bound(Generic[P]):
-    """Policies of one sort, and the bindings that put them in force. ``namespace`` gives a Namespace."""
+    """Policies of one sort, and the bindings that put them in force. ``namespace`` gives a Namespace, ``authority`` who may do what."""
 
-    def __init__(self, labels: LabelsOf, alike: Alike, namespace: Callable[[str], Tree | None]) -> None:
+    def __init__(self, labels: LabelsOf, alike: Alike, namespace: Callable[[str], Tree | None], authority: Authority) -> None:
         self._labels = labels
         self._alike = alike
         self._namespace = namespace
+        self._authority = authority
         self.policies: dict[str, P] = {}
         self.bindings: dict[str, Tree] = {}
 
@@ -174,6 +181,7 @@ class Bound(Generic[P]):
             "request": asked.review(""),
             "namespaceObject": self._namespace(asked.namespace) if asked.namespace else None,
             "params": param,
+            **self._authority(asked),
         }
 
 
@@ -259,15 +267,32 @@ class Looking:
             kind = self.look(path / "variables" @ index / "expression", one.get("expression", "true"), None, "")
             self._known[one.get("name", "")] = kind
 
-    def look(self, where: Path, text: str, wanted: Type | None, what: str) -> Type:
+    def look(self, where: Path, text: str, wanted: Type | None, what: str, *, is_message: bool = False) -> Type:
         """Compile one expression; give its type."""
-        try:
-            scope = {**self._scope, "variables": Type("variables", fields=dict(self._known))}
-            return compile_text(text, scope, wanted, self._structs).type
-        except Rejected as error:
-            told = f"must evaluate to {what}" if str(error).startswith("must evaluate") else f"compilation failed: {error}"
-            self.found.append(invalid(where, text, told))
-            return types.DYN
+        own = for_messages(self._scope) if is_message else self._scope
+        scope = {**own, "variables": Type("variables", fields=dict(self._known))}
+        kind, wrong = _looked(where, text, scope, wanted, what, self._structs)
+        self.found += wrong
+        return kind
+
+
+def _looked(
+    where: Path, text: str, scope: Mapping[str, Type], wanted: Type | None, what: str, structs: Structs
+) -> tuple[Type, list[FieldError]]:
+    """Compile an expression; give its type, and what is wrong with it."""
+    try:
+        return compile_text(text, scope, wanted, structs).type, []
+    except Rejected as error:
+        told = f"must evaluate to {what}" if str(error).startswith("must evaluate") else f"compilation failed: {error}"
+        return types.DYN, [invalid(where, text, told)]
+
+
+def condition_errors(conditions: Iterable[Tree], path: Path) -> list[FieldError]:
+    """Give the match conditions of a webhook that do not compile."""
+    found: list[FieldError] = []
+    for index, one in enumerate(conditions):
+        found += _looked(path @ index / "expression", one.get("expression", ""), VARIABLES, types.BOOL, "bool", no_structs)[1]
+    return found
 
 
 def errors(spec: Tree) -> list[FieldError]:
@@ -278,7 +303,7 @@ def errors(spec: Tree) -> list[FieldError]:
         where = path / "validations" @ index
         look(where / "expression", one.get("expression", "true"), types.BOOL, "bool")
         if said := one.get("messageExpression"):
-            look(where / "messageExpression", said, types.STRING, "string")
+            look(where / "messageExpression", said, types.STRING, "string", is_message=True)
     for index, one in enumerate(spec.get("auditAnnotations", ())):
         look(path / "auditAnnotations" @ index / "valueExpression", one.get("valueExpression", "''"), None, "")
     return looking.found

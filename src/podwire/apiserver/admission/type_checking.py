@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from podwire.apiserver.admission.matching import REQUEST
-from podwire.apiserver.cel import types
+from podwire.apiserver.cel import authorization, types
 from podwire.apiserver.cel.check import Rejected, compile_text
 from podwire.apiserver.cel.fields import escaped, unescaped
 from podwire.apiserver.cel.types import Type
@@ -63,7 +63,7 @@ def _kinds(rules: Iterable[Tree], find: Find) -> list[Kind]:
 
 def _scope(kind: Kind, params: Kind | None, variables: Iterable[Tree]) -> dict[str, Type]:
     of_object = of_kind(kind)
-    scope = {"object": of_object, "oldObject": of_object, "request": REQUEST, "namespaceObject": types.DYN}
+    scope = {"object": of_object, "oldObject": of_object, "request": REQUEST, "namespaceObject": types.DYN, **authorization.VARIABLES}
     if params is not None:
         scope["params"] = of_kind(params)
     known: dict[str, Type] = {}

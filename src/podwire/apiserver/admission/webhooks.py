@@ -21,7 +21,7 @@ import orjson
 
 from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import Attributes
-from podwire.apiserver.admission.matching import EXEMPT, Alike, Conditions, LabelsOf, meant, selected
+from podwire.apiserver.admission.matching import EXEMPT, Alike, Authority, Conditions, LabelsOf, meant, selected
 from podwire.apiserver.admission.seeing import converted, seen_as
 from podwire.apiserver.calls import Callee, Calls, NoAnswer
 from podwire.apiserver.cel.values import Fault
@@ -70,12 +70,15 @@ class Invocation:
 
 
 class Caller:
-    """Asks webhooks. ``labels`` gives those of a namespace, ``alike`` the kinds in which the objects of one are served."""
+    """Asks webhooks. ``labels`` gives those of a namespace, ``alike`` the kinds in which the objects of one are served,
+    ``authority`` who may do what.
+    """
 
-    def __init__(self, calls: Calls, labels: LabelsOf, alike: Alike) -> None:
+    def __init__(self, calls: Calls, labels: LabelsOf, alike: Alike, authority: Authority) -> None:
         self._calls = calls
         self._labels = labels
         self._alike = alike
+        self._authority = authority
 
     def concerned(self, webhooks: Sequence[Webhook], asked: Attributes) -> list[Invocation]:
         """Give the webhooks that a request concerns by its kind and labels."""
@@ -130,7 +133,7 @@ class Caller:
         review = asked.review(uid)
         try:
             if webhook.conditions:
-                values = {"object": asked.tree, "oldObject": asked.old, "request": review}
+                values = {"object": asked.tree, "oldObject": asked.old, "request": review, **self._authority(asked)}
                 if not webhook.conditions.hold(values):
                     return None
             response = await self._post(webhook, review, uid)

@@ -14,8 +14,7 @@ from urllib.parse import unquote
 from podwire.apiserver import status
 from podwire.apiserver.auth.attributes import Attributes
 from podwire.apiserver.auth.authorizer import Authorizer
-from podwire.apiserver.auth.rbac import ACCOUNT_PREFIX
-from podwire.apiserver.auth.tokens import account_groups
+from podwire.apiserver.auth.rbac import ACCOUNT_PREFIX, account_groups
 from podwire.apiserver.authentication import ANONYMOUS, AUTHENTICATED, UNAUTHENTICATED, User
 
 _IMPERSONATE = b"impersonate-"

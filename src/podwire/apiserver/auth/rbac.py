@@ -22,6 +22,11 @@ ACCOUNT_PREFIX = "system:serviceaccount:"
 _GROUP = "rbac.authorization.k8s.io"
 
 
+def account_groups(namespace: str) -> tuple[str, ...]:
+    """Give the groups of each ServiceAccount of a namespace."""
+    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+
+
 class _Bound(NamedTuple):
     """A binding: the role, and each subject as it is found and as it is printed."""
 

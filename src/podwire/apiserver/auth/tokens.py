@@ -22,7 +22,7 @@ from typing import Any
 import orjson
 
 from podwire.apiserver.auth.jwt import Invalid, Key
-from podwire.apiserver.auth.rbac import ACCOUNT_PREFIX
+from podwire.apiserver.auth.rbac import ACCOUNT_PREFIX, account_groups
 from podwire.apiserver.authentication import AUTHENTICATED, User
 from podwire.store import Change, Store
 
@@ -188,11 +188,6 @@ class Tokens:
     def _changed(self, change: Change) -> None:
         for digest in tuple(self._depending.get(change.key, ())):
             self._forget(digest)
-
-
-def account_groups(namespace: str) -> tuple[str, ...]:
-    """Give the groups of each ServiceAccount of a namespace."""
-    return ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
 
 
 def account_user(namespace: str, name: str, uid: str, extra: tuple[tuple[str, tuple[str, ...]], ...] = ()) -> User:

@@ -188,8 +188,11 @@ class _Compiler:
     # Fields
 
     def _select(self, node: Select) -> tuple[Type, Run]:
-        if isinstance(node.operand, Name) and node.operand.name not in self.scope:
-            named = _NAMED_TYPES.get(f"{node.operand.name}.{node.field}")
+        if isinstance(node.operand, Name):
+            whole = f"{node.operand.name}.{node.field}"
+            if whole in self._given and not node.optional and self.scope.get(node.operand.name, (0,))[0] <= len(self._given):
+                return self._name(Name(node.position, whole))
+            named = _NAMED_TYPES.get(whole) if node.operand.name not in self.scope else None
             if named is not None:
                 return TYPE, lambda _frame: named
         kind, operand = self.node(node.operand)
@@ -215,17 +218,13 @@ class _Compiler:
         if kind.fields is not None:
             found = kind.fields.get(node.field)
             if found is None:
-                raise SyntaxFault(self._dot(node), f"undefined field '{node.field}'")
+                raise SyntaxFault(node.position, f"undefined field '{node.field}'")
             return found, unescaped(node.field)
         if kind.name == "map":
             return kind.of[1], node.field
         if kind.name in ("dyn", "type"):
             return DYN, node.field
-        raise SyntaxFault(self._dot(node), f"type '{kind}' does not support field selection")
-
-    @staticmethod
-    def _dot(node: Select) -> int:
-        return node.position
+        raise SyntaxFault(node.position, f"type '{kind}' does not support field selection")
 
     def _has(self, node: Call) -> tuple[Type, Run]:
         if len(node.arguments) != 1 or not isinstance(node.arguments[0], Select):
@@ -479,12 +478,12 @@ def _comparable(one: Type, other: Type) -> bool:
 
 
 def _calling(function: functions.Function, runs: list[Run]) -> Run:
-    work = function.work
+    work, cost = function.work, function.cost
 
     def guarded(frame: Frame, values: list[Any]) -> Any:
         if function.weighs:
             frame[0] -= len(values[0]) // 10 if type(values[0]) in (str, list, bytes) else 0
-        frame[0] -= 1
+        frame[0] -= cost if isinstance(cost, int) else cost(*values)
         if frame[0] < 0:
             raise CostExceeded
         try:

@@ -54,21 +54,24 @@ class Overload:
 
 @dataclass(frozen=True)
 class Function:
-    """A function. ``weighs`` says that its cost grows with the size of its first argument."""
+    """A function. ``weighs`` says that its cost grows with the size of its first argument; ``cost`` may be worked out from all of them."""
 
     work: Callable[..., Any]
     overloads: list[Overload] = field(default_factory=list)
     weighs: bool = False
+    cost: int | Callable[..., int] = 1
 
 
 FUNCTIONS: dict[str, Function] = {}
 
 
-def define(name: str, *overloads: Overload, weighs: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def define(
+    name: str, *overloads: Overload, weighs: bool = False, cost: int | Callable[..., int] = 1
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Put a function into the table."""
 
     def put(work: Callable[..., Any]) -> Callable[..., Any]:
-        FUNCTIONS[name] = Function(work, list(overloads), weighs)
+        FUNCTIONS[name] = Function(work, list(overloads), weighs, cost)
         return work
 
     return put

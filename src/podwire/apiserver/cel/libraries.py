@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
 from podwire.apiserver import quantity, validation
-from podwire.apiserver.cel import texts
+from podwire.apiserver.cel import authorization, texts
 from podwire.apiserver.cel.functions import FUNCTIONS, define, element, of, on, pattern
 from podwire.apiserver.cel.types import (
     BOOL,
@@ -50,7 +50,8 @@ from podwire.apiserver.cel.values import (
 )
 from podwire.apiserver.extension.formats import FORMATS
 
-assert texts  # it has put its functions into the table
+assert authorization  # it has put its functions into the table
+assert texts  # so has it
 
 
 def _checked(kind: type | tuple[type, ...], value: Any) -> Any:

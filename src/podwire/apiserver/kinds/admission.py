@@ -142,7 +142,8 @@ def _webhook_errors(webhook: Tree, path: Path) -> list[FieldError]:
     if not 1 <= wait_s <= _LONGEST_WAIT_S:
         errors.append(invalid(path / "timeoutSeconds", wait_s, "the timeout value must be between 1 and 30 seconds"))
     errors += _version_errors(webhook.get("admissionReviewVersions", []), path / "admissionReviewVersions")
-    errors += _condition_errors(webhook.get("matchConditions", ()), path / "matchConditions")
+    conditions, where = webhook.get("matchConditions", ()), path / "matchConditions"
+    errors += _condition_errors(conditions, where) or policies.condition_errors(conditions, where)
     return errors + client_errors(webhook.get("clientConfig", {}), path / "clientConfig")
 
 
