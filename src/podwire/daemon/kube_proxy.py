@@ -123,7 +123,7 @@ _NOTHING_HERE = (
     *("configSyncPeriod", "portRange", "windowsRunAsService", "detectLocal"),
 )
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
-_HOST_PORT = re.compile(r"(?:\[([^][]*)\]|([^][:]*)):([0-9]{1,5})")
+_HOST_PORT = re.compile(r"(?:\[([^][]*)\]|([^][:]*)):([0-9]+)")
 _EVERYWHERE = {4: "0.0.0.0/0", 6: "::/0"}
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(h|ms|m|s|us|µs|ns)")
 

@@ -343,6 +343,7 @@ class Beside:
             return LATE_S if self._set_aside else None
         for words in await asyncio.to_thread(cleanup.remove_other_dialect, config, self._namespace):
             self._context.log.info("service proxy: removed %s", words)
+        self._set_aside = False
         return None
 
     # What others did --------------------------------------------------------------------------------------------------------------

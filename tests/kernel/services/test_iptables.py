@@ -8,11 +8,12 @@ import subprocess
 
 import pytest
 
+from kernel.services.flood import SERVED, Target, flood, listen
 from kernel.services.test_agent import LIMIT_S, World, in_loop, slice_of
 from kernel.services.test_agent import service as manifest
 from kernel.services.test_beside import fetch, running
 from kernel.services.test_packets import CONFIG, ENDPOINTS, IP, NODE_PORT, PORT, VIP, service, world
-from kernel.services.wires import ask, spread
+from kernel.services.wires import Wires, ask, spread
 from podwire.linux import namespaces
 from podwire.linux.network import Network
 from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, SERVICES
@@ -21,7 +22,7 @@ from podwire.services.desired import ServiceProgram
 from podwire.services.iptables.rules import JUMPS
 from podwire.services.iptables.tables import IptablesTables
 from podwire.services.layout import IPV4, IPV6, Family
-from podwire.views.frontends import ServiceFrontends
+from podwire.views.frontends import Backend, Frontend, ServiceFrontends
 from podwire.views.topology import Place
 from podwire.wire.rtnetlink import Link, change
 
@@ -81,6 +82,55 @@ def test_what_is_read_back_is_what_was_written_after_any_changes() -> None:
         assert anew._generations.generation() == generation, "a new process changes nothing"
         assert anew.dump(anew._generations) == have
         anew.close()
+
+
+def test_more_than_one_transaction_of_an_ordinary_user_holds() -> None:
+    """Hundreds of Services, and one of hundreds of endpoints, as they come, change and go."""
+    tables = tables_here()
+    crowd = [(f"10.4.{i}.{j}", i) for i in (1, 2) for j in range(1, 130)]
+
+    def many(count: int, *endpoints: tuple[str, int], affinity_s: int = 0) -> dict[str, ServiceProgram]:
+        views = [service(*ENDPOINTS, key=f"shop/s{n}", ip=f"10.8.{n >> 8}.{n & 255}", vips=(f"203.0.113.{n % 250}",)) for n in range(count)]
+        return decided(service(*endpoints, affinity_s=affinity_s), *views)
+
+    start(tables, many(300, *crowd))
+    assert tables.findings(tables.dump(tables._generations)) == []
+    for wanted in (
+        many(300, *crowd[:-1]),  # every probability is another
+        many(300, *crowd[1:], affinity_s=60),
+        many(299, *crowd[1:]),
+        many(40, *crowd[1:]) | decided(service(*ENDPOINTS, key="shop/a-first", ip="10.8.9.9")),
+        many(250, *crowd[1:]),
+    ):
+        tables.update(dict.fromkeys(tables._ports) | wanted)
+        assert tables.findings(tables.dump(tables._generations)) == []
+    anew = tables_here()
+    start(anew, many(251, *crowd[1:]))
+    assert anew.findings(anew.dump(anew._generations)) == []
+    assert anew.remove()
+    assert anew.dump(anew._generations) == {}
+
+
+def test_long_chains_are_whole_while_they_change() -> None:
+    wires = Wires()
+    client, server = wires.pod(1, "10.4.1.9"), wires.pod(1, "10.4.1.2")
+    listeners = [listen(server, port) for port in range(9000, 9180)]
+    tables = tables_here(namespace=wires.nodes[1].fd)
+
+    def wanted(endpoints: int, others: int) -> dict[str, ServiceProgram]:
+        rows = tuple(Backend("10.4.1.2", port, "node-1") for port in range(9000, 9000 + endpoints))
+        crowded = ServiceFrontends("shop/users", (IP,), (), (), (Frontend("http", "TCP", PORT, 0, rows),))
+        return decided(crowded, *(service(*ENDPOINTS, key=f"shop/a{n}", ip=f"10.8.2.{n}") for n in range(others)))
+
+    start(tables, wanted(180, 0))
+    with flood([Target(client, IP, PORT, ("10.4.1.9",))], listeners) as flooded:
+        for endpoints, others in ((170, 200), (180, 10), (160, 199)):
+            tables.update(dict.fromkeys(tables._ports) | wanted(endpoints, others))
+    assert [set(outcomes) for outcomes in flooded.found] == [{SERVED}]
+    tables.remove()
+    with flood([Target(client, IP, PORT, ("10.4.1.9",))], listeners) as flooded:
+        pass
+    assert not any(SERVED in outcomes for outcomes in flooded.found)
 
 
 def test_what_is_read_back_in_the_second_family() -> None:

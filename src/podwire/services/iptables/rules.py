@@ -74,6 +74,15 @@ def is_ours(chain: Chain) -> bool:
     return name in _CONSTANT.get(table, ()) or (table == NAT and name.startswith(_OF_PORTS))
 
 
+def depth(chain: Chain) -> tuple[int, str]:
+    """Order chains so that each comes after those that it leads to."""
+    _, name = chain
+    if name in ("KUBE-NODEPORTS", "KUBE-SERVICES"):
+        return 5, name
+    kind = name.removeprefix(PREFIX).partition("-")[0]
+    return {"SEP": 1, "SVC": 2, "SVL": 2, "XLB": 3, "EXT": 3, "FW": 4}.get(kind, 0), name
+
+
 Claim = tuple[str, str, int]  # address ("" for a node port), protocol in lower case, port
 
 

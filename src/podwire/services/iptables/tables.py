@@ -4,9 +4,13 @@ What belongs here: which chains differ from what the kernel acknowledged, in one
 from the built-in chains. What must not: the lines (rules.py), waiting, retrying: ``update`` either leaves the kernel as wanted, or
 raises, and the next call begins with a repair.
 
-A text names only the chains that change (``--noflush``), each with all of its lines, and is carried out in one transaction for each
-table. A chain that nobody leads to any more is emptied and deleted in the same text, but for one that a rule of somebody else leads to.
-A packet passes nat in one look, so nothing of an endpoint has to stay for packets under way.
+A text names only the chains that change (``--noflush``), each with all of its lines. A chain that nobody leads to any more is emptied and
+deleted in the same text, but for one that a rule of somebody else leads to. A packet passes nat in one look, so nothing of an endpoint
+has to stay for packets under way.
+
+For each table the text is one transaction where the program may make its socket as large as that needs, which takes the rights of the
+machine's own root. Elsewhere (an ordinary user, and every cluster of the lab) a transaction has a few hundred lines, and a text is several:
+first what is led to, then what leads. A long chain that changes gets its new lines before the old ones go, so it is whole at every moment.
 
 Chains that another service proxy wrote have the same names and are taken over. What else begins with KUBE- is somebody else's.
 
@@ -16,25 +20,29 @@ no lock. Source: iptables-restore(8); https://kubernetes.io/docs/reference/netwo
 
 from __future__ import annotations
 
+import difflib
 import errno
 import os
 import shutil
+import socket
 import subprocess
+import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
 from podwire.services.desired import ServiceProgram
-from podwire.services.iptables.rules import FILTER, JUMPS, NAT, Chain, Lines, PortChains, Rules, is_ours
+from podwire.services.iptables.rules import FILTER, JUMPS, NAT, Chain, Lines, PortChains, Rules, depth, is_ours
 from podwire.services.layout import Family
 
 T = TypeVar("T")
 STEP = 100
 LIMIT_S = 30.0
 _PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+_SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 _ORDER = (FILTER, NAT)
 _TRANSLATING = ((NAT, "PREROUTING"), (NAT, "OUTPUT"))
 
@@ -75,6 +83,7 @@ class IptablesTables:
         self._namespace = namespace
         self._restore, self._save = program(family, "restore"), program(family, "save")
         self._generations = Nftables(namespace)
+        self._room = _room()
         mark = f"{1 << masquerade_bit:#x}"
         self._rules = Rules(family, pod_ranges, service_ranges, node_port_ranges, masquerade_all=masquerade_all, mark=mark)
         self._ports: dict[str, tuple[ServiceProgram, tuple[PortChains, ...]]] = {}
@@ -143,7 +152,7 @@ class IptablesTables:
         leading = _deletions({chain: lines for chain, lines in have.items() if chain in _TRANSLATING})
         if leading:
             self.sound = False
-            self._load(_text({}, gone=(), jumps=leading))
+            self._load(_text({}, {}, jumps=leading, room=self._room))
         return bool(_removable(have))
 
     def remove(self) -> list[str]:
@@ -153,7 +162,7 @@ class IptablesTables:
         self.sound = False
         self._have = {}
         if gone or jumps:
-            self._load(_text({}, gone=gone, jumps=jumps))
+            self._load(_text({}, {}, gone=gone, jumps=jumps, room=self._room))
         count = Counter(table for table, _ in gone)
         return [f"chains of table {self.family.name} {table}: {count[table]}" for table in _ORDER if count[table]]
 
@@ -194,7 +203,7 @@ class IptablesTables:
         gone = [chain for chain in self._have if chain not in wanted]
         jumps = list(jumps)
         if changed or gone or jumps:
-            self._load(_text(changed, gone=gone, jumps=jumps))
+            self._load(_text(self._have, changed, gone=gone, jumps=jumps, room=self._room))
         self._have = wanted
         self.rule_counts = {table: (_count(wanted, table), _count(changed, table)) for table in _ORDER}
 
@@ -221,23 +230,76 @@ class IptablesTables:
         return action() if self._namespace is None else namespaces.inside(self._namespace, action)
 
 
+def _room() -> int:
+    """Say how many lines a transaction may have. Who may not have more sends some 200 KB, and no line of ours takes over a kilobyte."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW) as one:
+        try:
+            one.setsockopt(socket.SOL_SOCKET, _SO_SNDBUFFORCE, 1 << 20)
+        except PermissionError:
+            return 150
+    return sys.maxsize
+
+
 def _count(chains: Mapping[Chain, Lines], table: str) -> int:
     return sum(len(lines) for (where, _), lines in chains.items() if where == table)
 
 
-def _text(changed: Mapping[Chain, Lines], *, gone: Iterable[Chain], jumps: Iterable[tuple[str, str]]) -> str:
-    """Write what iptables-restore is to do. A chain that is declared is emptied; one that goes is emptied before it is deleted."""
-    leaving = list(gone)
+def _text(
+    have: Mapping[Chain, Lines],
+    changed: Mapping[Chain, Lines],
+    *,
+    gone: Iterable[Chain] = (),
+    jumps: Sequence[tuple[str, str]] = (),
+    room: int,
+) -> str:
+    """Write what iptables-restore is to do, in transactions of no more than so many lines, if the groups of lines allow it."""
     parts = []
     for table in _ORDER:
-        lines = [f":{name} - [0:0]" for name in sorted({name for where, name in (*changed, *leaving) if where == table})]
-        lines += [command for where, command in jumps if where == table and command.startswith("-D")]
-        lines += [f"-A {name} {line}" for (where, name), rules in sorted(changed.items()) if where == table for line in rules]
-        lines += [command for where, command in jumps if where == table and not command.startswith("-D")]
-        lines += [f"-X {name}" for where, name in sorted(leaving) if where == table]
-        if lines:
-            parts.append("\n".join([f"*{table}", *lines, "COMMIT"]))
-    return "\n".join(parts) + "\n"
+        groups = [
+            group
+            for chain in sorted((chain for chain in changed if chain[0] == table), key=depth)
+            for group in _rewriting(chain[1], have.get(chain), changed[chain], room)
+        ]
+        groups += [[command] for where, command in jumps if where == table]
+        leaving = sorted((chain for chain in gone if chain[0] == table), key=depth, reverse=True)
+        groups += [[f":{name} - [0:0]", f"-X {name}"] for _, name in leaving]  # one that goes is emptied before
+        parts += [f"*{table}\n{chr(10).join(lines)}\nCOMMIT\n" for lines in _packed(groups, room)]
+    return "".join(parts)
+
+
+def _packed(groups: Iterable[list[str]], room: int) -> Iterator[list[str]]:
+    lines: list[str] = []
+    for group in groups:
+        if lines and len(lines) + len(group) > room:
+            yield lines
+            lines = []
+        lines += group
+    if lines:
+        yield lines
+
+
+def _rewriting(name: str, before: Lines | None, after: Lines, room: int) -> Iterator[list[str]]:
+    """Give the lines that make a chain what it should be, in groups that must not be parted."""
+    if before is None:
+        yield [f":{name} - [0:0]"]
+        yield from ([f"-A {name} {line}"] for line in after)
+    elif len(after) < room:
+        yield [f":{name} - [0:0]", *(f"-A {name} {line}" for line in after)]  # a chain that is declared is emptied
+    elif len(edits := _edits(name, before, after)) < room:
+        yield edits
+    else:
+        yield from ([f"-I {name} {place} {line}"] for place, line in enumerate(after, 1))
+        yield from ([f"-D {name} {len(after) + 1}"] for _ in before)
+
+
+def _edits(name: str, before: Lines, after: Lines) -> list[str]:
+    """Give what leads from one list of lines to another, from the end, so that the numbers of those before stay what they are."""
+    found = []
+    for what, start, stop, first, last in reversed(difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes()):
+        if what != "equal":
+            found += [f"-D {name} {start + 1}"] * (stop - start)
+            found += [f"-I {name} {start + place} {line}" for place, line in enumerate(after[first:last], 1)]
+    return found
 
 
 def _deletions(have: Mapping[Chain, Lines]) -> list[tuple[str, str]]:
