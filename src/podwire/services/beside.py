@@ -42,6 +42,7 @@ from podwire.services.metrics import Metrics
 
 LATE_S = 0.01  # how long a packet may be between two look-ups
 AUDIT_S = 0.2
+TOLD_S = 60.0
 AUDIT_SHARE = 20  # of the time, one part in so many for readings that find nothing
 UNHEALTHY_S = 60.0  # changes that wait longer than this are late
 RETRY_S = 5.0  # for an address that somebody else has
@@ -72,6 +73,7 @@ class Beside:
         self._seen = (0, 0)  # the kernel's number of transactions, and how many of them were ours
         self._rest_until = 0.0  # after a reading that found nothing others have their time
         self._held: set[TableName] = set()  # the tables that were there, by the last reading
+        self._told: dict[str, float] = {}  # what was found changed, and until when it is not told again
         self._kernel: Nftables | None = None
         self._set_aside = False  # what is written in the other dialect
         self._reconciler = Reconciler(
@@ -383,12 +385,19 @@ class Beside:
         return AUDIT_S
 
     def _say_found(self, words: str) -> None:
+        """Tell, and put right. Of somebody who does the same again and again, as a second service proxy does, it is told once a minute."""
+        now = self._context.clock()
+        if now >= self._told.get(words, 0.0):
+            self._told = {words: now + TOLD_S, **{other: until for other, until in self._told.items() if until > now}}
+            self._tell_found(words)
+        self._repair(words)
+
+    def _tell_found(self, words: str) -> None:
         self._context.log.warning("service proxy: somebody changed the rules on this node: %s; putting them right", words)
         if self.node is not None:
             self._context.recorder("podwire-services").event(
                 self.node, "Warning", "ServiceRulesChanged", f"somebody changed the rules of the service proxy: {words}; put right"
             )
-        self._repair(words)
 
 
 def service_reference(namespace: str, name: str) -> ObjectReference:

@@ -8,6 +8,7 @@ import http.client
 import json
 import socket
 import subprocess
+from collections import Counter
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -375,6 +376,19 @@ def _data(world: World) -> Any:
         )
         for table in sorted(tables, key=lambda table: table.name.replace("-2", ""))
     ]
+
+
+def test_two_proxies_that_want_it_otherwise_fill_no_log(folder: Path) -> None:
+    async def body(world: World) -> None:
+        said = Said()
+        quiet = {"proxy_health_address": "", "proxy_metrics_address": ""}
+        async with running(world, **quiet), running(world, masquerade_pods=False, **quiet):
+            began = world.kernel.generation()
+            await world.until(lambda: world.kernel.generation() > began + 20)
+        told = Counter(words for words in said.words if "somebody changed" in words)
+        assert max(told.values()) <= 2  # once by each
+
+    in_loop(folder, body)
 
 
 def test_changes_of_our_own_and_of_others_elsewhere_are_no_damage(folder: Path) -> None:
