@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import stat
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 
+from podwire.apiserver.admission import verdicts
 from podwire.apiserver.answers import Answer
 from podwire.apiserver.auth.audit import Audit
 from podwire.apiserver.auth.authorizer import Authorizer
 from podwire.store import Store
 from running_apiserver import ADMIN, ApiServer, start
+from webhook_server import Webhook
 
 CM = "/api/v1/namespaces/default/configmaps"
 PODS = "/api/v1/namespaces/default/pods"
@@ -119,6 +122,62 @@ def test_what_admission_notes(audited: ApiServer) -> None:
         assert event["annotations"]["authorization.k8s.io/decision"] == "allow"
         assert event["annotations"][f"{prefix}enforce-policy"] == "baseline:latest"
         assert event["annotations"][f"{prefix}audit-violations"].startswith('would violate PodSecurity "restricted:latest": ')
+
+
+def test_what_policies_note_and_what_they_fail(audited: ApiServer) -> None:
+    """Of two validations one fails, of five annotations two are there."""
+    api = "/apis/admissionregistration.k8s.io/v1"
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["serviceaccounts"]}]
+    noted = [
+        {"key": "who", "valueExpression": "' ' + object.metadata.name + ' by ' + request.userInfo.username"},
+        {"key": "may", "valueExpression": "authorizer.requestResource.check('bless').allowed() ? 'yes' : 'no'"},
+        {"key": "blank", "valueExpression": "'  '"},
+        {"key": "nothing", "valueExpression": "null"},
+        {"key": "ignored", "valueExpression": "object.nope"},
+    ]
+    told = {"expression": "object.metadata.name != 'bad'", "messageExpression": "'<no> ' + object.metadata.name"}
+    noting = {"failurePolicy": "Ignore", "auditAnnotations": noted, "validations": [{"expression": "true"}, told]}
+    refusing = {"validations": [{"expression": "object.metadata.name != 'bad'", "reason": "Forbidden"}]}
+    for name, actions, policy in (("noting", ["Audit", "Warn"], noting), ("refusing", ["Deny", "Audit"], refusing)):
+        spec = {"matchConstraints": {"resourceRules": rules}, **policy}
+        assert send(audited, "POST", f"{api}/validatingadmissionpolicies", {"metadata": {"name": name}, "spec": spec}) == 201
+        bound = {"metadata": {"name": f"{name}-b"}, "spec": {"policyName": name, "validationActions": actions}}
+        assert send(audited, "POST", f"{api}/validatingadmissionpolicybindings", bound) == 201
+    where = "/api/v1/namespaces/default/serviceaccounts"
+    before = len(events(audited, where))
+    for name, code in (("bad", 403), ("good", 201)):
+        assert send(audited, "POST", where, {"metadata": {"name": name}}) == code
+    send(audited, "GET", "/healthz", identity=None)
+    refused, made = (event["annotations"] for event in events(audited, where)[before:])
+    assert (refused["noting/who"], refused["noting/may"]) == ("bad by podwire-admin", "yes")
+    assert (made["noting/who"], made["noting/may"]) == ("good by podwire-admin", "yes")
+    assert {key for key in refused if not key.startswith("authorization.k8s.io/")} == {"noting/who", "noting/may", verdicts.FAILURES}
+    assert verdicts.FAILURES not in made
+    assert refused[verdicts.FAILURES] == (
+        '[{"message":"\\u003cno\\u003e bad","policy":"noting","binding":"noting-b","expressionIndex":1,'
+        '"validationActions":["Audit","Warn"]},'
+        '{"message":"failed expression: object.metadata.name != \'bad\'","policy":"refusing","binding":"refusing-b","expressionIndex":0,'
+        '"validationActions":["Deny","Audit"]}]'
+    )
+
+
+def test_what_a_webhook_notes_is_under_its_name(audited: ApiServer, tmp_path: Path) -> None:
+    with contextlib.closing(Webhook(tmp_path)) as hook:
+        hook.answers["/note"] = lambda _request: {"allowed": True, "auditAnnotations": {"seen": "yes"}}
+        webhook = {
+            "name": "note.hooks.example.com",
+            "clientConfig": {"url": hook.url("/note"), "caBundle": hook.bundle},
+            "rules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["CREATE"], "resources": ["services"]}],
+            "sideEffects": "None",
+            "admissionReviewVersions": ["v1"],
+        }
+        hooks = "/apis/admissionregistration.k8s.io/v1/validatingwebhookconfigurations"
+        assert send(audited, "POST", hooks, {"metadata": {"name": "noting"}, "webhooks": [webhook]}) == 201
+        where = "/api/v1/namespaces/default/services"
+        assert send(audited, "POST", where, {"metadata": {"name": "noted"}, "spec": {"ports": [{"port": 80}]}}) == 201
+        send(audited, "GET", "/healthz", identity=None)
+    [event] = events(audited, where)
+    assert event["annotations"]["note.hooks.example.com/seen"] == "yes"
 
 
 async def test_a_large_file_is_turned_over(tmp_path: Path) -> None:

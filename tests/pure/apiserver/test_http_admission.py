@@ -295,6 +295,56 @@ def test_a_policy_is_asked_about_parts_of_objects(call: Any, namespace: str, tid
     assert "ephemeralContainers" not in call("GET", path(namespace, name="a")).tree["spec"]
 
 
+def test_what_cannot_be_noted_refuses(call: Any, namespace: str, tidy: None) -> None:
+    """Whatever the binding says, unless the policy may fail; what is no text refuses in any case."""
+    noted = [{"key": "k", "valueExpression": "object.data.nope"}]
+    policy(call, "notes", namespace, ["Warn"], auditAnnotations=noted)
+    configs = path(namespace, "configmaps")
+    told = "ValidatingAdmissionPolicy 'notes' with binding 'notes-b' denied request: "
+    refused = call("POST", configs, {"metadata": {"name": "x"}, "data": {"a": "1"}})
+    assert (refused.status, refused.tree["message"]) == (
+        422,
+        f"configmaps \"x\" is forbidden: {told}expression 'object.data.nope' resulted in error: no such key: nope",
+    )
+    where = f"{ADMISSION}/validatingadmissionpolicies/notes"
+    assert call("PATCH", where, {"spec": {"failurePolicy": "Ignore"}}, content_type=MERGE).status == 200
+    assert call("POST", configs, {"metadata": {"name": "x"}, "data": {"a": "1"}}).status == 201
+    dyn = {"spec": {"auditAnnotations": [{"key": "k", "valueExpression": "object.data"}]}}
+    assert call("PATCH", where, dyn, content_type=MERGE).status == 200
+    refused = call("POST", configs, {"metadata": {"name": "y"}, "data": {"a": "1"}})
+    assert refused.tree["message"].endswith(
+        f"{told}valueExpression 'object.data' resulted in unsupported return type: map(dyn, dyn). Return type must be either string or null."
+    )
+    number = {"spec": {"auditAnnotations": [{"key": "k", "valueExpression": "1"}]}}
+    refused = call("PATCH", where, number, content_type=MERGE)
+    assert (refused.status, refused.tree["details"]["causes"][0]) == (
+        422,
+        {
+            "reason": "FieldValueInvalid",
+            "message": 'Invalid value: "1": must evaluate to one of [string null_type] but got int',
+            "field": "spec.auditAnnotations[0].valueExpression",
+        },
+    )
+
+
+def test_all_policies_have_their_say_before_one_refuses(call: Any, namespace: str, tidy: None) -> None:
+    for name, actions in (("first", ["Deny"]), ("second", ["Warn"]), ("third", ["Deny"])):
+        policy(call, name, namespace, actions, validations=[{"expression": "false", "message": f"says {name}"}])
+    refused = call("POST", path(namespace, "configmaps"), {"metadata": {"name": "x"}})
+    assert refused.tree["message"].endswith("says first")
+    assert [text.rpartition(": ")[2] for text in refused.headers.get_all("Warning")] == ['says second"']
+
+
+def test_expressions_of_a_policy_have_a_limit_together(call: Any, namespace: str, tidy: None) -> None:
+    twice = "[1, 2].all(n, !authorizer.path('/nowhere').check('nothing').errored())"
+    policy(call, "dear", namespace, ["Deny"], validations=[{"expression": twice}] * 14)
+    configs = path(namespace, "configmaps")
+    assert call("POST", configs, {"metadata": {"name": "x"}}).status == 201
+    policy(call, "dearer", namespace, ["Deny"], validations=[{"expression": twice}] * 15)
+    refused = call("POST", configs, {"metadata": {"name": "y"}})
+    assert refused.tree["message"].endswith("validation failed due to running out of cost budget, no further validation rules will be run")
+
+
 def test_a_policy_that_does_not_compile(call: Any, namespace: str) -> None:
     spec = {"matchConstraints": {"resourceRules": [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["*"], "resources": ["pods"]}]}}
     refused = call("POST", f"{ADMISSION}/validatingadmissionpolicies", {"metadata": {"name": "p"}, "spec": {**spec, "validations": [{"expression": "nope > 1"}]}})  # fmt: skip

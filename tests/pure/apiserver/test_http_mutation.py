@@ -83,7 +83,7 @@ def test_a_configuration_is_merged(call: Any, namespace: str) -> None:
     none = call("POST", path(namespace, "pods"), {"metadata": {"name": "c"}, "spec": {"containers": containers}})
     assert none.status == 403  # the condition asks of a field that is not there
     assert none.tree["message"].startswith(
-        "policy 'mesh' with binding 'mesh-b' denied request: expression 'no-proxy-yet' resulted in error"
+        "policy 'mesh' with binding 'mesh-b' denied request: expression '!object.spec.initContainers.exists("
     )
 
 

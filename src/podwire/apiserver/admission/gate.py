@@ -16,6 +16,7 @@ from podwire.apiserver.admission.chain import CHANGES
 from podwire.apiserver.admission.mutations import Mutating, Refused, denied
 from podwire.apiserver.admission.policies import Matter
 from podwire.apiserver.admission.seeing import converted, seen_as
+from podwire.apiserver.admission.verdicts import Verdict
 from podwire.apiserver.answers import Tree, decode, encode
 from podwire.apiserver.api import Api
 from podwire.apiserver.cel.values import Fault
@@ -158,10 +159,11 @@ async def refused(api: Api, request: Request, kind: Kind, tree: Tree | None, old
 async def _judged(api: Api, asked: Attributes) -> bool:
     """Put a write to policies; say whether there were any: objects and parameters in other versions are waited for. Raises Failure."""
     admission = api.admission
-    matters = admission.judge.matters(asked)
+    matters, verdict = admission.judge.matters(asked), Verdict()
     for matter in matters:
         params = matter.checked(await _params(api, asked, matter))
-        admission.judge.validate(matter, await seen_as(asked, matter.kind), params)
+        admission.judge.put(matter, await seen_as(asked, matter.kind), params, verdict)
+    verdict.pronounce(asked)
     return bool(matters)
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from podwire.apiserver.admission.attributes import Attributes
 from podwire.apiserver.cel import authorization, types
+from podwire.apiserver.cel.budget import OF_CONDITIONS, Budget, OutOfBudget
 from podwire.apiserver.cel.check import Program, compile_text
 from podwire.apiserver.cel.types import Type
 from podwire.apiserver.cel.values import Fault
@@ -129,20 +130,23 @@ class Conditions:
 
     def __init__(self, conditions: Iterable[Tree], variables: Mapping[str, Type] = VARIABLES) -> None:
         self._programs: list[tuple[str, Program]] = [
-            (one["name"], compile_text(one["expression"], variables, types.BOOL)) for one in conditions
+            (one["expression"], compile_text(one["expression"], variables, types.BOOL)) for one in conditions
         ]
 
     def hold(self, values: Mapping[str, Any]) -> bool:
         """Say whether all hold. One that is false decides, whatever goes wrong with others. Raises Fault."""
-        fault: Fault | None = None
-        for name, program in self._programs:
+        wrong: list[str] = []
+        budget = Budget(OF_CONDITIONS)
+        for text, program in self._programs:
             try:
-                if program.evaluate(values)[0] is not True:
+                if budget.evaluate(program, values) is not True:
                     return False
-            except Fault as raised:
-                fault = fault or Fault(f"expression '{name}' resulted in error: {raised}")
-        if fault is not None:
-            raise fault
+            except OutOfBudget:
+                raise
+            except Fault as fault:
+                wrong.append(f"expression '{text}' resulted in error: {fault}")
+        if wrong:
+            raise Fault(wrong[0] if len(wrong) == 1 else f"[{', '.join(wrong)}]")
         return True
 
     def __bool__(self) -> bool:

@@ -22,6 +22,7 @@ from podwire.apiserver import apply, merge_types
 from podwire.apiserver.admission.attributes import Attributes
 from podwire.apiserver.admission.policies import Bound, Head, Looking, Matter, cause
 from podwire.apiserver.cel import types
+from podwire.apiserver.cel.budget import Budget
 from podwire.apiserver.cel.check import Program, compile_text
 from podwire.apiserver.cel.functions import show_duration, show_time
 from podwire.apiserver.cel.types import Type, list_of
@@ -93,7 +94,7 @@ class Mutator(Bound[Mutating]):
             raise Refused(str(fault)) from None
         for one in policy.mutations:
             values = self.values(asked, param)
-            wrong = policy.lay_out(values)
+            wrong = policy.lay_out(values, Budget())
             try:
                 found, _ = one.program.evaluate(values)
             except Fault as fault:

@@ -1,23 +1,24 @@
 """ValidatingAdmissionPolicies: rules in CEL that writes are put to, where a binding says so.
 
-A policy is compiled once. What a binding says is done with what fails: it is denied, or the client is warned.
+A policy is compiled once. What a binding says is done with what fails, and what is noted for the audit log, is in ``verdicts.py``.
 
 Source: https://kubernetes.io/docs/reference/access-authn-authz/validating-admission-policy/
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
-from podwire.apiserver import status
 from podwire.apiserver.admission.attributes import Attributes
 from podwire.apiserver.admission.matching import EXEMPT, REQUEST, VARIABLES, Alike, Authority, Conditions, LabelsOf, meant, selected
+from podwire.apiserver.admission.verdicts import Failed, Note, Verdict
 from podwire.apiserver.cel import authorization, types
+from podwire.apiserver.cel.budget import Budget, OutOfBudget
 from podwire.apiserver.cel.check import Program, Rejected, Structs, compile_text, no_structs
 from podwire.apiserver.cel.types import Type
-from podwire.apiserver.cel.values import Fault
+from podwire.apiserver.cel.values import Fault, type_of
 from podwire.apiserver.kind import Kind
 from podwire.apiserver.validation import FieldError, Path, invalid
 
@@ -29,7 +30,7 @@ _VARIABLES: Mapping[str, Type] = {
     "namespaceObject": types.DYN,
     **authorization.VARIABLES,
 }
-_CODES = {"Unauthorized": 401, "Forbidden": 403, "Invalid": 422, "RequestEntityTooLarge": 413}
+_LONGEST_MESSAGE = 5 * 1024  # bytes
 
 
 def _scope(spec: Tree) -> dict[str, Type]:
@@ -48,6 +49,13 @@ class _Validation:
     message: str
     message_program: Program | None
     reason: str
+
+
+@dataclass(frozen=True)
+class _Annotation:
+    key: str
+    expression: str
+    program: Program
 
 
 class Head:
@@ -70,13 +78,18 @@ class Head:
             known[one["name"]] = program.type
         self.scope["variables"] = Type("variables", fields=known)
 
-    def lay_out(self, values: dict[str, Any]) -> dict[str, Fault]:
-        """Work the variables out, into the values of an expression; give those that could not be: it matters where they are named."""
+    def lay_out(self, values: dict[str, Any], budget: Budget) -> dict[str, Fault]:
+        """Work the variables out, into the values of an expression; give those that could not be: it matters where they are named.
+
+        Raises OutOfBudget.
+        """
         wrong: dict[str, Fault] = {}
         values["variables"] = variables = {}
         for name, program in self.variables:
             try:
-                variables[name] = program.evaluate(values)[0]
+                variables[name] = budget.evaluate(program, values)
+            except OutOfBudget:
+                raise
             except Fault as fault:
                 wrong[name] = fault
         return wrong
@@ -89,7 +102,8 @@ class Policy(Head):
         super().__init__(tree)
         spec = tree["spec"]
         self.validations = [_validation(one, self.scope) for one in spec.get("validations", ())]
-        self.annotations = [compile_text(one["valueExpression"], self.scope) for one in spec.get("auditAnnotations", ())]
+        said = [(one["key"], one["valueExpression"]) for one in spec.get("auditAnnotations", ())]
+        self.annotations = [_Annotation(key, text, compile_text(text, self.scope)) for key, text in said]
 
 
 def _means(match: Tree, asked: Attributes, alike: Alike, labels: LabelsOf) -> Kind | None:
@@ -112,12 +126,6 @@ def _validation(said: Tree, scope: Mapping[str, Type]) -> _Validation:
         compile_text(said["messageExpression"], for_messages(scope), types.STRING) if said.get("messageExpression") else None,
         said.get("reason") or "Invalid",
     )
-
-
-@dataclass(frozen=True)
-class _Failed:
-    message: str
-    reason: str
 
 
 P = TypeVar("P", bound=Head)
@@ -188,48 +196,59 @@ class Bound(Generic[P]):
 class Judge(Bound[Policy]):
     """Puts writes to ValidatingAdmissionPolicies."""
 
-    def validate(self, matter: Matter[Policy], asked: Attributes, params: Sequence[Tree | None] | Fault) -> None:
-        """Put a request, as its policy wants it, to the policy. Raises Failure if it is denied."""
-        for failed in self._failures(matter.policy, asked, params):
-            self._act(matter.policy, matter.binding_name, matter.binding, asked, failed)
-
-    def _failures(self, policy: Policy, asked: Attributes, params: Sequence[Tree | None] | Fault) -> Iterator[_Failed]:
-        try:
-            if isinstance(params, Fault):
-                raise params
-            for param in params:
-                yield from self._put(policy, asked, param)
-        except Fault as fault:
+    def put(self, matter: Matter[Policy], asked: Attributes, params: Sequence[Tree | None] | Fault, verdict: Verdict) -> None:
+        """Put a request, as its policy wants it, to the policy, and take what it says into a verdict."""
+        policy, binding = matter.policy, matter.binding_name
+        if isinstance(params, Fault):
             if policy.must_work:
-                yield _Failed(str(fault), "Invalid")
+                verdict.deny(policy.name, binding, Failed(f"failed to configure binding: {params}"))
+            return
+        for param in params:
+            try:
+                failures, notes = self._said(policy, asked, param)
+            except Fault as fault:
+                failures, notes = [Failed(str(fault))] if policy.must_work else [], []
+            for failed in failures:
+                verdict.fail(policy.name, binding, matter.binding.get("validationActions", ()), failed)
+            for note in notes:
+                verdict.note(policy.name, binding, note)
 
-    def _put(self, policy: Policy, asked: Attributes, param: Tree | None) -> Iterator[_Failed]:
+    def _said(self, policy: Policy, asked: Attributes, param: Tree | None) -> tuple[list[Failed], list[Note]]:
+        """Give what a policy says of a request. Raises Fault."""
         values = self.values(asked, param)
         if policy.conditions and not policy.conditions.hold(values):
-            return
-        wrong = policy.lay_out(values)
-        for one in policy.validations:
+            return [], []
+        budget = Budget()
+        wrong = policy.lay_out(values, budget)
+        failures, notes = [], []
+        for place, one in enumerate(policy.validations):
             try:
-                holds = one.program.evaluate(values)[0] is True
+                if budget.evaluate(one.program, values) is not True:
+                    failures.append(Failed(_message(one, values), one.reason, place))
             except Fault as fault:
-                fault = cause(fault, wrong)
-                if policy.must_work:
-                    yield _Failed(f"expression '{one.expression}' resulted in error: {fault}", one.reason)
-                continue
-            if not holds:
-                yield _Failed(_message(one, values), one.reason)
+                if told := _told(policy, one.expression, fault, wrong):
+                    failures.append(Failed(told, place=place))
+        budget = Budget()
+        for annotation in policy.annotations:
+            try:
+                notes.append(_note(annotation, budget.evaluate(annotation.program, values)))
+            except Fault as fault:
+                notes.append(Note(annotation.key, wrong=_told(policy, annotation.expression, fault, wrong)))
+        return failures, notes
 
-    def _act(self, policy: Policy, name: str, binding: Tree, asked: Attributes, failed: _Failed) -> None:
-        actions = binding.get("validationActions", ())
-        if "Warn" in actions:
-            asked.warnings.append(
-                f"Validation failed for ValidatingAdmissionPolicy '{policy.name}' with binding '{name}': {failed.message}"
-            )
-        if "Deny" not in actions:
-            return
-        message = f"ValidatingAdmissionPolicy '{policy.name}' with binding '{name}' denied request: {failed.message}"
-        failure = status.forbidden(asked.own, asked.name, message, [{"message": message}])
-        raise status.Failure(_CODES.get(failed.reason, 422), failed.reason, failure.message, failure.details)
+
+def _told(policy: Policy, expression: str, fault: Fault, wrong: Mapping[str, Fault]) -> str:
+    """Say that an expression could not be worked out; nothing where that does not matter. Raises OutOfBudget."""
+    if isinstance(fault, OutOfBudget):
+        raise fault
+    return f"expression '{expression}' resulted in error: {cause(fault, wrong)}" if policy.must_work else ""
+
+
+def _note(one: _Annotation, value: Any) -> Note:
+    if value is None or type(value) is str:
+        return Note(one.key, (value or "").strip())
+    told = f"valueExpression '{one.expression}' resulted in unsupported return type: {type_of(value)}. "
+    return Note(one.key, wrong=told + "Return type must be either string or null.")
 
 
 def cause(fault: Fault, wrong: Mapping[str, Fault]) -> Fault:
@@ -244,8 +263,9 @@ def _message(validation: _Validation, values: Mapping[str, Any]) -> str:
             text = validation.message_program.evaluate(values)[0]
         except Fault:
             text = None
-        if isinstance(text, str) and text.strip() and "\n" not in text.strip():
-            return text.strip()
+        text = text.strip() if isinstance(text, str) else ""
+        if text and "\n" not in text and len(text.encode()) <= _LONGEST_MESSAGE:
+            return text
     return validation.message or f"failed expression: {validation.expression}"
 
 
@@ -305,5 +325,8 @@ def errors(spec: Tree) -> list[FieldError]:
         if said := one.get("messageExpression"):
             look(where / "messageExpression", said, types.STRING, "string", is_message=True)
     for index, one in enumerate(spec.get("auditAnnotations", ())):
-        look(path / "auditAnnotations" @ index / "valueExpression", one.get("valueExpression", "''"), None, "")
+        where, text = path / "auditAnnotations" @ index / "valueExpression", one.get("valueExpression", "''")
+        kind = look(where, text, None, "")
+        if not (types.fits(types.STRING, kind) or kind == types.NULL):
+            looking.found.append(invalid(where, text, f"must evaluate to one of [string null_type] but got {kind}"))
     return looking.found

@@ -146,6 +146,7 @@ class Caller:
                 return None
             raise status.internal(f'failed calling webhook "{webhook.name}": failed to call webhook: {error}') from None
         asked.warnings += [str(one) for one in response.get("warnings") or ()]
+        asked.annotations.update({f"{webhook.name}/{key}": str(one) for key, one in (response.get("auditAnnotations") or {}).items()})
         if response.get("allowed") is not True:
             raise _denied(webhook, response.get("status") or {})
         return response
