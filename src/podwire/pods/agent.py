@@ -30,7 +30,8 @@ from podwire.linux.cgroups import Tree
 from podwire.linux.init_client import AsyncInitClient
 from podwire.objects.core import Node, Pod, PodSpec, Service
 from podwire.objects.resources import NODES, PODS, SERVICES
-from podwire.pods import admission, fitting, runs, wiring
+from podwire.pods import admission, fitting, preemption, runs, wiring
+from podwire.pods.admission import Refusal
 from podwire.pods.cgroups import PodCgroups
 from podwire.pods.desired import NodeFacts
 from podwire.pods.host import Host
@@ -150,6 +151,7 @@ class PodsAgent:
         self._held: dict[str, int] = {}
         self._pods = context.informer(PODS, fields=f"spec.nodeName={context.node}")
         self._own: Callable[[], Node]
+        self._preempted: set[str] = set()  # who ends for the sake of a critical Pod: their room is that one's already
         self._asks: dict[str, tuple[PodSpec, Amounts]] = {}
 
     async def run(self) -> None:
@@ -197,6 +199,7 @@ class PodsAgent:
 
     async def _recall(self) -> None:
         self._left = {record.uid: record for record in self._host.records.load()}
+        self._preempted = {uid for uid, record in self._left.items() if record.reason == preemption.REASON and not record.finished}
         prefix = namespace_name("")
         self._held = {name.removeprefix(prefix): fd for name, fd in (await self._host.programs.client.give(prefix)).items()}
 
@@ -246,14 +249,35 @@ class PodsAgent:
             self._workers[uid].update(new)
         else:
             record = self._left.pop(uid, None)
-            misfit = None if record is not None or new.terminating else fitting.misfit(new, self._own(), self._taken(), self._asked)
-            worker = self._workers[uid] = PodWorker(self._host, new, record, self._held.pop(uid, None), misfit, self._unresizable)
+            misfit = None if record is not None or new.terminating else self._admit(new)
+            worker = self._workers[uid] = self._worker(new, record, self._held.pop(uid, None), misfit)
+            if uid in self._preempted:
+                worker.preempt()
             self._tasks[uid] = asyncio.create_task(self._work(worker), name=f"pod {new.namespace}/{new.name}")
 
     def _taken(self) -> list[Pod]:
         """The Pods that the node has taken and that have not ended, also those that its workers are yet to take up."""
         left = [self._pods.table.get(f"{one.namespace}/{one.name}") for one in self._left.values() if not one.finished]
-        return [pod for pod in left if pod is not None] + [worker.allocated for worker in self._workers.values() if worker.takes_room]
+        found = [pod for pod in left if pod is not None] + [worker.allocated for worker in self._workers.values() if worker.takes_room]
+        return [pod for pod in found if pod.metadata.uid not in self._preempted] if self._preempted else found
+
+    def _admit(self, pod: Pod) -> Refusal | None:
+        """Whether the node takes a Pod. For a critical one others may have to go."""
+        refused, victims = preemption.admit(pod, self._own(), self._taken(), self._asked)
+        for victim in victims:
+            self._log.info("pod %s ends for the sake of the critical pod %s", victim.key, pod.key)
+            self._preempted.add(victim.metadata.uid)
+            if (worker := self._workers.get(victim.metadata.uid)) is not None:
+                worker.preempt()
+        return refused
+
+    async def _vacated(self) -> None:
+        """Wait until all who end for another's sake have ended. As with a kubelet no Pod is begun meanwhile."""
+        while going := [one for uid, one in self._workers.items() if uid in self._preempted and not one.over.is_set()]:
+            await going[0].over.wait()
+
+    def _worker(self, pod: Pod, record: Record | None, namespace: int | None, misfit: Refusal | None) -> PodWorker:
+        return PodWorker(self._host, pod, record, namespace, misfit, self._unresizable, self._vacated)
 
     def _unresizable(self, pod: Pod) -> tuple[str, str]:
         return fitting.unresizable(pod, self._own(), [one for one in self._taken() if one.metadata.uid != pod.metadata.uid], self._asked)
@@ -293,13 +317,15 @@ class PodsAgent:
                 await asyncio.sleep(_WORKER_RETRY_S)
                 held = await self._host.programs.client.give(namespace_name(uid))
                 namespace, former = next(iter(held.values()), None), worker
-                worker = PodWorker(self._host, former.pod, former.record, namespace, former.refusal, self._unresizable)
-                self._workers[uid] = worker
+                worker = self._workers[uid] = self._worker(former.pod, former.record, namespace, former.refusal)
+                if uid in self._preempted:
+                    worker.preempt()
                 if former.vanished:
                     worker.vanish()
         finally:
             del self._workers[uid], self._tasks[uid]
             self._asks.pop(uid, None)
+            self._preempted.discard(uid)
 
 
 __all__ = ["PodsAgent", "run"]

@@ -27,11 +27,27 @@ Asked = Callable[[Pod], Amounts]
 
 def misfit(pod: Pod, node: Node, others: Sequence[Pod], asked: Asked = resources.requested) -> Refusal | None:
     """Why the node does not take the Pod beside the others that it has taken; None: it does. ``asked``: what one asks for."""
-    if pod.metadata.labels.get(_OS, _LINUX) != _LINUX:
-        return Refusal("PodOSSelectorNodeLabelDoesNotMatch", f"Failed to admit pod as the `{_OS}` label doesn't match node label")
-    if pod.spec.os is not None and pod.spec.os.name != _LINUX:
-        return Refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
-    return _no_room(pod, node, others, asked) or _unsuited(pod, node, others)
+    return _other_system(pod) or _no_room(pod, node, others, asked) or _not_this_node(pod, node, others)
+
+
+def unsuited(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
+    """Why the node would not take the Pod if it had all resources; None: it would."""
+    return _other_system(pod) or _not_this_node(pod, node, others)
+
+
+def missing(pod: Pod, node: Node, others: Sequence[Pod], asked_of: Asked = resources.requested) -> dict[str, int]:
+    """How much more the node would have to have for the Pod beside the others, by resource, in thousandths."""
+    have = resources.allocatable(node)
+    found = {PODS: (len(others) + 1) * 1000 - have[PODS]} if PODS in have and (len(others) + 1) * 1000 > have[PODS] else {}
+    # Resources that the node does not know are somebody else's to give.
+    asked = {name: amount for name, amount in resources.requested(pod).items() if name in have or "/" not in name}
+    if not asked:
+        return found
+    used: dict[str, int] = {}
+    for other in others:
+        for name, amount in asked_of(other).items():
+            used[name] = used.get(name, 0) + amount
+    return found | {name: asked[name] + used.get(name, 0) - have.get(name, 0) for name in resources.short_of(asked, have, used)}
 
 
 def unresizable(pod: Pod, node: Node, others: Sequence[Pod], asked_of: Asked = resources.requested) -> tuple[str, str]:
@@ -39,7 +55,7 @@ def unresizable(pod: Pod, node: Node, others: Sequence[Pod], asked_of: Asked = r
     have, asked = resources.allocatable(node), resources.requested(pod)
     for name in ("memory", "cpu"):
         if asked.get(name, 0) > have.get(name, 0):
-            amounts = f"requested: {_units(name, asked[name])}, capacity: {_units(name, have.get(name, 0))}"
+            amounts = f"requested: {units(name, asked[name])}, capacity: {units(name, have.get(name, 0))}"
             return "Infeasible", f"Node didn't have enough capacity: {name}, {amounts}"
     refused = _no_room(pod, node, others, asked_of)
     return ("Deferred", refused.message) if refused is not None else ("", "")
@@ -69,33 +85,34 @@ def begins_anew(container: Container, had: Mapping[str, Mapping[str, object]]) -
     return any(one.resource_name in changed and one.restart_policy == "RestartContainer" for one in container.resize_policy)
 
 
+def _other_system(pod: Pod) -> Refusal | None:
+    if pod.metadata.labels.get(_OS, _LINUX) != _LINUX:
+        return Refusal("PodOSSelectorNodeLabelDoesNotMatch", f"Failed to admit pod as the `{_OS}` label doesn't match node label")
+    if pod.spec.os is not None and pod.spec.os.name != _LINUX:
+        return Refusal("PodOSNotSupported", "Failed to admit pod as the OS field doesn't match node OS")
+    return None
+
+
 def _no_room(pod: Pod, node: Node, others: Sequence[Pod], asked_of: Asked) -> Refusal | None:
-    have = resources.allocatable(node)
-    if PODS in have and (len(others) + 1) * 1000 > have[PODS]:
-        return _out_of(PODS, 1000, len(others) * 1000, have)
-    # Resources that the node does not know are somebody else's to give.
-    asked = {name: amount for name, amount in resources.requested(pod).items() if name in have or "/" not in name}
-    if not asked:
-        return None
-    used: dict[str, int] = {}
-    for other in others:
-        for name, amount in asked_of(other).items():
-            used[name] = used.get(name, 0) + amount
-    short = resources.short_of(asked, have, used)
-    return _out_of(short[0], asked[short[0]], used.get(short[0], 0), have) if short else None
+    for name, short in missing(pod, node, others, asked_of).items():
+        have = resources.allocatable(node)
+        asked = 1000 if name == PODS else resources.requested(pod)[name]
+        return _out_of(name, asked, short + have.get(name, 0) - asked, have)
+    return None
 
 
 def _out_of(name: str, asked: int, used: int, have: Amounts) -> Refusal:
     """In thousandths; said in the units in which the kubelet counts: cpu in thousandths, everything else in whole ones."""
-    amounts = f"requested: {_units(name, asked)}, used: {_units(name, used)}, capacity: {_units(name, have.get(name, 0))}"
+    amounts = f"requested: {units(name, asked)}, used: {units(name, used)}, capacity: {units(name, have.get(name, 0))}"
     return Refusal(f"OutOf{name}", f"Node didn't have enough resource: {name}, {amounts}")
 
 
-def _units(name: str, thousandths: int) -> int:
+def units(name: str, thousandths: int) -> int:
+    """An amount as the kubelet says it."""
     return thousandths if name == "cpu" else -(-thousandths // 1000)
 
 
-def _unsuited(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
+def _not_this_node(pod: Pod, node: Node, others: Sequence[Pod]) -> Refusal | None:
     if not placement.selects(pod.spec, node):
         return _predicate("NodeAffinity", "node(s) didn't match Pod's node affinity/selector")
     ports = resources.host_ports(pod)

@@ -22,6 +22,9 @@ _NEW = Run(reason="ContainerCreating")
 _NOT_YET = Run(reason="PodInitializing")
 _RESOURCES = ("cpu", "memory")
 RESIZE = "PodResizePending"
+PREEMPTED = "Preempting"
+"""The reason of a Pod that has made room for a critical one."""
+_PREEMPTED = "Pod was preempted by Kubelet to accommodate a critical pod."
 
 
 def timestamp(seconds: float) -> str:
@@ -175,6 +178,8 @@ def _conditions(pod: Pod, record: Record, initialized: bool, phase: str) -> list
     conditions = [sandbox, first, ready, containers, _condition("PodScheduled", True)]
     if record.unresized[0]:
         conditions.append(_condition(RESIZE, True) | {"reason": record.unresized[0], "message": record.unresized[1]})
+    if record.reason == PREEMPTED:
+        conditions.append(_condition("DisruptionTarget", True) | {"reason": "TerminationByKubelet", "message": _PREEMPTED})
     return [condition | {"observedGeneration": pod.metadata.generation} for condition in conditions]
 
 

@@ -14,12 +14,12 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
 from podwire.objects.core import Container, Pod
-from podwire.pods import admission, desired
+from podwire.pods import admission, desired, preemption
 from podwire.pods.admission import Refusal
 from podwire.pods.container import LEAST_GRACE_S, ContainerLife, cancelled
 from podwire.pods.desired import Player, is_sidecar, player
@@ -38,10 +38,15 @@ _VANISHED_GRACE_S = 2.0
 _DEADLINE = "Pod was active on the node longer than the specified deadline"
 
 
+async def _at_once() -> None:
+    """Nobody has to make room."""
+
+
 class PodWorker:
     """``record`` and ``namespace`` are what is left of the Pod from an agent before this one; the descriptor becomes the worker's.
 
-    ``misfit``: why the node does not take the Pod. ``unresizable``: why it cannot have other resources (``fitting``).
+    ``misfit``: why the node does not take the Pod. ``unresizable``: why it cannot have other resources (``fitting``). ``vacated`` returns
+    when those have ended that had to make room.
     """
 
     def __init__(
@@ -52,6 +57,7 @@ class PodWorker:
         namespace: int | None = None,
         misfit: Refusal | None = None,
         unresizable: Callable[[Pod], tuple[str, str]] = lambda _pod: ("", ""),
+        vacated: Callable[[], Awaitable[None]] = _at_once,
     ) -> None:
         self.pod = pod
         # A Pod that ended on this node before anything was written down of it here is not begun again.
@@ -62,7 +68,10 @@ class PodWorker:
         self.record = record or fresh
         self.namespace = namespace
         self.refusal = None if over else _refusal(host, pod, self.record) or misfit
-        self._unresizable = unresizable
+        self._unresizable, self._vacated = unresizable, vacated
+        self._preempted = False
+        self.over = asyncio.Event()
+        """Set when nothing of the Pod runs nor will."""
         self.ending = asyncio.Event()
         self.vanished = False
         self._deletion = asyncio.Event()
@@ -153,6 +162,11 @@ class PodWorker:
         self._deletion.set()
         self._told.set()
 
+    def preempt(self) -> None:
+        """A critical Pod is to have this one's room."""
+        self._preempted = True
+        self._told.set()
+
     def services_changed(self) -> None:
         """A Service of the Pod's namespace has changed."""
         self._ports_may_differ.set()
@@ -180,7 +194,7 @@ class PodWorker:
                 self.event(kind, reason, message)
                 self._write(reason=reason, message=message)
                 await self._fail(live)
-            elif live.done():
+            elif live.done() and not live.cancelled():
                 live.result()
             await deletion
             await self._terminate(live)
@@ -192,6 +206,7 @@ class PodWorker:
             self.volumes.close()
             self._let_go()
             self.gone = True
+            self.over.set()
             self._announce()
 
     def _let_go(self) -> None:
@@ -216,6 +231,7 @@ class PodWorker:
             return
         if self.namespace is None:
             self._status.changed()
+            await self._vacated()
             await self.volumes.prepare()
             await self._make_sandbox()
         await self._run_containers()
@@ -292,6 +308,7 @@ class PodWorker:
             if run.state is State.RUNNING:  # ended with the sandbox
                 self.put(container.name, ended(run, self._host.now(), exit_code=128 + signal.SIGKILL, signal=signal.SIGKILL))
         self._write(finished=True)
+        self.over.set()
 
     # Sandbox and ports ------------------------------------------------------------------------------------------------------
 
@@ -427,24 +444,25 @@ class PodWorker:
     async def _doom(self) -> tuple[str, str, str]:
         """Wait for what may not go on; gives the Event's type, and reason and message of the Pod's failure."""
         if not self.volumes.used:
-            await self._deadline()
-            return "Normal", "DeadlineExceeded", _DEADLINE
+            return await self._deadline()
         deadline = asyncio.create_task(self._deadline())
         exceeded = asyncio.create_task(self.volumes.exceeded())
         try:
             await asyncio.wait({deadline, exceeded}, return_when=asyncio.FIRST_COMPLETED)
-            return ("Normal", "DeadlineExceeded", _DEADLINE) if deadline.done() else ("Warning", "Evicted", exceeded.result())
+            return deadline.result() if deadline.done() else ("Warning", "Evicted", exceeded.result())
         finally:
             await cancelled(deadline, exceeded)
 
-    async def _deadline(self) -> None:
-        """Return when the Pod has been active for as long as it may be."""
+    async def _deadline(self) -> tuple[str, str, str]:
+        """Return when the Pod has been active for as long as it may be, or is to make room."""
         while True:
             self._told.clear()
+            if self._preempted:
+                return "Warning", preemption.REASON, preemption.MESSAGE
             limit = self.pod.spec.active_deadline_seconds
             left_s = None if limit is None else self.record.start_time + limit - self._host.now()
             if left_s is not None and left_s <= 0:
-                return
+                return "Normal", "DeadlineExceeded", _DEADLINE
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(left_s):
                     await self._told.wait()

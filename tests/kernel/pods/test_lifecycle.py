@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from kernel.pods.running import Tree, condition, eventually, running_node
+from kernel.pods.running import NODE, Tree, condition, eventually, running_node
 
 
 def machine(script: str, name: str = "main", **more: object) -> Tree:
@@ -170,6 +170,46 @@ def test_a_node_does_not_take_what_does_not_fit() -> None:
         node.pod("next", {"name": "server", "image": "nginx", **most, **port})
         node.ready("next")
         assert node.get("elsewhere")["status"]["phase"] == "Failed"
+
+
+def test_a_full_node_makes_room_for_a_critical_pod() -> None:
+    with running_node() as node:
+        node.service_account()
+        cpus = int(node.call("GET", "/api/v1/nodes/node-1")["status"]["allocatable"]["cpu"])
+        most, least = ({"resources": {"requests": {"cpu": amount}}} for amount in (f"{cpus * 1000 - 100}m", "100m"))
+        slow = 'trap asked=1 TERM; until test "$asked" && test -e /shared/enough; do sleep 0.1; done; exit 3'
+        victim = node.pod(
+            "victim",
+            {**machine(slow, volumeMounts=[{"name": "shared", "mountPath": "/shared"}]), **most},
+            volumes=[{"name": "shared", "emptyDir": {}}],
+            terminationGracePeriodSeconds=600,
+        )
+        node.pod("stays", {"name": "server", "image": "nginx", **least})
+        for name in ("victim", "stays"):
+            node.ready(name)
+        node.pod("system", {"name": "server", "image": "nginx", **most}, priorityClassName="system-node-critical")
+        going = node.wait("victim", lambda status: condition(status, "DisruptionTarget") == "True")
+        [told] = [one for one in going["status"]["conditions"] if one["type"] == "DisruptionTarget"]
+        words = "Pod was preempted by Kubelet to accommodate a critical pod."
+        assert (told["reason"], told["message"], going["status"]["phase"]) == ("TerminationByKubelet", words, "Running")
+        # The room that is to be is the critical Pod's, and nothing begins before it is there, also when the agent is another one by then.
+        node.pod("late", {"name": "server", "image": "nginx", **least})
+        assert node.wait("late", lambda status: status.get("phase") == "Failed")["status"]["reason"] == "OutOfcpu"
+        eventually(lambda: "Preempting: Preempted in order to admit critical pod" in node.events("victim"))
+        node.kill("agent")
+        node.start_agent()
+        node.pod("small", {"name": "server", "image": "nginx"})
+        for name in ("system", "small"):
+            status = node.wait(name, lambda status: status.get("containerStatuses"))["status"]
+            assert (status["phase"], "podIP" in status) == ("Pending", False)
+        (node.folder / "state/nodes" / NODE / "pods" / victim["metadata"]["uid"] / "volumes/shared/enough").touch()
+        status = node.wait("victim", lambda status: status.get("phase") == "Failed")["status"]
+        assert (status["reason"], status["message"]) == ("Preempting", "Preempted in order to admit critical pod")
+        assert terminated(status)["exitCode"] == 3
+        for name in ("system", "small", "stays"):
+            node.ready(name)
+        node.delete("victim")
+        node.gone("victim")
 
 
 def test_a_node_runs_what_its_runtime_classes_name() -> None:
