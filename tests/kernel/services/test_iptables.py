@@ -142,6 +142,15 @@ def test_what_is_read_back_in_the_second_family() -> None:
     assert tables.findings(tables.dump(tables._generations)) == []
 
 
+@pytest.mark.parametrize("pods", [("0.0.0.0/0",), ("10.4.0.0/14", "10.20.0.0/14"), ()])
+@pytest.mark.parametrize("services", [("0.0.0.0/0",), ()])
+def test_ranges_of_all_addresses_and_none(pods: tuple[str, ...], services: tuple[str, ...]) -> None:
+    tables = IptablesTables(IPV4, "node-1", pods, services, node_port_ranges=("10.0.0.0/8", "0.0.0.0/0"))
+    view = service(*ENDPOINTS, node_port=NODE_PORT, vips=(VIP,), external_local=True, source_ranges=("0.0.0.0/0",))
+    start(tables, decided(view, service(key="shop/empty", ip="10.8.0.21")))
+    assert tables.findings(tables.dump(tables._generations)) == []
+
+
 def test_every_change_by_another_hand_is_found_and_put_right() -> None:
     tables = tables_here()
     wanted = decided(service(*ENDPOINTS), service(key="shop/empty", ip="10.8.0.21"))

@@ -121,6 +121,11 @@ def _probability(count: int) -> str:
     return f"{round(2**31 / count) / 2**31:.11f}"
 
 
+def _within(option: str, network: str) -> str:
+    """Match a range. That of all addresses is not printed."""
+    return "" if network.endswith("/0") else f"{option} {network} "
+
+
 def _host(address: str) -> str:
     return f"{address}/128" if ":" in address else f"{address}/32"
 
@@ -205,10 +210,10 @@ class Rules:
         return chain
 
     def _from_outside(self, lines: list[str]) -> list[str]:
-        """Narrow lines to packets that no Pod sent; to none, if it is not known who is one."""
+        """Narrow lines to packets that no Pod sent; to none, if it is not known who is one, or everybody is."""
         if self._masquerade_all:
             return lines
-        if not self._pods:
+        if not self._pods or any(one.endswith("/0") for one in self._pods):
             return []
         if len(self._pods) == 1:
             return [f"! -s {self._pods[0]} {line}" for line in lines]
@@ -223,7 +228,7 @@ class Rules:
         guard = chain_name("FW", name, port.protocol) if service.source_ranges is not None else ""
         if guard:
             words = _comment(f"{name} loadbalancer IP")
-            allowed = [f"-s {one}" if not one.endswith("/0") else "" for one in self._mine(service.source_ranges or ())]
+            allowed = [_within("-s", one).strip() for one in self._mine(service.source_ranges or ())]
             allowed += [f"-s {_host(vip)}" for vip in service.vips] if service.node_may_come else []
             if cluster:
                 found.chains[NAT, guard] = tuple(f"{one} {words} -j {chain}".strip() for one in allowed)
@@ -251,8 +256,7 @@ class Rules:
         to = f"-d {_host(ip)} -p {protocol}"
         if refused:
             for one in self._mine(service.source_ranges or ()):
-                source = "" if one.endswith("/0") else f"-s {one} "
-                yield f"{source}{to} {_comment(f'{name} loadbalancer IP')} -m {protocol} --dport {port} -j RETURN"
+                yield f"{_within('-s', one)}{to} {_comment(f'{name} loadbalancer IP')} -m {protocol} --dport {port} -j RETURN"
         yield f"{to} {_comment(f'{name} traffic not accepted by {guard}')} -m {protocol} --dport {port} -j DROP"
 
     def _external(self, name: str, cluster: str, local: str, *, is_local: bool) -> Lines:
@@ -260,7 +264,7 @@ class Rules:
             return (f"{_comment(f'masquerade traffic for {name} external destinations')} -j KUBE-MARK-MASQ", f"-j {cluster}")
         words = f"LOCAL traffic for {name} external destinations"
         return (
-            *(f"-s {one} {_comment(f'pod traffic for {name} external destinations')} -j {cluster}" for one in self._pods),
+            *(f"{_within('-s', one)}{_comment(f'pod traffic for {name} external destinations')} -j {cluster}" for one in self._pods),
             f"{_comment('masquerade ' + words)} -m addrtype --src-type LOCAL -j KUBE-MARK-MASQ",
             f"{_comment('route ' + words)} -m addrtype --src-type LOCAL -j {cluster}",
             *([f"-j {local}"] if local else []),
@@ -347,7 +351,7 @@ class Rules:
             for ip in service.cluster_ips
             for protocol, match in (("tcp", "-p tcp "), ("", ""))
         ]
-        nobody = [f"-d {one} {_comment('no Service has this address')} -j DROP" for one in self._services]
+        nobody = [f"{_within('-d', one)}{_comment('no Service has this address')} -j DROP" for one in self._services]
         return {
             (NAT, "KUBE-SERVICES"): (*lines("services"), *last),
             (NAT, "KUBE-NODEPORTS"): tuple(lines("node_ports")),
