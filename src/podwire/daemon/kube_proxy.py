@@ -153,7 +153,7 @@ def fields(tree: dict[str, Any]) -> dict[str, Any]:
     everywhere, here = ("0.0.0.0", "127.0.0.1") if bound.version == 4 else ("::", "::1")  # noqa: S104
     found = {
         "kubeconfig": file.client_connection.kubeconfig,
-        "node_name": file.hostname_override,
+        "node_name": file.hostname_override.strip().lower(),  # as kube-proxy reads it
         "proxy_mode": mode,
         "pod_ranges": _cluster_cidr(file.cluster_cidr),
         "node_port_addresses": _node_port_addresses(file.node_port_addresses, file.mode),

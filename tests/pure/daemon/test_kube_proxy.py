@@ -104,6 +104,7 @@ def test_a_whole_file_is_read() -> None:
         ("nodePortAddresses: ['fd00::/8']\n", {"node_port_addresses": ("fd00::/8", "0.0.0.0/0")}),
         ("nodePortAddresses: ['fd00::/8', 10.128.0.5/20]\n", {"node_port_addresses": ("fd00::/8", "10.128.0.0/20")}),
         ("nodePortAddresses: []\n", {"node_port_addresses": ()}),
+        ("hostnameOverride: ' Node-7 '\n", {"node_name": "node-7"}),
         ("mode: nftables\n", {"node_port_addresses": ("primary",)}),
         ("mode: iptables\n", {"node_port_addresses": ()}),
     ],

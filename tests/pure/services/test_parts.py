@@ -11,8 +11,11 @@ from hypothesis import strategies as st
 
 import podwire.services
 from podwire import nft
+from podwire.daemon.config import AgentConfig
+from podwire.objects.core import Node, NodeAddress, NodeStatus
 from podwire.services import desired, masquerade, routes
-from podwire.services.layout import IPV4, IPV6
+from podwire.services.beside import node_port_ranges
+from podwire.services.layout import IPV4, IPV6, narrowed
 from podwire.services.numbers import Numbers
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
 from podwire.views.topology import Place
@@ -29,6 +32,26 @@ def cluster(*backends: Backend, place: Place = HERE, family: int = 4, **more: An
     program = desired.program(view(*backends, **more), place, family)
     assert program is not None
     return [backend.address for backend in program.ports[0].cluster]
+
+
+def test_node_ports_are_within_ranges_or_on_the_nodes_own_addresses() -> None:
+    own = (NodeAddress("InternalIP", "10.128.0.2"), NodeAddress("InternalIP", "fd00:10:128::2"), NodeAddress("ExternalIP", "192.0.2.1"))
+    node = Node(status=NodeStatus(addresses=own))
+    primary = AgentConfig(node_port_addresses=("primary",))
+    assert node_port_ranges(primary, node) == ("10.128.0.2/32", "fd00:10:128::2/128")
+    assert node_port_ranges(primary, None) == ()
+    bound = AgentConfig(node_port_addresses=("primary",), proxy_node_address="10.200.0.7")
+    assert node_port_ranges(bound, node) == ("10.200.0.7/32", "fd00:10:128::2/128")
+    assert node_port_ranges(bound, None) == ("10.200.0.7/32",)
+    assert node_port_ranges(AgentConfig(node_port_addresses=("10.128.0.9/20",)), node) == ("10.128.0.0/20",)
+
+
+def test_one_range_of_all_addresses_narrows_nothing() -> None:
+    assert narrowed(IPV4, ()) is None
+    assert narrowed(IPV6, ("10.0.0.0/8", "::/0")) is None
+    assert narrowed(IPV4, ("0.0.0.0/1", "128.0.0.0/1")) is None
+    assert narrowed(IPV4, ("10.0.0.0/9", "10.128.0.0/9")) == ("10.0.0.0/8",)
+    assert narrowed(IPV6, ("10.0.0.0/8",)) == ()
 
 
 def test_ready_endpoints_then_those_that_terminate_but_serve() -> None:
