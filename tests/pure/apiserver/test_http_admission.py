@@ -351,6 +351,8 @@ def test_a_policy_that_does_not_compile(call: Any, namespace: str) -> None:
     assert refused.status == 422
     assert refused.tree["details"]["causes"][0]["field"] == "spec.validations[0].expression"
     assert "undeclared reference to 'nope'" in refused.tree["message"]
+    refused = call("POST", f"{ADMISSION}/validatingadmissionpolicies", {"metadata": {"name": "p"}, "spec": {**spec, "validations": [{"expression": "1 + 1"}]}})  # fmt: skip
+    assert refused.tree["message"].endswith('spec.validations[0].expression: Invalid value: "1 + 1": must evaluate to bool but got int')
 
 
 def test_expressions_are_checked_against_the_kinds_that_they_name(call: Any, namespace: str, tidy: None) -> None:

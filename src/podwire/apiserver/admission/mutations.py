@@ -214,7 +214,7 @@ def errors(spec: Tree) -> list[FieldError]:
         sort = one["patchType"]
         where, text = path / "mutations" @ index / PLACES[sort] / "expression", one[PLACES[sort]]["expression"].strip()
         before = len(looking.found)
-        kind = looking.look(where, text, None, "")
+        kind = looking.look(where, text, None)
         if len(looking.found) == before and not _gives(kind, _WANTED[sort]):
             looking.found.append(invalid(where, text, f"must evaluate to {_WANTED[sort]} but got {kind}"))
     return looking.found

@@ -282,36 +282,34 @@ class Looking:
         self._known: dict[str, Type] = {}
         path = Path("spec")
         for index, one in enumerate(spec.get("matchConditions", ())):
-            self.look(path / "matchConditions" @ index / "expression", one.get("expression", "true"), types.BOOL, "bool")
+            self.look(path / "matchConditions" @ index / "expression", one.get("expression", "true"), types.BOOL)
         for index, one in enumerate(spec.get("variables", ())):
-            kind = self.look(path / "variables" @ index / "expression", one.get("expression", "true"), None, "")
+            kind = self.look(path / "variables" @ index / "expression", one.get("expression", "true"), None)
             self._known[one.get("name", "")] = kind
 
-    def look(self, where: Path, text: str, wanted: Type | None, what: str, *, is_message: bool = False) -> Type:
+    def look(self, where: Path, text: str, wanted: Type | None, *, is_message: bool = False) -> Type:
         """Compile one expression; give its type."""
         own = for_messages(self._scope) if is_message else self._scope
         scope = {**own, "variables": Type("variables", fields=dict(self._known))}
-        kind, wrong = _looked(where, text, scope, wanted, what, self._structs)
+        kind, wrong = _looked(where, text, scope, wanted, self._structs)
         self.found += wrong
         return kind
 
 
-def _looked(
-    where: Path, text: str, scope: Mapping[str, Type], wanted: Type | None, what: str, structs: Structs
-) -> tuple[Type, list[FieldError]]:
+def _looked(where: Path, text: str, scope: Mapping[str, Type], wanted: Type | None, structs: Structs) -> tuple[Type, list[FieldError]]:
     """Compile an expression; give its type, and what is wrong with it."""
     try:
         return compile_text(text, scope, wanted, structs).type, []
     except Rejected as error:
-        told = f"must evaluate to {what}" if str(error).startswith("must evaluate") else f"compilation failed: {error}"
-        return types.DYN, [invalid(where, text, told)]
+        told = str(error)
+        return types.DYN, [invalid(where, text, told if told.startswith("must evaluate") else f"compilation failed: {told}")]
 
 
 def condition_errors(conditions: Iterable[Tree], path: Path) -> list[FieldError]:
     """Give the match conditions of a webhook that do not compile."""
     found: list[FieldError] = []
     for index, one in enumerate(conditions):
-        found += _looked(path @ index / "expression", one.get("expression", ""), VARIABLES, types.BOOL, "bool", no_structs)[1]
+        found += _looked(path @ index / "expression", one.get("expression", ""), VARIABLES, types.BOOL, no_structs)[1]
     return found
 
 
@@ -321,12 +319,12 @@ def errors(spec: Tree) -> list[FieldError]:
     look = looking.look
     for index, one in enumerate(spec.get("validations", ())):
         where = path / "validations" @ index
-        look(where / "expression", one.get("expression", "true"), types.BOOL, "bool")
+        look(where / "expression", one.get("expression", "true"), types.BOOL)
         if said := one.get("messageExpression"):
-            look(where / "messageExpression", said, types.STRING, "string", is_message=True)
+            look(where / "messageExpression", said, types.STRING, is_message=True)
     for index, one in enumerate(spec.get("auditAnnotations", ())):
         where, text = path / "auditAnnotations" @ index / "valueExpression", one.get("valueExpression", "''")
-        kind = look(where, text, None, "")
+        kind = look(where, text, None)
         if not (types.fits(types.STRING, kind) or kind == types.NULL):
             looking.found.append(invalid(where, text, f"must evaluate to one of [string null_type] but got {kind}"))
     return looking.found

@@ -114,7 +114,7 @@ def compile_text(text: str, variables: Mapping[str, Type], wanted: Type | None =
     except RecursionError:
         raise Rejected(f"ERROR: <input>:-1:0: expression recursion limit exceeded: {syntax.LIMIT}") from None
     if wanted is not None and not fits(wanted, kind):
-        raise Rejected(f"must evaluate to {wanted}")
+        raise Rejected(f"must evaluate to {wanted} but got {kind}")
     return Program(kind, frozenset(compiler.uses), tuple(variables), compiler.size, run)
 
 
