@@ -242,6 +242,13 @@ def test_who_raises_a_level_hears_of_pods_that_are_there(call: Any, namespace: s
     assert warnings(hold(warn="restricted")) == []
 
 
+def test_many_pods_are_looked_at(call: Any, namespace: str, hold: Any) -> None:
+    """More than one slice of them: others are served in between, and the namespace is looked at again."""
+    for number in range(205):
+        assert call("POST", path(namespace), pod(f"p{number:03}", hostPID=True)).status == 201
+    assert warnings(hold(enforce="baseline"))[1:] == ["p000 (and 204 other pods): host namespaces"]
+
+
 def test_labels_that_mean_nothing_are_refused(call: Any, namespace: str, hold: Any) -> None:
     key = f"metadata.labels[{pod_security.PREFIX}enforce]"
     refused = hold(enforce="loose")
