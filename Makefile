@@ -13,8 +13,8 @@ setup:        ## make .venv and the API's schemas (says what the machine is miss
 lint: setup   ## ruff, format, mypy --strict, import contracts
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check -q . && $(BIN)/mypy && $(BIN)/lint-imports --no-cache
 
-test: setup   ## all tests
-	@$(BIN)/python tools/clients && $(BIN)/pytest --durations=20
+test: setup   ## all tests, in two halves at the same time
+	@$(BIN)/python tools/clients && $(BIN)/python tools/test
 
 controls: setup  ## the packet tests of Services with the tables under test taken away: each must fail
 	@PODWIRE_CONTROLS=1 $(BIN)/pytest -q tests/kernel/services
