@@ -15,6 +15,10 @@ What shaped it:
 - Base chains jump to ``services`` twice: a packet whose two look-ups straddle a commit finds its endpoint the second time.
 - An address of the node may be some Service's external address: that Service's port goes before a node port, also without endpoints.
 - What was translated is not asked again whether it is refused: an endpoint may have the address and port of another Service.
+- Translating a packet to where it goes already changes nothing, and the kernel does not call that ``dnat``: so it is with an endpoint on
+  the host's network behind an external address or a node port of its node. What tells is the connection mark, which ``lead`` takes away
+  from all that was led to no endpoint. It is asked only where ``frontends`` or ``node-ports`` had a say, since others have marks of
+  their own. Such a packet keeps its packet mark and its source: the answer comes from where it was sent to.
 - After translation the packet mark goes back to 0, so that routing by mark never sees a slot. One that another has translated keeps its
   mark: it is masqueraded by that, as long as both dialects are there.
 
@@ -112,13 +116,17 @@ table {ip} {table} {{
     ct mark vmap @how
     goto choose
   }}
+  chain lead {{
+    jump service
+    ct mark set 0x0
+  }}
   chain on-node {{
     {ip} daddr . meta l4proto . th dport @no-endpoints return
     {ip} daddr . meta l4proto . th dport @no-local-endpoints return
-    ct mark set meta l4proto . th dport map @node-ports goto service
+    ct mark set meta l4proto . th dport map @node-ports goto lead
   }}
   chain services {{
-    ct mark set {ip} daddr . meta l4proto . th dport map @frontends goto service
+    ct mark set {ip} daddr . meta l4proto . th dport map @frontends goto lead
     {on_node} goto on-node
   }}
   chain guard {{
@@ -127,12 +135,13 @@ table {ip} {table} {{
     drop
   }}
   chain refuse {{
-    {ip} daddr . meta l4proto . th dport @no-local-endpoints drop
+    {ip} daddr . meta l4proto . th dport @no-local-endpoints ct mark 0x0 drop
     {ip} daddr . meta l4proto . tcp dport @no-endpoints reject with tcp reset
     {ip} daddr . meta l4proto . th dport @no-endpoints reject
     {ip} daddr @cluster-ips meta l4proto tcp reject with tcp reset
     {ip} daddr @cluster-ips reject
     {ip} daddr @service-ranges drop
+    ct mark != 0x0 return
     {on_node} meta l4proto . th dport @no-local-endpoint-ports drop
     {on_node} meta l4proto . tcp dport @no-endpoint-ports reject with tcp reset
     {on_node} meta l4proto . th dport @no-endpoint-ports reject

@@ -19,6 +19,9 @@ Decisions that the documentation leaves open, taken here and nowhere else:
   that was translated is masqueraded, unless a policy keeps the client's address, or a Pod used a cluster address (those
   are translated on its own node, always). A packet that stays on the node because its endpoint is the node itself needs nothing of it.
 - On an address of the node that is also an external or a load-balancer address of a Service, that Service's port goes before a node port.
+- An endpoint may have the very address and port that the client uses. Who is led there meets it, and is seen as itself, since the answer
+  comes from where it was asked; that goes for Pods and nodes under a Local policy, too. Whom the policy leads nowhere is dropped all
+  the same.
 
 Sources: https://kubernetes.io/docs/reference/networking/virtual-ips/, https://kubernetes.io/docs/concepts/services-networking/service/,
 https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/, https://kubernetes.io/docs/reference/networking/service-protocols/,

@@ -6,6 +6,7 @@ import asyncio
 import random
 import subprocess
 
+import msgspec
 import pytest
 
 from kernel.services.flood import SERVED, Target, flood, listen
@@ -19,7 +20,7 @@ from podwire.linux.network import Network
 from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, SERVICES
 from podwire.services import desired
 from podwire.services.desired import ServiceProgram
-from podwire.services.iptables.rules import JUMPS
+from podwire.services.iptables.rules import FILTER, JUMPS
 from podwire.services.iptables.tables import IptablesTables
 from podwire.services.layout import IPV4, IPV6, Family
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
@@ -82,6 +83,23 @@ def test_what_is_read_back_is_what_was_written_after_any_changes() -> None:
         assert anew._generations.generation() == generation, "a new process changes nothing"
         assert anew.dump(anew._generations) == have
         anew.close()
+
+
+def test_what_is_its_own_endpoint_is_read_back_as_it_was_written() -> None:
+    """A Service whose endpoint has its external address, load balancer's address and node port, in each family."""
+    for family, ip, address in ((IPV4, "10.8.0.30", "10.128.0.2"), (IPV6, "fd00:10:8::30", "fd00:10:128::2")):
+        ports = (Frontend("http", "TCP", NODE_PORT, NODE_PORT, (Backend(address, NODE_PORT, ""),)),)
+        plain = ServiceFrontends("shop/host", (ip,), (address,), (), ports)
+        guarded = msgspec.structs.replace(plain, external_ips=(), load_balancer_ips=(address,), source_ranges=("192.0.2.0/24", "::/0"))
+        tables = tables_here(family)
+        start(tables, {})
+        for view in (plain, guarded):
+            for local in (True, False):
+                tables.update({view.key: desired.program(msgspec.structs.replace(view, external_local=local), PLACE, family.number)})
+                have = tables.dump(tables._generations)
+                assert tables.findings(have) == []
+                assert any("is its own endpoint" in line for line in have[FILTER, "KUBE-EXTERNAL-SERVICES"])
+        tables.close()
 
 
 def test_more_than_one_transaction_of_an_ordinary_user_holds() -> None:

@@ -269,6 +269,58 @@ def test_an_external_address_that_may_not_be_used_is_no_node_port_of_another() -
     assert ask(wires.internet, "10.128.0.2", NODE_PORT).startswith("10.4.1.2 ")
 
 
+def on_hosts(port: int, *endpoints: tuple[str, str], node_port: int = 0, **more: Any) -> ServiceFrontends:
+    """A Service whose endpoints, each with the node that it names, have the port of the Service."""
+    rows = tuple(Backend(address, port, node) for address, node in endpoints)
+    addresses = {"external_ips": (), "load_balancer_ips": ()} | more
+    return ServiceFrontends("shop/host", ("10.8.0.30",), ports=(Frontend("http", "TCP", port, node_port, rows),), **addresses)
+
+
+def hosts() -> tuple[Wires, Proxies, Any]:
+    wires, proxies, pods = world()
+    for node in wires.nodes.values():
+        for port in (8080, NODE_PORT):
+            wires.servers.open(node, port)
+    return wires, proxies, pods
+
+
+def test_an_endpoint_that_is_the_external_address_itself_is_for_pods_and_nodes_under_a_local_policy() -> None:
+    """A Pod on the host's network behind the address of its node: nothing is translated, and still it was chosen."""
+    wires, proxies, pods = hosts()
+    proxies.put(on_hosts(8080, ("10.128.0.3", "node-2"), external_ips=("10.128.0.3",), external_local=True))
+    assert ask(pods["10.4.1.9"], "10.128.0.3", 8080) == "node-2 10.4.1.9"
+    assert ask(wires.nodes[1], "10.128.0.3", 8080) == "node-2 10.128.0.2"
+    # The endpoint names no node, so it is on none: a client outside is not let in where a Pod is.
+    proxies.put(on_hosts(8080, ("10.128.0.2", ""), external_ips=("10.128.0.2",), external_local=True))
+    assert ask(pods["10.4.1.9"], "10.128.0.2", 8080) == "node-1 10.4.1.9"
+    assert ask(wires.nodes[1], "10.128.0.2", 8080) == "node-1 10.128.0.2"
+    assert ask(wires.internet, "10.128.0.2", 8080, limit_s=0.3) == "no answer"
+
+
+def test_an_endpoint_that_is_the_node_port_itself_is_for_pods_and_nodes_under_a_local_policy() -> None:
+    wires, proxies, pods = hosts()
+    proxies.put(on_hosts(NODE_PORT, ("10.128.0.2", ""), node_port=NODE_PORT, external_local=True))
+    assert ask(pods["10.4.1.9"], "10.128.0.2", NODE_PORT) == "node-1 10.4.1.9"
+    assert ask(wires.nodes[1], "10.128.0.2", NODE_PORT) == "node-1 10.128.0.2"
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT, limit_s=0.3) == "no answer"
+
+
+def test_an_endpoint_that_is_the_external_address_itself_is_no_node_port_of_another() -> None:
+    wires, proxies, pods = hosts()
+    proxies.put(service(node_port=NODE_PORT, key="shop/empty"))
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT) == "refused"
+    proxies.put(on_hosts(NODE_PORT, ("10.128.0.2", "node-1"), external_ips=("10.128.0.2",)))
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT) == "node-1 198.51.100.10"
+    assert ask(pods["10.4.1.9"], "10.128.0.2", NODE_PORT) == "node-1 10.4.1.9"
+
+
+def test_an_endpoint_that_is_the_load_balancers_address_itself_is_for_those_who_may_come() -> None:
+    wires, proxies, pods = hosts()
+    proxies.put(on_hosts(8080, ("10.128.0.2", "node-1"), load_balancer_ips=("10.128.0.2",), source_ranges=("198.51.100.0/24",)))
+    assert ask(wires.internet, "10.128.0.2", 8080) == "node-1 198.51.100.10"
+    assert ask(pods["10.4.1.9"], "10.128.0.2", 8080, limit_s=0.3) == "no answer"
+
+
 @pytest.mark.parametrize("internal_local", [False, True])
 def test_masquerade_all_is_for_pods_that_use_cluster_addresses(internal_local: bool) -> None:
     view = service(("10.4.1.2", 1), internal_local=internal_local)

@@ -226,37 +226,62 @@ class Rules:
         if cluster:
             found.chains[NAT, chain] = self._external(name, cluster, local, is_local=port.external is not None)
         guard = chain_name("FW", name, port.protocol) if service.source_ranges is not None else ""
-        if guard:
+        if guard and cluster:
             words = _comment(f"{name} loadbalancer IP")
-            allowed = [_within("-s", one).strip() for one in self._mine(service.source_ranges or ())]
-            allowed += [f"-s {_host(vip)}" for vip in service.vips] if service.node_may_come else []
-            if cluster:
-                found.chains[NAT, guard] = tuple(f"{one} {words} -j {chain}".strip() for one in allowed)
+            found.chains[NAT, guard] = tuple(f"{one}{words} -j {chain}" for one in self._allowed(service))
         for ip in service.external_ips:
             is_vip = ip in service.vips
             claim = (ip, protocol, port.port)
             kind = "loadbalancer IP" if is_vip else "external IP"
+            everybody = port.external is None or bool(local)
             self._lead(found, claim, f"{name} {kind}", (guard if guard and is_vip else chain) if cluster else "")
-            if (guard and is_vip) or not cluster or (port.external is not None and not local):
+            if (guard and is_vip) or not cluster or not everybody:
                 found.services[claim] += (self._settled(claim, name),)
+            found.refused_outside[claim] = reached = self._reached(claim, name, port, everybody=everybody)
             if is_vip and guard:
-                found.guarded[claim] = tuple(self._guards(name, guard, claim, service, refused=not cluster))
-            if not cluster or (port.external is not None and not local):
+                found.guarded[claim] = tuple(self._guards(name, guard, claim, service, unchanged=not cluster or bool(reached)))
+            if not cluster or not everybody:
                 self._refuse(found.refused_outside, claim, name, port.external, cluster)
         if port.node_port:
             claim = ("", protocol, port.node_port)
             if cluster:
                 found.node_ports[claim] = (f"-p {protocol} {_comment(name)} -m {protocol} --dport {port.node_port} -j {chain}",)
             if not cluster or (port.external is not None and not local):
+                found.refused_outside[claim] = self._reached(claim, name, port, everybody=False)
                 self._refuse(found.refused_outside, claim, name, port.external, cluster)
 
-    def _guards(self, name: str, guard: str, claim: tuple[str, str, int], service: ServiceProgram, *, refused: bool) -> Iterator[str]:
-        """What may not come is dropped; what may, and is refused since there is no endpoint, is let through to be told so."""
+    def _reached(self, claim: Claim, name: str, port: PortProgram, *, everybody: bool) -> Lines:
+        """Let through what was led to an endpoint that is the very address and port: it looks like what was not. Few Services have one.
+
+        Unless ``everybody`` was, Pods and the node itself were: a Local policy is for clients outside.
+        """
+        ip, protocol, number = claim
+        found = []
+        for one in (*port.cluster, *(port.external or ())):
+            if one.port != number or (ip and one.address != ip):
+                continue
+            to = f"-d {_host(one.address)} -p {protocol} {_comment(f'{name} is its own endpoint')}"
+            match = f"-m {protocol} --dport {number} -j RETURN"
+            if everybody:
+                found.append(f"{to} {match}")
+            else:
+                found += [f"{_within('-s', pods)}{to} {match}" for pods in self._pods]
+                found.append(f"{to} -m addrtype --src-type LOCAL {match}")
+        return tuple(dict.fromkeys(found))
+
+    def _allowed(self, service: ServiceProgram) -> list[str]:
+        """Give the matches of the sources that may come to a guarded load balancer's address."""
+        own = service.vips if service.node_may_come else ()
+        return [*(_within("-s", one) for one in self._mine(service.source_ranges or ())), *(f"-s {_host(vip)} " for vip in own)]
+
+    def _guards(self, name: str, guard: str, claim: Claim, service: ServiceProgram, *, unchanged: bool) -> Iterator[str]:
+        """What may not come is dropped. What may has another destination by now; where it is ``unchanged``, as what is refused since there
+        is no endpoint, it is let through."""
         ip, protocol, port = claim
         to = f"-d {_host(ip)} -p {protocol}"
-        if refused:
-            for one in self._mine(service.source_ranges or ()):
-                yield f"{_within('-s', one)}{to} {_comment(f'{name} loadbalancer IP')} -m {protocol} --dport {port} -j RETURN"
+        if unchanged:
+            for one in self._allowed(service):
+                yield f"{one}{to} {_comment(f'{name} loadbalancer IP')} -m {protocol} --dport {port} -j RETURN"
         yield f"{to} {_comment(f'{name} traffic not accepted by {guard}')} -m {protocol} --dport {port} -j DROP"
 
     def _external(self, name: str, cluster: str, local: str, *, is_local: bool) -> Lines:
@@ -289,10 +314,11 @@ class Rules:
         words = _comment(f"{name} has no {'local endpoints' if dropped else 'endpoints'}")
         target = "DROP" if dropped else reject(protocol, self.family.number)
         if ip:
-            where[claim] = (f"-d {_host(ip)} -p {protocol} {words} -m {protocol} --dport {port} -j {target}",)
+            lines = [f"-d {_host(ip)} -p {protocol} {words} -m {protocol} --dport {port} -j {target}"]
         else:
             match = f"-m addrtype --dst-type LOCAL -m {protocol} --dport {port}"
-            where[claim] = tuple(f"{to} -p {protocol} {words} {match} -j {target}" for to in self._on_node())
+            lines = [f"{to} -p {protocol} {words} {match} -j {target}" for to in self._on_node()]
+        where[claim] = (*where.get(claim, ()), *lines)
 
     def _on_node(self) -> list[str]:
         """Give the matches of the destinations on which node ports are served, beside that they are addresses of the node."""
@@ -323,7 +349,8 @@ class Rules:
 
     def dispatch(self, ports: Mapping[str, tuple[ServiceProgram, tuple[PortChains, ...]]]) -> dict[Chain, Lines]:
         """Give the chains that lead to those of the Services. Of those who claim an address and port, the first has it: a cluster
-        address is its own Service's, of others the oldest Service has it, and of two ports of one Service the first."""
+        address is its own Service's, of others the oldest Service has it, and of two ports of one Service the first. Lines for addresses
+        come before those for node ports."""
         order = sorted(ports.values(), key=lambda one: (one[0].created, one[0].key))
         owners: dict[Claim, PortChains] = {}
         for own in (True, False):
@@ -336,10 +363,11 @@ class Rules:
         def lines(field: str) -> list[str]:
             return [
                 line
+                for on_node in (False, True)
                 for _, chains in order
                 for port in chains
                 for claim, those in getattr(port, field).items()
-                if owners.get(claim) is port
+                if owners.get(claim) is port and (not claim[0]) is on_node
                 for line in those
             ]
 
