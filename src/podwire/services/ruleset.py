@@ -30,6 +30,7 @@ from podwire.nft.rows import Packed, Rows, packed
 from podwire.services.alike import claims_alike, moved, named_alike
 from podwire.services.batches import Batcher, Plan
 from podwire.services.chains import LEADING, Chains
+from podwire.services.claims import Claims, Rank
 from podwire.services.desired import ServiceProgram
 from podwire.services.elements import (
     FIELDS,
@@ -67,7 +68,6 @@ _CEILING = mark(0)
 _NONE: Set[bytes] = frozenset()
 
 Batches = list[list[nft.Change]]
-Rank = tuple[bool, str, str]  # elements.addresses
 
 
 class Program:
@@ -76,8 +76,7 @@ class Program:
     def __init__(self, structure: Structure, node: str, numbers: Numbers) -> None:
         self.structure, self.node, self.numbers = structure, node, numbers
         self.services: dict[str, ServiceProgram] = {}
-        # The ranks of those who claim an address, lowest first; of one whose cluster address it is, and nobody else's, the key.
-        self._addresses: dict[bytes, tuple[Rank, ...] | str] = {}
+        self._claims = Claims(self.services)
         self._lost: dict[str, Set[bytes]] = {}  # what a Service claims and another has, of those to whom that happens
         self._noted: defaultdict[str, Notes] = defaultdict(dict)
         self._stale: dict[str, dict[bytes, tuple[bytes, int]]] = {field: {} for field in LATE}
@@ -157,21 +156,20 @@ class Program:
 
         Raises ValueError as ``put``.
         """
-        held, own = self._addresses, [address_bytes(address) for address in service.cluster_ips]
-        claims: Mapping[bytes, tuple[Rank, ...] | str]
-        if is_plain(service):
-            claims = dict.fromkeys(plain_addresses(service, own), key)
-        else:
-            claims = {address: (rank,) for address, rank in addresses(service)}
-        if not held.keys().isdisjoint(claims):
+        own, alone = [address_bytes(address) for address in service.cluster_ips], is_plain(service)
+        claims: Mapping[bytes, Rank] = {} if alone else dict(addresses(service))
+        keys = plain_addresses(service, own) if alone else claims
+        if not self._claims.free(keys):
             return False
+        new = self._elements_of(service, _NONE) if self._compared else NOTHING
+        if alone:
+            self._claims.hold_own(keys, key)
+        else:
+            self._claims.hold(claims)
         if self._compared:
-            new = self._elements_of(service, _NONE)
-            held.update(claims)
             for field, rows in new.items():
                 self._differ(key, field, (), rows)
         else:
-            held.update(claims)
             shared = self._shared["cluster_ips"]
             for address in own:
                 shared.claim_first(address, key)
@@ -183,11 +181,7 @@ class Program:
         return self._elements_of(service, self._lost.get(key, _NONE))
 
     def _build(self, key: str, service: ServiceProgram, claims: dict[bytes, Rank]) -> Elements:
-        held = self._addresses
-        lost: Set[bytes] = _NONE
-        if not held.keys().isdisjoint(claims):
-            name = service.key  # its own claim may still be there with an earlier rank: it was made anew under its old name
-            lost = {key for key, rank in claims.items() if any(r < rank and r[2] != name for r in self._ranks(key)[:2])}
+        lost = self._claims.lost(claims, key)
         found = self._elements_of(service, lost)
         if lost:
             self._lost[key] = lost
@@ -210,7 +204,7 @@ class Program:
     ) -> None:
         """Replace a Service and those that win or lose addresses by it: all that goes is noted before what comes under the same keys."""
         rows = [(key, service, before, after)]
-        for other in self._exchange(claimed, claims):
+        for other in self._claims.exchange(claimed, claims):
             its = self.services[other]
             had = self._rows(other, its)
             rows.append((other, its, had, self._build(other, its, dict(addresses(its)))))
@@ -224,35 +218,6 @@ class Program:
         for one, program, _, wanted in rows:
             if program is not None:
                 self._replace(one, program, NOTHING, wanted)
-
-    def _exchange(self, claimed: Mapping[bytes, Rank], claims: Mapping[bytes, Rank]) -> set[str]:
-        """Replace a Service's claims. Gives the other Services that won or lost an address by it."""
-        others: set[str] = set()
-        held = self._addresses
-        if not claimed and held.keys().isdisjoint(claims):
-            held.update({key: (rank,) for key, rank in claims.items()})
-            return others
-        for key in claimed.keys() | claims.keys():
-            before = self._ranks(key)
-            gone, came = claimed.get(key), claims.get(key)
-            if gone == came:
-                continue
-            after = tuple(sorted([*(rank for rank in before if rank != gone), *([came] if came is not None else [])])) if before else ()
-            if came is not None and not before:
-                after = (came,)
-            if after:
-                self._addresses[key] = after
-            else:
-                self._addresses.pop(key, None)
-            for rank in (before[:1] + after[:1]) if before[:1] != after[:1] else ():
-                if rank not in (gone, came):
-                    others.add(rank[2])
-        return others
-
-    def _ranks(self, address: bytes) -> tuple[Rank, ...]:
-        """Give the ranks of those who claim an address, lowest first."""
-        found = self._addresses.get(address, ())
-        return ((False, self.services[found].created, found),) if isinstance(found, str) else found
 
     def _replace(self, key: str, service: ServiceProgram | None, before: Elements, after: Elements) -> None:
         if service is None:
