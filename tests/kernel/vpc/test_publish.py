@@ -140,7 +140,7 @@ def _follow(server: running_apiserver.ApiServer, lab: Lab) -> None:
     rules = "/apis/compute.podwire.dev/v1/forwardingrules"
     kubectl(server, "POST", "/api/v1/nodes", body={"metadata": {"name": "n1", "labels": {"topology.kubernetes.io/zone": "z"}}})
     eventually(lambda: lab.report.get("nodes"))
-    state = {"ready": False, "unschedulable": False}
+    state = {"ready": False, "unschedulable": False, "pressure": []}
     assert lab.report["nodes"][0] | {"reason": ""} == {"name": "n1", "zone": "z", "address": "", "reason": "", **state}
     spec = {"ipAddress": ADDRESS, "ipProtocol": "TCP", "ports": [80], "target": "web"}
     kubectl(server, "POST", rules, body={"metadata": {"name": "web"}, "spec": spec})
