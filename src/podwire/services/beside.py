@@ -48,7 +48,6 @@ UNHEALTHY_S = 60.0  # changes that wait longer than this are late
 RETRY_S = 5.0  # for an address that somebody else has
 TRIGGER = "endpoints.kubernetes.io/last-change-trigger-time"
 
-_EVERY_ADDRESS = {4: "0.0.0.0", 6: "::"}  # noqa: S104  (of the node: that is what a load balancer asks)
 ROUTES, FLOWS, CHECKS, PAGES, AUDIT = "routes", "stale flows", "health checks", "pages", "audit"
 OTHER = "the other dialect"
 
@@ -296,13 +295,13 @@ class Beside:
             check = self._facts.get(key, NONE).check
             return pages.service_check(key, check.local_endpoints if check is not None else 0, healthy=self.healthy)
 
-        return await pages.serve([pages.listening(address, port, self._namespace) for address in self._addresses()], answer)
+        return await pages.serve(pages.listening_on(self._addresses(), port, self._namespace), answer)
 
     def _addresses(self) -> list[str]:
         """Where health checks are answered: where node ports are, but for addresses that are of one link alone."""
         ranges = node_port_ranges(self._context.config, self.node)
         within = {family.number: narrowed(family, ranges) for family in self._families}
-        found = [_EVERY_ADDRESS[number] for number, those in within.items() if those is None]
+        found = [pages.EVERY_ADDRESS[number] for number, those in within.items() if those is None]
         networks = [ipaddress.ip_network(text) for those in within.values() for text in those or ()]
         if networks:
             with Network(self._namespace) as network:

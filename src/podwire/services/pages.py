@@ -19,14 +19,14 @@ import contextlib
 import errno
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import NamedTuple
 
 from podwire.linux import namespaces
 
 _READ_S = 5.0
-_EVERYWHERE = "0.0.0.0"  # noqa: S104  (of the node: that is what a load balancer asks)
+EVERY_ADDRESS = {4: "0.0.0.0", 6: "::"}  # noqa: S104  (of the node: that is what a load balancer asks)
 JSON, TEXT = "application/json", "text/plain; charset=utf-8"
 _WORDS = {200: "OK", 404: "Not Found", 405: "Method Not Allowed", 503: "Service Unavailable"}
 _TAINT = "ToBeDeletedByClusterAutoscaler"
@@ -80,14 +80,22 @@ def listening_at(address: str, port: int, namespace: int | None = None) -> list[
     """
     if not ipaddress.ip_address(address).is_unspecified:
         return [listening(address, port, namespace)]
-    found = [listening(_EVERYWHERE, port, namespace)]
+    found = [listening(EVERY_ADDRESS[4], port, namespace)]
     try:
-        return [*found, listening("::", port, namespace)]
+        return [*found, listening(EVERY_ADDRESS[6], port, namespace)]
     except OSError as error:
         if error.errno in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):  # a kernel without IPv6
             return found
         found[0].close()
         raise
+
+
+def listening_on(addresses: Iterable[str], port: int, namespace: int | None = None) -> list[socket.socket]:
+    """Open what listens at each of the addresses, or at none of them. Raises OSError."""
+    with contextlib.ExitStack() as opened:
+        found = [opened.enter_context(listening(address, port, namespace)) for address in addresses]
+        opened.pop_all()
+    return found
 
 
 def listening(address: str, port: int, namespace: int | None = None) -> socket.socket:
