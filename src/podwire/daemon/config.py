@@ -1,13 +1,15 @@
 """What an agent must be told besides the API: one JSON or YAML file, decoded strictly.
 
 A field that is missing has a default that suits a cluster of one's own making; a field that is unknown or of the wrong type is
-refused by its name. kube-proxy's own configuration file is read, too (kube_proxy.py). Addresses and ranges are text here, each
-list in the order of the families, and are checked when they are read.
+refused by its name. kube-proxy's own configuration file is read, too, as leniently as kube-proxy reads it (kube_proxy.py). Addresses and
+ranges are text here, each list in the order of the families, and are checked when they are read.
 """
 
 from __future__ import annotations
 
+import functools
 import ipaddress
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -83,7 +85,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     conntrack: Conntrack = Conntrack()
     kubeconfig: str = ""  # as --kubeconfig, which goes before it
     node_name: str = ""  # as --node, which goes before it
-    ignored: tuple[str, ...] = ()  # fields of a KubeProxyConfiguration that change nothing here
+    ignored: tuple[str, ...] = ()  # fields of a KubeProxyConfiguration that change nothing here, or are not known to it
     node_grace_s: float = 40.0
 
 
@@ -119,9 +121,10 @@ def decode(body: bytes) -> AgentConfig:
 
 
 def _of_kube_proxy(tree: Any, body: bytes) -> AgentConfig:
-    """Read kube-proxy's file. What is refused is told in its words, with the line."""
+    """Read kube-proxy's file. What is refused, and what is unknown, is told in its words, with the line."""
+    root = _composed(body)
     try:
-        fields = kube_proxy.fields(tree)
+        fields = kube_proxy.fields(tree, functools.partial(_line, root), _repeated(root))
         try:
             return _decoded(fields)
         except ConfigError as error:
@@ -129,7 +132,7 @@ def _of_kube_proxy(tree: Any, body: bytes) -> AgentConfig:
             path = kube_proxy.path_of(field, fields["proxy_mode"])
             raise kube_proxy.Refused(path, f"{'.'.join(path)}:{words}") from error
     except kube_proxy.Refused as refused:
-        raise ConfigError(f"line {_line(body, refused.path)}: {refused}") from refused
+        raise ConfigError(f"line {_line(root, refused.path)}: {refused}") from refused
 
 
 def _decoded(tree: Any) -> AgentConfig:
@@ -150,22 +153,48 @@ def _yaml(body: bytes) -> Any:
         raise ConfigError(f"neither JSON nor YAML: {error}") from error
 
 
-def _line(body: bytes, path: tuple[str, ...]) -> int:
+def _composed(body: bytes) -> Any:
+    """Read a document as nodes, which know their lines. None for JSON that is no YAML: then no line is known but the first."""
+    import yaml
+
+    try:
+        return yaml.compose(body.replace(b"\t", b" "), Loader=yaml.SafeLoader)  # JSON may have tabs, YAML not
+    except yaml.YAMLError:
+        return None
+
+
+def _line(root: Any, path: kube_proxy.Path) -> int:
     """Find the line where a field, or an item of a list by its number, stands, or as much of the way to it as there is."""
     import yaml
 
-    node, line = yaml.compose(body.replace(b"\t", b" "), Loader=yaml.SafeLoader), 1  # JSON may have tabs, YAML not
+    node, line = root, 1
     for part in path:
         if isinstance(node, yaml.SequenceNode):
             node = node.value[int(part)]
             line = node.start_mark.line + 1
             continue
         rows = node.value if isinstance(node, yaml.MappingNode) else ()
-        found = next(((key, value) for key, value in rows if key.value == part), None)
+        found = next(((key, value) for key, value in reversed(rows) if key.value == part), None)
         if found is None:
             break
         line, node = found[0].start_mark.line + 1, found[1]
     return line
+
+
+def _repeated(node: Any, path: kube_proxy.Path = ()) -> Iterator[tuple[kube_proxy.Path, int, int]]:
+    """Give the fields that are there again, with the line of each that counts for nothing and that of the last, which does."""
+    import yaml
+
+    if not isinstance(node, yaml.MappingNode):
+        return
+    lines: dict[str, int] = {}
+    for key, value in reversed(node.value):
+        name, line = str(key.value), key.start_mark.line + 1
+        if name in lines:
+            yield (*path, name), line, lines[name]
+        else:
+            lines[name] = line
+            yield from _repeated(value, (*path, name))
 
 
 def _check(config: AgentConfig) -> None:

@@ -3,9 +3,11 @@
 What belongs here: which of its fields say what, and what of them cannot be had here. What must not: reading files, checking what
 AgentConfig's own words are checked for (config.py).
 
-A field that is unknown, or asks for what is not offered, is refused by its name and line. A field that is known and changes nothing here
-is in ``ignored`` if it was set to anything. Fields that are null or empty are as if they were not there, as in a file that was written
-with all of them. ``mode`` left empty is nftables.
+A field that is of the wrong type, or asks for what is not offered, is refused by its name and line. A field that is known and changes
+nothing here is in ``ignored`` if it was set to anything. So is, with its line, one that is unknown, as those of an older or a newer
+kube-proxy, and one that is given again further down: kube-proxy reads v1alpha1 strictly, and if nothing but that fails it says so and goes
+on without (``loadConfig``). Fields that are null or empty are as if they were not there, as in a file that was written with all of them.
+``mode`` left empty is nftables.
 
 Of the two address families kube-proxy's own rules are followed, so that one file means the same to both:
 
@@ -25,6 +27,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import msgspec
@@ -32,18 +35,19 @@ import msgspec
 GROUP = "kubeproxy.config.k8s.io"
 VERSION = f"{GROUP}/v1alpha1"
 KIND = "KubeProxyConfiguration"
+Path = tuple[str, ...]  # the names that lead to a field
 
 
 class Refused(ValueError):
-    """A field that is wrong or not offered. ``path`` are the names that lead to it."""
+    """A field that is wrong or not offered."""
 
-    def __init__(self, path: tuple[str, ...], words: str) -> None:
+    def __init__(self, path: Path, words: str) -> None:
         super().__init__(words)
         self.path = path
 
 
-class _Section(msgspec.Struct, kw_only=True, forbid_unknown_fields=True, rename="camel"):
-    """A part of the file."""
+class _Section(msgspec.Struct, kw_only=True, rename="camel"):
+    """A part of the file. What else there is was named by ``_unknown``."""
 
 
 class _Rules(_Section):
@@ -133,8 +137,12 @@ def is_one(tree: Any) -> bool:
     return isinstance(tree, dict) and str(tree.get("apiVersion", "")).startswith(f"{GROUP}/")
 
 
-def fields(tree: dict[str, Any]) -> dict[str, Any]:
-    """Give the fields of AgentConfig that a KubeProxyConfiguration stands for. Raises Refused."""
+def fields(tree: dict[str, Any], line: Callable[[Path], int], repeated: Iterable[tuple[Path, int, int]] = ()) -> dict[str, Any]:
+    """Give the fields of AgentConfig that a KubeProxyConfiguration stands for. Raises Refused.
+
+    ``line`` tells where a field stands. ``repeated`` are those that are given again, each with the line that counts for nothing and that
+    which counts.
+    """
     set_ = _without_nothing(tree)
     try:
         file = msgspec.convert(set_, _File)
@@ -165,13 +173,20 @@ def fields(tree: dict[str, Any]) -> dict[str, Any]:
         "masquerade_pods": False,  # which no service proxy does
         "proxy_min_sync_s": _seconds((mode, "minSyncPeriod"), rules.min_sync_period) or 0.0,
         "conntrack": _conntrack(file.conntrack),
-        "ignored": tuple(_ignored(file, set_, mode)),
+        "ignored": (
+            *_ignored(file, set_, mode),
+            *(f"{'.'.join(path)} (unknown, line {line(path)})" for path in _unknown(tree, _File)),
+            *(
+                f"{'.'.join(path)} (line {first}, given again in line {last})"
+                for path, first, last in sorted(repeated, key=lambda one: one[1])
+            ),
+        ),
     }
     _seconds((mode, "syncPeriod"), rules.sync_period)
     return found
 
 
-def path_of(field: str, mode: str) -> tuple[str, ...]:
+def path_of(field: str, mode: str) -> Path:
     """Give the way to what a field of AgentConfig was read from."""
     return {
         "masquerade_bit": (mode, "masqueradeBit"),
@@ -182,19 +197,25 @@ def path_of(field: str, mode: str) -> tuple[str, ...]:
 
 def _without_nothing(value: Any) -> Any:
     if isinstance(value, dict):
-        return {name: _without_nothing(one) for name, one in value.items() if one is not None}
+        return {str(name): _without_nothing(one) for name, one in value.items() if one is not None}
     return value
 
 
+def _unknown(section: dict[str, Any], known: type[msgspec.Struct], path: Path = ()) -> Iterator[Path]:
+    """Give the fields that kube-proxy has not. Letters count, whether they are capitals or not."""
+    types = {field.encode_name: field.type for field in msgspec.structs.fields(known)}
+    for name, value in section.items():
+        if name not in types:
+            yield (*path, str(name))
+        elif isinstance(value, dict) and isinstance(types[name], type) and issubclass(types[name], msgspec.Struct):
+            yield from _unknown(value, types[name], (*path, name))
+
+
 def _refusal(error: msgspec.ValidationError) -> Refused:
-    """Find where msgspec means: it says ``... - at `$.conntrack.min` ``, and of a field that is unknown its name before that."""
+    """Find where msgspec means: it says ``... - at `$.conntrack.min` ``."""
     text = str(error)
     words, _, where = text.partition(" - at `$")
     path = tuple(part for part in re.split(r"[.\[\]`]+", where) if part)
-    unknown = re.search(r"unknown field `(.+)`", words)
-    if unknown:
-        path = (*path, unknown[1])
-        return Refused(path, f"{'.'.join(path)}: unknown field")
     return Refused(path, f"{'.'.join(path)}: {words}" if path else words)
 
 

@@ -156,10 +156,12 @@ def test_kube_proxys_own_configuration_and_the_ranges_of_the_api(folder: Path) -
     async def body(world: World) -> None:
         given = decode(
             b"apiVersion: kubeproxy.config.k8s.io/v1alpha1\nkind: KubeProxyConfiguration\n"
-            b"clusterCIDR: 10.4.0.0/14\nnftables: {minSyncPeriod: 50ms}\n"
+            b"clusterCIDR: 10.4.0.0/14\nnftables: {minSyncPeriod: 50ms}\nmodus: x\n"
         )
         await world.client.create(SERVICES, service("users", "10.8.0.20"))
+        said = Said()
         async with running(world, **msgspec.structs.asdict(given)):
+            assert "service proxy: modus (unknown, line 5) changes nothing here" in said.words
             table = world.kernel.dump([TABLE_ID]).tables[0]
             assert table.set("service-ranges").elements
             assert world.kernel.dump([("ip", masquerade.TABLE)]).tables == ()  # which no service proxy makes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from podwire.daemon import config
@@ -123,10 +124,36 @@ def test_what_changes_nothing_here_is_known_and_named() -> None:
 
 
 @pytest.mark.parametrize(
+    ("body", "rest", "ignored"),
+    [
+        ("modus: x\n", "", ["modus (unknown, line 3)"]),
+        ("Mode: ipvs\nresourceContainer: null\n", "", ["Mode (unknown, line 3)", "resourceContainer (unknown, line 4)"]),
+        ("conntrack:\n  min: 7\n  mini: 1\n", "conntrack: {min: 7}\n", ["conntrack.mini (unknown, line 5)"]),
+        ("detectLocal:\n  clusterCIDRs: [10.0.0.0/8]\n", "", ["detectLocal", "detectLocal.clusterCIDRs (unknown, line 4)"]),
+        ("mode: iptables\n1: 2\n", "mode: iptables\n", ["1 (unknown, line 4)"]),
+        ("mode: ipvs\nmode: iptables\n", "mode: iptables\n", ["mode (line 3, given again in line 4)"]),
+        (
+            "conntrack:\n  min: 7\n  min: 8\nconntrack:\n  min: 9\n  min: 10\n",
+            "conntrack: {min: 10}\n",
+            ["conntrack (line 3, given again in line 6)", "conntrack.min (line 7, given again in line 8)"],
+        ),
+    ],
+)
+def test_what_is_unknown_or_given_again_is_named_with_its_line_and_gone_without(body: str, rest: str, ignored: list[str]) -> None:
+    """As kube-proxy reads v1alpha1: what is not strictly right is told, and lenience goes on."""
+    found = config.decode((HEAD + body).encode())
+    assert list(found.ignored) == ignored
+    assert msgspec.structs.replace(found, ignored=()) == config.decode((HEAD + rest).encode())
+
+
+def test_what_is_misspelt_in_our_own_words_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unknown field `proxy_modus`"):
+        config.decode(b"proxy_modus: iptables\n")
+
+
+@pytest.mark.parametrize(
     ("body", "words"),
     [
-        ("modus: x\n", "line 3: modus: unknown field"),
-        ("conntrack:\n  min: 1\n  mini: 1\n", "line 5: conntrack.mini: unknown field"),
         ("conntrack:\n  min: many\n", "line 4: conntrack.min: Expected `int | null`, got `str`"),
         ("conntrack:\n  udpTimeout: 3x\n", "line 4: conntrack.udpTimeout: '3x' is no duration as 1h30m, 15s or 100ms"),
         ("conntrack:\n  min: -1\n", "line 4: conntrack.min: must not be negative, got -1"),
@@ -151,7 +178,7 @@ def test_what_changes_nothing_here_is_known_and_named() -> None:
         ),
         ("nodePortAddresses:\n- 10.0.0.0/8\n- 'fd00::'\n", "line 5: nodePortAddresses[1]: 'fd00::' is neither a range nor"),
         ("nodePortAddresses:\n- 10.0.0.0/8\n- null\n", "line 5: nodePortAddresses.1: Expected `str`, got `null`"),
-        ("detectLocal:\n  clusterCIDRs: [10.0.0.0/8]\n", "line 4: detectLocal.clusterCIDRs: unknown field"),
+        ("modus: x\nconntrack: 1\n", "line 4: conntrack: Expected `object`, got `int`"),
         ("nftables:\n  masqueradeBit: 32\n", "line 4: nftables.masqueradeBit: must be from 0 to 31"),
     ],
 )
@@ -167,6 +194,8 @@ def test_the_line_is_found_whatever_the_file_is_written_in() -> None:
         config.decode(b'{\n\t"apiVersion": "kubeproxy.config.k8s.io/v1alpha1",\n\t"kind": "KubeProxyConfiguration",\n\t"mode": "ipvs"\n}')
     with pytest.raises(ConfigError, match=r"line 3: mode: 'ipvs' is not offered here"):
         config.decode((HEAD + "mode: ipvs\n").encode("utf-16"))
+    found = config.decode(b'{"apiVersion": "kubeproxy.config.k8s.io/v1alpha1", "kind": "KubeProxyConfiguration",\n"modus": "\x7f"}')
+    assert found.ignored == ("modus (unknown, line 1)",), "JSON that is no YAML has no lines"
 
 
 def test_another_version_is_refused() -> None:
