@@ -71,6 +71,7 @@ _FSCONFIG_CMD_CREATE: Final = 6
 _CLOEXEC: Final = 1  # FSOPEN_CLOEXEC, FSMOUNT_CLOEXEC
 _CLOSE_RANGE_CLOEXEC: Final = 4
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+_MSG_DONTWAIT: Final = 0x40
 _MSG_WAITFORONE: Final = 0x10000
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
@@ -259,12 +260,19 @@ class Datagrams:
         self._headers = (_Many * count)()
         for one, span in zip(self._headers, self._spans, strict=True):
             one.header.spans, one.header.span_count = ctypes.pointer(span), 1
+        word = ctypes.sizeof(ctypes.c_uint)
+        fields = memoryview(self._headers).cast("B").cast("I")
+        self._received = fields[_Many.received.offset // word :: ctypes.sizeof(_Many) // word]
 
-    def receive(self, fd: int) -> list[bytes]:
-        """Wait for one datagram, and take those that are there, too. What does not fit is cut off."""
-        found = _check(_libc.recvmmsg(fd, self._headers, self._count, _MSG_WAITFORONE, None), "receive datagrams")
-        starts = (at * self._size for at in range(found))
-        return [bytes(self._data[start : start + self._headers[at].received]) for at, start in enumerate(starts)]
+    def receive(self, fd: int, *, wait: bool = True) -> list[bytes]:
+        """Wait for one datagram, and take those that are there, too. What does not fit is cut off.
+
+        Raises BlockingIOError when none is there and is not to be waited for.
+        """
+        flags = _MSG_WAITFORONE | (0 if wait else _MSG_DONTWAIT)
+        found = _check(_libc.recvmmsg(fd, self._headers, self._count, flags, None), "receive datagrams")
+        size, data = self._size, bytes(memoryview(self._data)[: found * self._size])  # slices of bytes cost least
+        return [data[at : at + received] for at, received in zip(range(0, len(data), size), self._received[:found].tolist(), strict=True)]
 
 
 def close_on_exec_from(lowest: int) -> None:

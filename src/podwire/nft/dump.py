@@ -117,10 +117,16 @@ def with_elements(one: Set, payloads: Iterable[bytes]) -> Set:
     return replace(one, elements=found) if found else one
 
 
+def count(payload: bytes) -> int | None:
+    """Say how many elements a NEWSET message counts. Older kernels do not."""
+    counted = attributes(payload, 4).get(A.SET_COUNT)
+    return None if counted is None else to_be(counted)
+
+
 def is_whole(payload: bytes, one: Set) -> bool:
-    """Say whether as many elements were read as the NEWSET message counts. Older kernels do not count; then it is taken to be so."""
-    count = attributes(payload, 4).get(A.SET_COUNT)
-    return count is None or bool(one.flags & {"interval", "timeout", "dynamic"}) or len(one.elements) == to_be(count)
+    """Say whether as many elements were read as the NEWSET message counts. Of a kernel that does not count it is taken to be so."""
+    counted = count(payload)
+    return counted is None or bool(one.flags & {"interval", "timeout", "dynamic"}) or len(one.elements) == counted
 
 
 def element(data: bytes, one: Set) -> Element:
@@ -133,7 +139,7 @@ def elements(payloads: Iterable[bytes], one: Set) -> Mapping[bytes, Element]:
     cut = (split(attributes(payload, 4).get(A.ELEMENTS_LIST, b"")) for payload in payloads)
     if has_rows(one):
         regular = form(one).regular
-        return Packed(one, (regular(row) for rows in cut for row in rows))
+        return Packed(one, [row for rows in cut for row in regular(rows)])
     rows = [row for some in cut for row in some]
     interval, single = "interval" in one.flags, len(one.key_types) == 1
     found = [read_element(attributes(row, 4), by_end=interval and not single) for row in rows]

@@ -41,6 +41,7 @@ from podwire.nft.changes import (
     FlushSet,
 )
 from podwire.nft.commands import render_change
+from podwire.nft.lookup import NONE_KEYED, Keyed
 from podwire.nft.model import (
     Chain,
     Element,
@@ -87,7 +88,7 @@ class Door(Protocol):
     def commits(self) -> int: ...
     def apply(self, changes: Sequence[Change]) -> None: ...
     def apply_batches(self, batches: Iterable[Sequence[Change]]) -> None: ...
-    def dump(self, tables: Iterable[TableName] | None = None) -> Ruleset: ...
+    def dump(self, tables: Iterable[TableName] | None = None, keyed: Keyed = ...) -> Ruleset: ...
     def generation(self) -> int: ...
     def close(self) -> None: ...
 
@@ -132,10 +133,18 @@ class FakeNftables:
         """The number of transactions so far."""
         return self._generation
 
-    def dump(self, tables: Iterable[TableName] | None = None) -> Ruleset:
-        """Give the tables as values; without names all. One that is not there is left out."""
+    def dump(self, tables: Iterable[TableName] | None = None, keyed: Keyed = NONE_KEYED) -> Ruleset:
+        """Give the tables as values; without names all. One that is not there is left out.
+
+        ``keyed`` is asked, as by the kernel's door about big sets. What it says makes no difference to what is read, there as here.
+        """
         names = self._tables if tables is None else [name for name in tables if name in self._tables]
-        return Ruleset(tuple(self._tables[name].value() for name in names))
+        found = Ruleset(tuple(self._tables[name].value() for name in names))
+        for table in found.tables:
+            sets = {one.name: one for one in table.sets}
+            for name in keyed.keys() & sets.keys():
+                keyed[name](sets | {name: sets[name].declaration()})
+        return found
 
 
 class _No(Exception):
@@ -456,10 +465,10 @@ class Failing:
         for changes in batches:
             self.apply(changes)
 
-    def dump(self, tables: Iterable[TableName] | None = None) -> Ruleset:
+    def dump(self, tables: Iterable[TableName] | None = None, keyed: Keyed = NONE_KEYED) -> Ruleset:
         if self._count():
             raise self._refused(errno.EIO, "list ruleset", f"operation {self.operations} was to fail")
-        return self._door.dump(tables)
+        return self._door.dump(tables, keyed)
 
     def generation(self) -> int:
         if self._count():

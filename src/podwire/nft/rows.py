@@ -16,8 +16,9 @@ Source: nf_tables_fill_setelem in the Linux kernel's net/netfilter/nf_tables_api
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
+from operator import eq, itemgetter
 from typing import Final, overload
 
 from podwire.nft import datatypes, userdata
@@ -41,19 +42,28 @@ def has_rows(one: Set) -> bool:
 
 
 class Form:
-    """How the elements of one set are written: everything but key, value and comment. ``form`` gives that of a set."""
+    """How the elements of one set are written: everything but key, value and comment. ``form`` gives that of a set.
+
+    ``key`` gives the key of a row, ``value`` the value of a row of a data map.
+    """
+
+    key: Callable[[bytes], bytes]
+    value: Callable[[bytes], bytes]
 
     def __init__(self, size: int, value_size: int, *, verdicts: bool, ends: bool) -> None:
         self._ends, self._verdicts = ends, verdicts
+        self.sizes = size, value_size  # of key and value, which is 0 without one
         self.key_end = _KEY_AT + size
+        self.key = itemgetter(slice(_KEY_AT, self.key_end))
         self._key_pad = _PAD[size & 3]
         room = 8 + size + len(self._key_pad)
-        self._key_head = _HEAD(room, A.ELEM_KEY) + _HEAD(4 + size, A.DATA_VALUE)
+        self.key_head = _HEAD(room, A.ELEM_KEY) + _HEAD(4 + size, A.DATA_VALUE)
         self._end_head = _HEAD(room, A.ELEM_KEY_END) + _HEAD(4 + size, A.DATA_VALUE)
         self._keys_end = 4 + room * (2 if self._ends else 1)
         self._deletion = _HEAD(self._keys_end, A.LIST_ELEM)
         self.value_at = self._keys_end + 8
         self.value_end = self.value_at + value_size
+        self.value = itemgetter(slice(self.value_at, self.value_end))
         self._value_pad = _PAD[value_size & 3]
         self._value_head = _HEAD(8 + value_size + len(self._value_pad), A.ELEM_DATA) + _HEAD(4 + value_size, A.DATA_VALUE)
         self._valued = value_size > 0
@@ -75,7 +85,7 @@ class Form:
                 note += _HEAD(7 + size, A.ELEM_USERDATA) + bytes((0, size + 1))
                 tail = b"\0" + _PAD[(3 + size) & 3]
                 whole += 6 + size + len(tail)
-            found = self._around[size] = _HEAD(whole, A.LIST_ELEM) + self._key_head, note, tail
+            found = self._around[size] = _HEAD(whole, A.LIST_ELEM) + self.key_head, note, tail
         return found
 
     def write(self, key: bytes, value: bytes, text: bytes) -> bytes:
@@ -92,7 +102,7 @@ class Form:
         if not self._ends and not self._verdicts:
             head, note, tail = self.around(len(text))
             return b"".join((head, key, self.middle, value if isinstance(value, bytes) else b"", note, text, tail))
-        parts = [self._key_head, key, self._key_pad]
+        parts = [self.key_head, key, self._key_pad]
         if self._ends:
             parts += [self._end_head, end or key, self._key_pad]
         if isinstance(value, Verdict):
@@ -106,17 +116,14 @@ class Form:
         """Write an element that is there as a value. Raises Unreadable."""
         return self.row(element.key, element.value, element.comment, element.end)
 
-    def key(self, row: bytes) -> bytes:
-        """Give the key of a row."""
-        return row[_KEY_AT : self.key_end]
-
-    def value(self, row: bytes) -> bytes:
-        """Give the value of a row of a data map."""
-        return row[self.value_at : self.value_end]
-
     def deletion(self, row: bytes) -> bytes:
         """Give what of a row deletes the element."""
         return self._deletion + row[4 : self._keys_end]
+
+    def naming(self, keys: Sequence[bytes]) -> bytes:
+        """Give what names elements that are no intervals."""
+        before = self._deletion + self.key_head
+        return before + (self._key_pad + before).join(keys) + self._key_pad if keys else b""
 
     def element(self, row: bytes) -> Element:
         """Read a row. Raises Unreadable, MalformedNetlink."""
@@ -124,7 +131,7 @@ class Form:
         if (  # as the kernel writes those of data maps and plain sets
             not self._ends
             and not self._verdicts
-            and row.startswith(self._key_head, 4)
+            and row.startswith(self.key_head, 4)
             and (not self._valued or row.startswith(self._value_head, self._keys_end))
         ):
             value = row[self.value_at : self.value_end] if self._valued else None
@@ -135,9 +142,11 @@ class Form:
                 return Element(row[_KEY_AT : self.key_end], value, b"", text)
         return read_element(attributes(row, 4), by_end=self._ends)[0]
 
-    def regular(self, row: bytes) -> bytes:
-        """Give a row whose key stands where it should, as that of every row from here on does. Raises Unreadable."""
-        return row if row.startswith(self._key_head, 4) else self.canonical(row)
+    def regular(self, rows: list[bytes]) -> list[bytes]:
+        """Give rows whose keys stand where they should, as those of all rows from here on do. Raises Unreadable."""
+        head = self.key_head
+        usual = [row for row in rows if row.startswith(head, 4)]
+        return usual if len(usual) == len(rows) else [row if row.startswith(head, 4) else self.canonical(row) for row in rows]
 
     def canonical(self, row: bytes) -> bytes:
         """Give a row as it is written here, however it was written."""
@@ -199,13 +208,12 @@ class Packed(Mapping[bytes, Element]):
 
     def __init__(self, one: Set, rows: Iterable[bytes]) -> None:
         self.form = form(one)
-        end = self.form.key_end
-        self.by_key: Mapping[bytes, bytes] = {row[_KEY_AT:end]: row for row in rows}
+        held = rows if isinstance(rows, list) else list(rows)
+        self.by_key: Mapping[bytes, bytes] = dict(zip(map(self.form.key, held), held, strict=True))
 
     def holds(self, rows: Sequence[bytes]) -> bool:
         """Say whether all of these rows are there, to the byte."""
-        end = self.form.key_end
-        return list(map(self.by_key.get, [row[_KEY_AT:end] for row in rows])) == [*rows]
+        return all(map(eq, map(self.by_key.get, map(self.form.key, rows)), rows))
 
     def __getitem__(self, key: bytes) -> Element:
         return self.form.element(self.by_key[key])

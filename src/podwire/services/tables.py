@@ -30,6 +30,7 @@ from podwire.services.adoption import Ways, adopt, ways
 from podwire.services.audit import findings
 from podwire.services.chains import as_made
 from podwire.services.desired import ServiceProgram
+from podwire.services.keys import KEYED
 from podwire.services.layout import SMALL, Capacity, Family
 from podwire.services.numbers import Numbers
 from podwire.services.room import room
@@ -203,7 +204,7 @@ class Tables:
         """Read the table in use through a door of the caller's, who may be another thread: None without one, a reason if it has what is
         not known here. Raises KernelRefused."""
         try:
-            return next(iter(kernel.dump([self.id]).tables), None)
+            return next(iter(kernel.dump([self.id], KEYED).tables), None)
         except nft.Unreadable as error:
             return str(error)
 
@@ -236,14 +237,14 @@ class Tables:
     def _found(self) -> list[nft.Table]:
         names = [(self.family.name, name) for name in (layout.TABLE, layout.SPARE)]
         try:
-            return list(self._kernel.dump(names).tables)
+            return list(self._kernel.dump(names, KEYED).tables)
         except nft.Unreadable:
             return [table for _, name in names for table in self._read_apart(name)]
 
     def _read_apart(self, name: str) -> list[nft.Table]:
         """Read one table. One that somebody has put something unknown into is given without its sets: of another shape, and built anew."""
         try:
-            return list(self._kernel.dump([(self.family.name, name)]).tables)
+            return list(self._kernel.dump([(self.family.name, name)], KEYED).tables)
         except nft.Unreadable:
             return [replace(self._structure(name, SMALL).table, sets=())]
 

@@ -1,0 +1,51 @@
+"""Which keys the big map has, told from the small ones: so a kernel is asked for its elements instead of listing them.
+
+What belongs here: from maps that were read, the keys of another. What must not: reading, and what the elements mean (adoption.py).
+
+``backends`` has an element for each slot of each id, as many as ``sizes`` says, and under session affinity one for each handle of an id.
+It is a guess that the kernel's count and every answer confirm: what is kept back for packets under way is not among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+from podwire.nft import Set
+from podwire.nft.datatypes import HOST
+from podwire.nft.lookup import Keyed
+from podwire.nft.rows import form, packed
+from podwire.services.elements import mark
+
+CEILING: Final = mark(0)  # in ``sizes`` no id's, but the number below which all were given
+_SLOTS: Final = tuple(mark(slot) for slot in range(256))
+
+
+def backend_keys(sets: Mapping[str, Set]) -> list[bytes] | None:
+    """Give the keys of ``backends``; None if the maps are not as this program makes them, or say more than it would hold."""
+    if not {"backends", "sizes", "handles"} <= sets.keys():
+        return None
+    sizes, handles, most = _values(sets["sizes"], 4), _values(sets["handles"], 8), sets["backends"].size
+    if sizes is None or handles is None:
+        return None
+    keys: list[bytes] = []
+    for number, value in sizes.items():
+        count = int.from_bytes(value, HOST)
+        if number == CEILING:
+            continue
+        if len(keys) + count > most:
+            return None
+        keys += [number + slot for slot in (_SLOTS[:count] if count <= len(_SLOTS) else map(mark, range(count)))]
+    return keys + [key[:4] + handle for key, handle in handles.items()]
+
+
+def _values(one: Set, size: int) -> dict[bytes, bytes] | None:
+    """Give what a map has for each of its keys, if these have so many bytes and it has marks."""
+    if one.flags or form(one).sizes != (size, 4):
+        return None
+    held = packed(one)
+    value = held.form.value
+    return {key: value(row) for key, row in held.by_key.items()}
+
+
+KEYED: Final[Keyed] = {"backends": backend_keys}
