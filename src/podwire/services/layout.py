@@ -23,8 +23,12 @@ What shaped it:
   mark: it is masqueraded by that, as long as both dialects are there.
 
 Masquerade, in this order: an endpoint that reaches itself, yes; a Pod that uses a cluster address, no; a view that keeps the client's
-address, no; everything else that was translated, yes, because the node that translates must see the reply. Where no Pod range of the
-family is known, whoever uses a cluster address counts as a Pod, as with a kube-proxy that is not told who is one (no ``clusterCIDR``).
+address, no; everything else that was translated, yes, because the node that translates must see the reply. A Pod that a Local policy led
+to the cluster view keeps its address, too, where the reply comes by in any case (``keep-pods``): from an endpoint of this node, and where
+it used no node port, so that it is a Pod of this node. That the policy is Local is told by the id of the external view.
+
+Where no Pod range of the family is known, whoever uses a cluster address counts as a Pod, as with a kube-proxy that is not told who is one
+(no ``clusterCIDR``).
 
 Source: https://kubernetes.io/docs/reference/networking/virtual-ips/; nft(8).
 """
@@ -129,6 +133,13 @@ table {ip} {table} {{
     ct mark set {ip} daddr . meta l4proto . th dport map @frontends goto lead
     {on_node} goto on-node
   }}
+  chain keep-pods {{
+    {ip} daddr @pod-ranges {ip} daddr . {ip} daddr @own-endpoints ct mark set ct mark | {external:#x}
+    ct mark @keep-source accept
+    ct mark set ct mark & {without_view:#x}
+    meta l4proto {{ tcp, udp, sctp }} ct mark set ct original {ip} daddr . meta l4proto . ct original proto-dst map @frontends
+    ct mark @keep-source accept
+  }}
   chain guard {{
     {ip} daddr . meta l4proto . th dport . {ip} saddr @source-ranges return
     {ip} daddr . meta l4proto . th dport . {ip} saddr @coming-ranges return
@@ -191,6 +202,7 @@ _BASE = """\
     {ip} saddr . {ip} daddr @own-endpoints masquerade fully-random comment "hairpin"
     ct original {ip} daddr @cluster-ips {whom}
     ct mark @keep-source accept
+    ct mark != 0x0 {ip} saddr @pod-ranges jump keep-pods
     ct mark != 0x0 masquerade fully-random
   }}
 """
@@ -211,6 +223,7 @@ def table_text(
     For ``node_port_ranges`` see ``narrowed``. With ``masquerade_all`` also a Pod that uses a cluster address is masqueraded.
     """
     words = {"ip": family.name, "table": name, "address": family.address, "size": capacity}
+    words |= {"external": VIEWS["external"], "without_view": (1 << 32) - STEP}
     within = narrowed(family, node_port_ranges)
     elements = ranges_text(family, within or ())
     words["node_port_set"] = (

@@ -18,6 +18,8 @@ Decisions that the documentation leaves open, taken here and nowhere else:
 - Whoever reaches an endpoint through a node that is not the one where the endpoint is, must be answered through that node: so everything
   that was translated is masqueraded, unless a policy keeps the client's address, or a Pod used a cluster address (those
   are translated on its own node, always). A packet that stays on the node because its endpoint is the node itself needs nothing of it.
+- An external Local policy keeps the address of Pods, too, where the answer comes by in any case: from the Pods of the node that is asked,
+  and to its own, which are all that use other addresses than node ports there, as each node translates those for its own.
 - On an address of the node that is also an external or a load-balancer address of a Service, that Service's port goes before a node port.
 - An endpoint may have the very address and port that the client uses. Who is led there meets it, and is seen as itself, since the answer
   comes from where it was asked; that goes for Pods and nodes under a Local policy, too. Whom the policy leads nowhere is dropped all
@@ -101,7 +103,7 @@ def may_happen(cluster: Cluster, packet: Packet, kept_to: tuple[str, int] | None
         return frozenset({endpoints})
     if place.service.spec.session_affinity == "ClientIP" and kept_to in [(e.address, e.port) for e in endpoints]:
         endpoints = [e for e in endpoints if (e.address, e.port) == kept_to]
-    return frozenset(Outcome(DELIVERED, e.address, e.port, _source(cluster, packet, place, e)) for e in endpoints)
+    return frozenset(Outcome(DELIVERED, e.address, e.port, shown) for e in endpoints for shown in _sources(cluster, packet, place, e))
 
 
 # Whose is the destination? ---------------------------------------------------------------------------------------------------
@@ -279,18 +281,35 @@ def _zone_hints(candidate: _Candidate) -> list[str]:
 # Whom does the endpoint see? ---------------------------------------------------------------------------------------------------
 
 
-def _source(cluster: Cluster, packet: Packet, place: _Place, chosen: _Candidate) -> str:
+def _sources(cluster: Cluster, packet: Packet, place: _Place, chosen: _Candidate) -> tuple[str, ...]:
+    """Give what it may see. It is two things only where it is not known on which node an endpoint is."""
     if packet.own:
-        return NODE  # masqueraded or not: it shows itself by an address that leads back to it
+        return (NODE,)  # masqueraded or not: it shows itself by an address that leads back to it
     if (chosen.address, chosen.port) == (packet.destination, packet.port):
-        return KEPT  # nothing was translated
+        return (KEPT,)  # nothing was translated
     if chosen.address in cluster.local.get(packet.node, frozenset()):
-        return KEPT  # it stays here: the endpoint is the node itself
+        return (KEPT,)  # it stays here: the endpoint is the node itself
     if chosen.address == packet.source:
-        return NODE  # an endpoint that reached itself would else answer itself
+        return (NODE,)  # an endpoint that reached itself would else answer itself
     if _is_cluster_address(cluster, packet.destination) and _may_be_a_pod(cluster, packet):
-        return KEPT
-    return KEPT if _policy_is_local(cluster, packet, place) else NODE
+        return (KEPT,)
+    if _policy_is_local(cluster, packet, place):
+        return (KEPT,)
+    is_pod = place.kind != "cluster" and _within(packet.source, cluster.pod_ranges)
+    if not is_pod or place.service.spec.external_traffic_policy != "Local":
+        return (NODE,)
+    if place.kind != "node port":
+        return (KEPT,)  # a Pod of this node, by which the answer comes
+    nodes = _nodes_of(cluster, chosen) if _within(chosen.address, cluster.pod_ranges) else set()
+    if nodes <= {packet.node}:
+        return (KEPT,) if nodes else (NODE,)
+    return (KEPT, NODE) if nodes & {packet.node, ""} else (NODE,)
+
+
+def _nodes_of(cluster: Cluster, chosen: _Candidate) -> set[str]:
+    """Give the nodes on which an endpoint is said to be, by whatever slice; "" where one does not say."""
+    everywhere = (endpoint for piece in cluster.slices for endpoint in piece.endpoints)
+    return {endpoint.node_name for endpoint in everywhere if chosen.address in endpoint.addresses}
 
 
 def _may_be_a_pod(cluster: Cluster, packet: Packet) -> bool:

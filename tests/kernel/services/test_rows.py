@@ -321,6 +321,44 @@ def test_an_endpoint_that_is_the_load_balancers_address_itself_is_for_those_who_
     assert ask(pods["10.4.1.9"], "10.128.0.2", 8080, limit_s=0.3) == "no answer"
 
 
+@pytest.mark.parametrize("affinity_s", [0, 600])
+def test_a_pod_at_a_node_port_of_another_node_is_answered_under_a_local_policy(affinity_s: int) -> None:
+    """Whichever node its endpoint is on: that which translates must see the answer. Who comes from outside keeps its address."""
+
+    def at(*endpoints: tuple[str, int]) -> ServiceFrontends:
+        return service(*endpoints, node_port=NODE_PORT, external_local=True, affinity_s=affinity_s)
+
+    wires, proxies, pods = world(at(("10.4.1.2", 1)))
+    assert ask(pods["10.4.1.9"], "10.128.0.3", NODE_PORT) == "10.4.1.2 10.128.0.3", "the answer would go from Pod to Pod"
+    assert ask(pods["10.4.1.2"], "10.128.0.3", NODE_PORT) == "10.4.1.2 10.128.0.3"
+    assert ask(wires.internet, "10.128.0.2", NODE_PORT) == "10.4.1.2 198.51.100.10"
+    proxies.put(at(("10.4.2.2", 2)))
+    assert ask(pods["10.4.1.9"], "10.128.0.3", NODE_PORT) == "10.4.2.2 10.4.1.9", "it comes back by the node that was asked"
+    assert ask(pods["10.4.2.9"], "10.128.0.3", NODE_PORT) == "10.4.2.2 10.4.2.9"
+    assert ask(pods["10.4.2.9"], "10.128.0.2", NODE_PORT) == "10.4.2.2 10.128.0.2"
+    assert ask(wires.internet, "10.128.0.3", NODE_PORT) == "10.4.2.2 198.51.100.10"
+    proxies.put(at(*ENDPOINTS))
+    if not affinity_s:
+        assert servers(pods["10.4.1.9"], "10.128.0.3", NODE_PORT) == set(dict(ENDPOINTS))
+
+
+@pytest.mark.parametrize("port", [PORT, NODE_PORT])
+def test_a_pod_keeps_its_address_at_other_addresses_than_node_ports_under_a_local_policy(port: int) -> None:
+    """They are translated by its own node, which sees the answer. Under a Cluster policy the node shows itself, as by kube-proxy."""
+    rows = (Backend("10.4.2.2", 8080, "node-2"),)
+    ports = (Frontend("http", "TCP", port, NODE_PORT, rows),)
+    local = ServiceFrontends("shop/users", (IP,), ("192.0.2.80",), (VIP,), ports, external_local=True)
+    _, proxies, pods = world(local)
+    client = pods["10.4.1.9"]
+    for address in (IP, VIP, "192.0.2.80"):
+        assert ask(client, address, port) == "10.4.2.2 10.4.1.9"
+    assert ask(client, "10.128.0.2", NODE_PORT) == "10.4.2.2 10.128.0.2"
+    proxies.put(msgspec.structs.replace(local, external_local=False))
+    for address in (VIP, "192.0.2.80"):
+        assert ask(client, address, port) == "10.4.2.2 10.128.0.2"
+    assert ask(client, IP, port) == "10.4.2.2 10.4.1.9"
+
+
 @pytest.mark.parametrize("internal_local", [False, True])
 def test_masquerade_all_is_for_pods_that_use_cluster_addresses(internal_local: bool) -> None:
     view = service(("10.4.1.2", 1), internal_local=internal_local)

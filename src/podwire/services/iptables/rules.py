@@ -131,7 +131,7 @@ def _host(address: str) -> str:
 
 
 class Rules:
-    """Lines for one family; ``pod_ranges``, ``service_ranges`` and ``node_port_ranges`` are of any family, those of this one are taken."""
+    """Lines for one family and node. All ranges are of any family, those of this one are taken."""
 
     def __init__(
         self,
@@ -140,10 +140,11 @@ class Rules:
         service_ranges: Iterable[str],
         node_port_ranges: Iterable[str] = (),
         *,
+        node: str = "",
         masquerade_all: bool = False,
         mark: str = MARK,
     ) -> None:
-        self.family, self._mark, self._masquerade_all = family, mark, masquerade_all
+        self.family, self._node, self._mark, self._masquerade_all = family, node, mark, masquerade_all
         self._pods, self._services = self._mine(pod_ranges), self._mine(service_ranges)
         self._node_port_ranges = narrowed(family, node_port_ranges)
 
@@ -205,9 +206,24 @@ class Rules:
         words = _comment(name)
         found.chains[NAT, chain] = (
             f"-s {_host(backend.address)} {words} -j KUBE-MARK-MASQ",
+            *self._answered(service, port, backend),
             f"-p {protocol} {words} {recent}-m {protocol} -j DNAT --to-destination {target}",
         )
         return chain
+
+    def _answered(self, service: ServiceProgram, port: PortProgram, backend: Backend) -> Iterator[str]:
+        """Masquerade a Pod that a Local policy let through by a node port to an endpoint of another node: if it is of another node itself,
+        it would be answered past us. By other addresses none of another node comes, as each node translates for its own.
+
+        kube-proxy does not: in KUBE-EXT, before an endpoint is chosen, it takes every Pod for one of its node's.
+        """
+        if port.external is None or not port.node_port or backend.node == self._node:
+            return
+        words = _comment(f"masquerade pod traffic for {port_name(service, port)} external destinations")
+        alike = (*service.cluster_ips, *service.external_ips) if port.port == port.node_port else ()
+        used = f"-m conntrack --ctorigdstport {port.node_port} " + "".join(f"-m conntrack ! --ctorigdst {ip} " for ip in alike)
+        for pods in self._pods:
+            yield f"{_within('-s', pods)}{words} {used}-j KUBE-MARK-MASQ"
 
     def _from_outside(self, lines: list[str]) -> list[str]:
         """Narrow lines to packets that no Pod sent; to none, if it is not known who is one, or everybody is."""

@@ -85,7 +85,8 @@ class IptablesTables:
         self._generations = Nftables(namespace)
         self._room = _room()
         mark = f"{1 << masquerade_bit:#x}"
-        self._rules = Rules(family, pod_ranges, service_ranges, node_port_ranges, masquerade_all=masquerade_all, mark=mark)
+        ranges = pod_ranges, service_ranges, node_port_ranges
+        self._rules = Rules(family, *ranges, node=node, masquerade_all=masquerade_all, mark=mark)
         self._ports: dict[str, tuple[ServiceProgram, tuple[PortChains, ...]]] = {}
         self._have: dict[Chain, Lines] = {}  # what the kernel acknowledged
         self.rule_counts: Mapping[str, tuple[int, int]] = {}
