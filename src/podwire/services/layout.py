@@ -18,7 +18,8 @@ What shaped it:
 - Translating a packet to where it goes already changes nothing, and the kernel does not call that ``dnat``: so it is with an endpoint on
   the host's network behind an external address or a node port of its node. What tells is the connection mark, which ``lead`` takes away
   from all that was led to no endpoint. It is asked only where ``frontends`` or ``node-ports`` had a say, since others have marks of
-  their own. Such a packet keeps its packet mark and its source: the answer comes from where it was sent to.
+  their own. Such a packet keeps its packet mark. Its source is treated as if it had been translated (``hide-if-led``, for which
+  ``frontends`` is asked again; a node port is the node's own, and what uses it so does not leave the node).
 - After translation the packet mark goes back to 0, so that routing by mark never sees a slot. One that another has translated keeps its
   mark: it is masqueraded by that, as long as both dialects are there.
 
@@ -133,6 +134,13 @@ table {ip} {table} {{
     ct mark set {ip} daddr . meta l4proto . th dport map @frontends goto lead
     {on_node} goto on-node
   }}
+  chain hide {{
+    ct mark != @keep-source masquerade fully-random
+  }}
+  chain hide-if-led {{
+    meta l4proto {{ tcp, udp, sctp }} ct mark set {ip} daddr . meta l4proto . th dport map @frontends jump hide
+    accept
+  }}
   chain keep-pods {{
     {ip} daddr @pod-ranges {ip} daddr . {ip} daddr @own-endpoints ct mark set ct mark | {external:#x}
     ct mark @keep-source accept
@@ -198,6 +206,7 @@ _BASE = """\
   }}
   chain nat-postrouting {{
     type nat hook postrouting priority srcnat; policy accept;
+    ct status ! dnat ct mark != 0x0 goto hide-if-led
     ct status ! dnat accept
     {ip} saddr . {ip} daddr @own-endpoints masquerade fully-random comment "hairpin"
     ct original {ip} daddr @cluster-ips {whom}

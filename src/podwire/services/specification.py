@@ -21,9 +21,8 @@ Decisions that the documentation leaves open, taken here and nowhere else:
 - An external Local policy keeps the address of Pods, too, where the answer comes by in any case: from the Pods of the node that is asked,
   and to its own, which are all that use other addresses than node ports there, as each node translates those for its own.
 - On an address of the node that is also an external or a load-balancer address of a Service, that Service's port goes before a node port.
-- An endpoint may have the very address and port that the client uses. Who is led there meets it, and is seen as itself, since the answer
-  comes from where it was asked; that goes for Pods and nodes under a Local policy, too. Whom the policy leads nowhere is dropped all
-  the same.
+- An endpoint may have the very address and port that the client uses. Who is led there meets it; that goes for Pods and nodes under a Local
+  policy, too. Whom the policy leads nowhere is dropped all the same. What the endpoint sees is what it would see by another port.
 
 Sources: https://kubernetes.io/docs/reference/networking/virtual-ips/, https://kubernetes.io/docs/concepts/services-networking/service/,
 https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/, https://kubernetes.io/docs/reference/networking/service-protocols/,
@@ -285,8 +284,6 @@ def _sources(cluster: Cluster, packet: Packet, place: _Place, chosen: _Candidate
     """Give what it may see. It is two things only where it is not known on which node an endpoint is."""
     if packet.own:
         return (NODE,)  # masqueraded or not: it shows itself by an address that leads back to it
-    if (chosen.address, chosen.port) == (packet.destination, packet.port):
-        return (KEPT,)  # nothing was translated
     if chosen.address in cluster.local.get(packet.node, frozenset()):
         return (KEPT,)  # it stays here: the endpoint is the node itself
     if chosen.address == packet.source:

@@ -297,6 +297,22 @@ def test_an_endpoint_that_is_the_external_address_itself_is_for_pods_and_nodes_u
     assert ask(wires.internet, "10.128.0.2", 8080, limit_s=0.3) == "no answer"
 
 
+def test_an_endpoint_that_is_the_external_address_of_another_node_sees_the_node_as_elsewhere() -> None:
+    """Whether ports are alike, so that nothing is translated, makes no difference; what the policy is does."""
+    wires, proxies, pods = hosts()
+    for port in (8080, 80):
+        view = on_hosts(8080, ("10.128.0.3", "node-2"), external_ips=("10.128.0.3",))
+        ports = (msgspec.structs.replace(view.ports[0], port=port),)
+        proxies.put(view := msgspec.structs.replace(view, ports=ports))
+        assert ask(pods["10.4.1.9"], "10.128.0.3", port) == "node-2 10.128.0.2"
+        assert ask(pods["10.4.2.9"], "10.128.0.3", port) == "node-2 10.4.2.9", "it does not leave its node"
+        assert ask(wires.nodes[1], "10.128.0.3", port) == "node-2 10.128.0.2"
+        assert ask(wires.internet, "10.128.0.3", port) == "node-2 198.51.100.10"
+        proxies.put(msgspec.structs.replace(view, external_local=True))
+        assert ask(pods["10.4.1.9"], "10.128.0.3", port) == "node-2 10.4.1.9"
+    assert ask(pods["10.4.1.9"], "10.128.0.3", NODE_PORT) == "node-2 10.4.1.9", "what is no Service's is left alone"
+
+
 def test_an_endpoint_that_is_the_node_port_itself_is_for_pods_and_nodes_under_a_local_policy() -> None:
     wires, proxies, pods = hosts()
     proxies.put(on_hosts(NODE_PORT, ("10.128.0.2", ""), node_port=NODE_PORT, external_local=True))
