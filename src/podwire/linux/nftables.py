@@ -42,7 +42,7 @@ from podwire.wire.nfnetlink import NFTA
 _RECEIVE_BYTES: Final = 65_536
 _DUMP_BYTES: Final = 32_768  # the kernel never writes more into one datagram of a dump
 _RECEIVE_COUNT: Final = 128
-_BIG: Final = 4_096  # elements that a set is declared for, from where on two threads list it
+_BIG: Final = 20_000  # elements from where on two threads list a set: of few a thread costs more than it saves
 # Elements from where on they are looked up if their keys are known. The processor's time for a table of which so many were in one map,
 # listed and looked up: 0.15 and 0.20 s of 45,000, 0.31 and 0.33 s of 65,000, 0.36 and 0.35 s of 80,000, 0.65 to 0.9 and 0.47 s of 100,000.
 _LOOK_UP_FROM: Final = 80_000
@@ -191,7 +191,7 @@ class Nftables:
         for empty, payload in sorted(declared, key=lambda each: (each[0].name in keyed, -each[0].size)):
             keys = keyed[empty.name](sets) if empty.name in keyed and self._is_to_be_looked_up(empty, payload) else None
             looked_up = self._looked_up(name, empty, keys) if keys is not None and len(keys) == dump.count(payload) else None
-            one = looked_up or self._with_elements(name, empty, what)
+            one = looked_up or self._with_elements(name, empty, what, few=_about(empty, payload) < _BIG)
             if not dump.is_whole(payload, one):
                 raise _Changing  # a hash table without a declared size grows in the background, and a walk then misses elements
             sets[one.name] = one
@@ -206,9 +206,9 @@ class Nftables:
         filled = tuple(_with_rules(chain, rules[chain.name]) for chain in chains)
         return Table(family, name[1], named, filled, dump.table_comment(told), dump.table_dormant(told))
 
-    def _with_elements(self, table: TableName, one: Set, what: str) -> Set:
+    def _with_elements(self, table: TableName, one: Set, what: str, *, few: bool) -> Set:
         asked = string(NFTA.ELEMENTS_TABLE, table[1]) + string(NFTA.ELEMENTS_SET, one.name)
-        if one.size < _BIG:
+        if few:
             return dump.with_elements(one, self._answers(nfnetlink.GETSETELEM, table[0], asked, what=what, received=self._received()))
         with ThreadPoolExecutor(1, "dump") as ahead:
             answers = self._answers(nfnetlink.GETSETELEM, table[0], asked, what=what, received=self._received_ahead(ahead))
@@ -293,6 +293,12 @@ class Nftables:
 
 class _Changing(Exception):
     """The ruleset changed while it was being read."""
+
+
+def _about(one: Set, payload: bytes) -> int:
+    """How many elements a set has, or as many as it was declared for."""
+    count = dump.count(payload)
+    return one.size if count is None else count
 
 
 def _with_rules(chain: Chain, rules: list[Rule]) -> Chain:
