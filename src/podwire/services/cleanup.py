@@ -17,6 +17,7 @@ from podwire.daemon.config import AgentConfig
 from podwire.linux.network import Network
 from podwire.linux.nftables import Nftables
 from podwire.services import layout, masquerade, routes
+from podwire.services.iptables.affinity import carry_over
 from podwire.services.iptables.rules import FILTER, NAT
 from podwire.services.iptables.tables import IptablesTables, ProgramMissing
 from podwire.services.structure import structure
@@ -41,9 +42,10 @@ def remove(config: AgentConfig, namespace: int | None = None) -> list[str]:
 def set_aside_other_dialect(config: AgentConfig, namespace: int | None = None) -> bool:
     """Let the rules that are written in the words which the configuration does not ask for translate no new connection any more.
 
-    What a connection meets after its translation stays, for those that are just being made: ``remove_other_dialect``, 10 ms later, takes
-    it away. Says whether there is anything. Raises KernelRefused.
+    Clients whom they keep to an endpoint are kept there by the others. What a connection meets after its translation stays, for those that
+    are just being made: ``remove_other_dialect``, 10 ms later, takes it away. Says whether there is anything. Raises KernelRefused.
     """
+    carry_over(config.proxy_mode, namespace)
     if config.proxy_mode == "iptables":
         return _set_aside_tables(namespace)
     found = [rules.set_aside() for rules in _in_iptables_words(namespace)]

@@ -20,9 +20,12 @@ from podwire.linux.network import Network
 from podwire.objects.resources import ENDPOINT_SLICES, EVENTS, SERVICES
 from podwire.services import desired
 from podwire.services.desired import ServiceProgram
-from podwire.services.iptables.rules import FILTER, JUMPS
+from podwire.services.iptables import affinity
+from podwire.services.iptables.affinity import Chains, Table
+from podwire.services.iptables.rules import FILTER, JUMPS, chain_name
 from podwire.services.iptables.tables import IptablesTables
 from podwire.services.layout import IPV4, IPV6, Family
+from podwire.services.tables import Tables
 from podwire.views.frontends import Backend, Frontend, ServiceFrontends
 from podwire.views.topology import Place
 from podwire.wire.rtnetlink import Link, change
@@ -41,7 +44,7 @@ def decided(*views: ServiceFrontends) -> dict[str, ServiceProgram]:
     return {key: program for key, program in found.items() if program is not None}
 
 
-def start(tables: IptablesTables, wanted: dict[str, ServiceProgram]) -> None:
+def start(tables: IptablesTables | Tables, wanted: dict[str, ServiceProgram]) -> None:
     for _ in tables.start(wanted):
         pass
 
@@ -301,6 +304,45 @@ def test_connections_go_on_while_another_dialect_takes_over() -> None:
     assert '"shop/users:http -> 10.4.1.2:8080"' in saved
     proxies.remove()
     assert ask(pods["10.4.1.9"], IP, PORT, limit_s=0.2) == "unreachable"
+
+
+@pytest.mark.parametrize(("family", "ip", "clients"), [(IPV4, IP, "10.4.9.{}"), (IPV6, "fd00:10:8::20", "fd00:10:4:9::{}")])
+def test_who_is_kept_where_is_told_in_either_words(family: Family, ip: str, clients: str) -> None:
+    """A client that is in two lists counts where it was seen last; one that is known already stays."""
+    addresses = ("10.4.1.2", "10.4.1.3") if family is IPV4 else ("fd00:10:4:1::2", "fd00:10:4:1::3")
+    view = service(*((address, 1) for address in addresses), ip=ip, affinity_s=600, internal_local=True, node_port=NODE_PORT)
+    program = desired.program(view, PLACE, family.number)
+    assert program is not None
+    written, numbered = tables_here(family), Tables(family, "node-1", CONFIG.pod_ranges, CONFIG.service_ranges)
+    for tables in (numbered, written):
+        start(tables, {program.key: program})
+    one, other, third = (clients.format(number) for number in (1, 2, 3))
+
+    def lists() -> dict[str, set[str]]:
+        chains = Chains(written.dump(written._generations))
+        return {kept.client: {kept.endpoint[0]} for kept in chains.kept(affinity._read(chains.lists))}
+
+    def remembered() -> dict[str, set[str]]:
+        table = Table(family, written._generations.dump([numbered.id]).tables[0])
+        return {kept.client: {kept.endpoint[0]} for kept in table.kept()}
+
+    first, second = (chain_name("SEP", "shop/users:http", "TCP", f"[{a}]:8080" if ":" in a else f"{a}:8080") for a in addresses)
+    affinity._write([(first, one), (first, other)])
+    affinity._write([(second, other)])
+    affinity.carry_over("nftables")
+    known = {one: {addresses[0]}, other: {addresses[1]}}
+    assert remembered() == lists() == known
+    affinity._write([(second, one), (second, third)])
+    affinity.carry_over("nftables")
+    assert remembered() == known | {third: {addresses[1]}}
+    written.remove()
+    start(written, {program.key: program})
+    assert lists() == {}
+    affinity.carry_over("iptables")
+    assert lists() == remembered()
+    numbered.remove()
+    affinity.carry_over("iptables")
+    assert lists() == known | {third: {addresses[1]}}
 
 
 def saved() -> str:

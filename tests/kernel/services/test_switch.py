@@ -80,6 +80,40 @@ def test_no_connection_is_lost_when_the_dialect_is_changed(folder: Path, before:
     in_loop(folder, body)
 
 
+@pytest.mark.parametrize(("before", "after"), [(NFTABLES, IPTABLES), (IPTABLES, NFTABLES)])
+def test_clients_are_kept_to_their_endpoints_when_the_dialect_is_changed(folder: Path, before: str, after: str) -> None:
+    async def body(world: World) -> None:
+        wires = Wires(("203.0.113.7",))
+        node, endpoints = wires.nodes[1], ("10.4.1.2", "10.4.1.3", "10.4.2.2")
+        for address in endpoints:
+            wires.servers.open(wires.pod(int(address[5]), address), 8080)
+        clients = [wires.pod(1, f"10.4.1.{number}") for number in range(10, 18)]
+        ports = [{"name": "other", "port": 81, "targetPort": 8080}, {"name": "http", "port": 80, "targetPort": 8080}]
+        kept = service("users", "10.8.0.20", sessionAffinity="ClientIP", externalTrafficPolicy="Local", type="NodePort", ports=ports)
+        await world.client.create(SERVICES, kept)
+        await world.client.create(SERVICES, service("others", "10.8.0.21", ports=ports))
+        for name in ("users", "others"):
+            piece = slice_of(name, *endpoints)
+            piece["ports"] = [{"name": port["name"], "port": 8080, "protocol": "TCP"} for port in ports]
+            await world.client.create(ENDPOINT_SLICES, piece)
+
+        def who_serves(port: int) -> list[str]:
+            return [ask(client, "10.8.0.20", port).split()[0] for client in clients]
+
+        async with running(world, node.fd, proxy_mode=before):
+            found = {port: who_serves(port) for port in (80, 81)}
+            assert found[80] != found[81], "each port has clients of its own"
+        for mode in (after, before):
+            async with running(world, node.fd, proxy_mode=mode):
+                await world.until(lambda mode=mode: dialects(node.fd) == {mode})  # type: ignore[misc]
+                assert {port: who_serves(port) for port in found} == found
+        cleanup.remove(CONFIG, node.fd)
+        async with running(world, node.fd, proxy_mode=after):  # the control: who was forgotten chooses anew
+            assert {port: who_serves(port) for port in found} != found
+
+    in_loop(folder, body)
+
+
 KUBE_PROXY = """\
 table ip kube-proxy {
 	map service-ips {
