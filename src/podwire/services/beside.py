@@ -338,8 +338,8 @@ class Beside:
         one of its rules has translated and another is still to masquerade."""
         config = self._context.config
         if not self._set_aside:
-            for words in cleanup.of_other_proxies(self._namespace):
-                self._context.log.warning("service proxy: %s of another proxy translates, too; `kube-proxy --cleanup` removes it", words)
+            for words in await asyncio.to_thread(cleanup.of_other_proxies, self._namespace):
+                self._context.log.warning("service proxy: %s", words)
             self._set_aside = await asyncio.to_thread(cleanup.set_aside_other_dialect, config, self._namespace)
             return LATE_S if self._set_aside else None
         for words in await asyncio.to_thread(cleanup.remove_other_dialect, config, self._namespace):

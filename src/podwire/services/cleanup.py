@@ -17,6 +17,7 @@ from podwire.daemon.config import AgentConfig
 from podwire.linux.network import Network
 from podwire.linux.nftables import Nftables
 from podwire.services import layout, masquerade, routes
+from podwire.services.iptables import legacy
 from podwire.services.iptables.affinity import carry_over
 from podwire.services.iptables.rules import FILTER, NAT
 from podwire.services.iptables.tables import IptablesTables, ProgramMissing
@@ -58,10 +59,11 @@ def remove_other_dialect(config: AgentConfig, namespace: int | None = None) -> l
 
 
 def of_other_proxies(namespace: int | None = None) -> list[str]:
-    """Give the tables of another service proxy. They translate, too, and are not ours to remove. Raises KernelRefused."""
+    """Say, in sentences, what rules of another service proxy there are that are not ours to remove. Raises KernelRefused."""
     with Nftables(namespace) as kernel:
         there = kernel.names()
-    return [f"table {family} {name}" for family, name in _OTHERS if (family, name) in there]
+    found = [f"table {family} {name}" for family, name in _OTHERS if (family, name) in there]
+    return [f"{words} of another proxy translates, too; `kube-proxy --cleanup` removes it" for words in found] + legacy.told(namespace)
 
 
 def _set_aside_tables(namespace: int | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import signal
 import socket
 import subprocess
@@ -27,6 +28,7 @@ from podwire.linux import namespaces
 from podwire.linux.nftables import Nftables
 from podwire.objects.resources import ENDPOINT_SLICES, SERVICES
 from podwire.services import cleanup
+from podwire.services.iptables import legacy
 from podwire.services.layout import SPARE, TABLE
 from podwire.views.frontends import ServiceFrontends
 from podwire.wire.rtnetlink import Address, Route, add
@@ -140,6 +142,48 @@ def test_the_table_of_another_proxy_stays_and_is_told(folder: Path, mode: str) -
             await world.until(lambda: any("table ip kube-proxy of another proxy translates, too" in words for words in said.words))
         cleanup.remove(CONFIG)
         assert (dialects(), nft("list", "table", "ip", "kube-proxy")) == (set(), KUBE_PROXY)
+
+    in_loop(folder, body)
+
+
+LEGACY = """\
+*nat
+:KUBE-SERVICES - [0:0]
+-A PREROUTING -j KUBE-SERVICES
+-A KUBE-SERVICES -d 10.8.0.20/32 -p tcp -m tcp --dport 80 -j DNAT --to-destination 10.4.0.9:8080
+COMMIT
+"""
+OF_OTHERS = """\
+*filter
+:OF-OTHERS - [0:0]
+COMMIT
+"""
+TOLD = "chains of another proxy in table ip nat of iptables-legacy act, too; `kube-proxy --cleanup` removes them"
+
+
+@pytest.mark.parametrize("mode", [NFTABLES, IPTABLES])
+def test_chains_of_the_older_iptables_stay_and_are_told(folder: Path, mode: str) -> None:
+    def older(what: str, text: str = "") -> str:
+        done = subprocess.run([f"iptables-legacy-{what}"], input=text, capture_output=True, text=True, check=True)
+        return re.sub(r"#.*|\[[0-9:]+\]", "", done.stdout)
+
+    if not Path("/proc/net/ip_tables_names").exists():
+        pytest.skip("this kernel has no tables of iptables-legacy")
+
+    async def body(world: World) -> None:
+        assert legacy.told() == []
+        older("restore", OF_OTHERS)
+        assert legacy.told() == [], "rules of others are nobody's concern"
+        older("restore", LEGACY)
+        assert legacy.told() == [TOLD]
+        [words] = legacy.told(path=f"{folder}")
+        assert "has tables (filter, nat)" in words
+        assert words.endswith("iptables-legacy-save, which would show it, is not installed")
+        said, before = Said(), older("save")
+        async with running(world, proxy_mode=mode):
+            await world.until(lambda: f"service proxy: {TOLD}" in said.words)
+        cleanup.remove(CONFIG)
+        assert (dialects(), older("save")) == (set(), before)
 
     in_loop(folder, body)
 

@@ -41,7 +41,7 @@ from podwire.services.layout import Family
 T = TypeVar("T")
 STEP = 100
 LIMIT_S = 30.0
-_PATH = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
+SEARCHED = os.pathsep.join((os.environ.get("PATH", os.defpath), "/usr/sbin", "/sbin"))
 _SO_SNDBUFFORCE = 32  # asm-generic/socket.h
 _ORDER = (FILTER, NAT)
 _TRANSLATING = ((NAT, "PREROUTING"), (NAT, "OUTPUT"))
@@ -54,7 +54,7 @@ class ProgramMissing(OSError):
 def program(family: Family, what: str) -> str:
     """Find ``iptables-nft-restore`` and its kin. Raises ProgramMissing."""
     name = f"{'iptables' if family.number == 4 else 'ip6tables'}-nft-{what}"
-    found = shutil.which(name, path=_PATH)
+    found = shutil.which(name, path=SEARCHED)
     if found is None:
         raise ProgramMissing(errno.ENOENT, f"{name} is not installed, which proxy_mode iptables needs: apt-get install iptables")
     return found
@@ -129,7 +129,7 @@ class IptablesTables:
 
     def dump(self, _: Nftables) -> dict[Chain, Lines]:
         """Read our chains, and the lines of others that lead to them. Raises KernelRefused."""
-        return _ours(self._run([self._save]))
+        return ours(self._run([self._save]))
 
     def findings(self, have: Any) -> list[str]:
         """Say how what was read differs from what should be there."""
@@ -149,7 +149,7 @@ class IptablesTables:
 
     def set_aside(self) -> bool:
         """Translate no new connection any more. What those that are just being made still meet stays. Says whether there is any chain."""
-        have = _ours(self._run([self._save]))
+        have = ours(self._run([self._save]))
         leading = _deletions({chain: lines for chain, lines in have.items() if chain in _TRANSLATING})
         if leading:
             self.sound = False
@@ -158,7 +158,7 @@ class IptablesTables:
 
     def remove(self) -> list[str]:
         """Take every chain of the service proxy, and what leads to it, out of the kernel. Gives what was removed, in words."""
-        have = _ours(self._run([self._save]))
+        have = ours(self._run([self._save]))
         gone, jumps = _removable(have), _deletions(have)
         self.sound = False
         self._have = {}
@@ -187,7 +187,7 @@ class IptablesTables:
 
     def _settle(self) -> None:
         """Lead the kernel from what it is found to hold to what is wanted."""
-        have, wanted = _ours(self._run([self._save])), self._wanted()
+        have, wanted = ours(self._run([self._save])), self._wanted()
         self._have = {chain: lines for chain, lines in have.items() if chain in wanted} | _removable(have)
         jumps = _deletions({chain: tuple(line for line in have.get(chain, ()) if line not in lines) for chain, lines in JUMPS.items()})
         jumps += [
@@ -308,7 +308,7 @@ def _deletions(have: Mapping[Chain, Lines]) -> list[tuple[str, str]]:
     return [(table, f"-D {name} {line}") for (table, name), lines in have.items() if (table, name) in JUMPS for line in lines]
 
 
-def _ours(saved: str) -> dict[Chain, Lines]:
+def ours(saved: str) -> dict[Chain, Lines]:
     """Read what iptables-save printed: our chains whole, of others the lines that lead to ours."""
     found: dict[Chain, list[str]] = {}
     table = ""
