@@ -40,7 +40,7 @@ from podwire.nft.changes import (
 )
 from podwire.nft.datatypes import DataType, Unreadable, length
 from podwire.nft.model import Chain, Element, Expression, Set, Verdict
-from podwire.nft.rows import Rows, form, has_rows
+from podwire.nft.rows import Columns, Rows, form, has_rows
 from podwire.wire import netlink, nfnetlink
 from podwire.wire.netlink import attribute, be32, be64, nested, string
 from podwire.wire.nfnetlink import NFTA as A
@@ -243,6 +243,12 @@ def _type_number(types: tuple[DataType, ...]) -> int:
 
 def elements(one: Set, wanted: Sequence[Element], *, keys_only: bool = False) -> Iterator[bytes]:
     """Encode elements as attributes ELEMENTS_LIST, each at most 48,000 bytes long. Those that are rows already cost next to nothing."""
+    if isinstance(wanted, Columns):
+        if not keys_only:
+            data = b"".join([one.data for one in wanted.columns])
+            if len(data) <= ELEMENTS_LIMIT:
+                return iter((nested(A.ELEMENTS_LIST, data),))
+        wanted = Rows(wanted.form, wanted.rows)
     if isinstance(wanted, Rows):
         rows = wanted.rows
         return _nests([*map(wanted.form.deletion, rows)] if keys_only else rows)

@@ -18,7 +18,8 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from operator import eq, itemgetter
+from itertools import chain, repeat
+from operator import itemgetter
 from typing import Final, overload
 
 from podwire.nft import datatypes, userdata
@@ -95,6 +96,21 @@ class Form:
         except KeyError:
             head, note, tail = self.around(len(text))
         return b"".join((head, key, self.middle, value, note, text, tail))
+
+    def many(self, keys: Sequence[bytes], values: Iterable[bytes], texts: Sequence[bytes]) -> bytes:
+        """Write elements as ``write``, one after the other. Raises Unreadable."""
+        around = {size: self.around(size) for size in {*map(len, texts)}}
+        if len(around) == 1:  # as many have names of one length
+            ((head, note, tail),) = around.values()
+            parts = zip(repeat(head), keys, repeat(self.middle), values, repeat(note), texts, repeat(tail))
+        else:
+            heads, notes, tails = zip(*map(around.__getitem__, map(len, texts)), strict=True)
+            parts = zip(heads, keys, repeat(self.middle), values, notes, texts, tails)
+        return b"".join(chain.from_iterable(parts))
+
+    def size(self, text: int) -> int:
+        """Give how many bytes a row at most has, whose comment has so many."""
+        return self._comment_at + text + 12
 
     def row(self, key: bytes, value: bytes | Verdict | None = None, comment: str = "", end: bytes = b"") -> bytes:
         """Write an element. ``end`` is the last key of an interval, ``b""`` for a single key. Raises Unreadable."""
@@ -201,6 +217,78 @@ class Rows(Sequence[Element]):
         return repr(list(self))
 
 
+class Column:
+    """Rows of one set one after the other, and their keys."""
+
+    __slots__ = ("data", "keys")
+
+    def __init__(self, keys: Sequence[bytes], data: bytes) -> None:
+        self.keys, self.data = keys, data
+
+    def rows(self) -> list[bytes]:
+        """Give them one by one."""
+        return split(self.data)
+
+
+_COLUMN: Final = 24_000  # bytes of rows in one column: two are a message
+
+
+def columns(form: Form, keys: Sequence[bytes], values: Sequence[bytes], texts: Sequence[bytes], longest: int) -> list[Column]:
+    """Write elements of a data map, or a plain set, whose values are none. Comments are cut at ``longest`` bytes. Raises Unreadable."""
+    if not keys:
+        return []
+    size = max(map(len, texts))
+    if size > longest:
+        texts, size = [text[:longest] for text in texts], longest
+    step = _COLUMN // form.size(size)
+    if len(keys) <= step:
+        return [Column(keys, form.many(keys, values or repeat(b""), texts))]
+    found: list[Column] = []
+    for start in range(0, len(keys), step):
+        some = keys[start : start + step]
+        found.append(Column(some, form.many(some, values[start : start + step] or repeat(b""), texts[start : start + step])))
+    return found
+
+
+def as_columns(form: Form, rows: Sequence[bytes]) -> list[Column]:
+    """Put rows of a set together."""
+    end, step = form.key_end, _COLUMN // max(map(len, rows), default=1)
+    pieces = [rows[start : start + step] for start in range(0, len(rows), step)]
+    return [Column([row[_KEY_AT:end] for row in piece], b"".join(piece)) for piece in pieces]
+
+
+class Columns(Sequence[Element]):
+    """Elements of a set, kept as columns."""
+
+    __slots__ = ("columns", "form")
+
+    def __init__(self, one: Set, columns: Sequence[Column]) -> None:
+        self.form, self.columns = form(one), columns
+
+    def __len__(self) -> int:
+        return sum(len(one.keys) for one in self.columns)
+
+    @property
+    def rows(self) -> list[bytes]:
+        """Give their rows one by one."""
+        return [row for one in self.columns for row in one.rows()]
+
+    @overload
+    def __getitem__(self, at: int) -> Element: ...
+    @overload
+    def __getitem__(self, at: slice) -> list[Element]: ...
+    def __getitem__(self, at: int | slice) -> Element | list[Element]:
+        if isinstance(at, slice):
+            return [self.form.element(row) for row in self.rows[at]]
+        return self.form.element(self.rows[at])
+
+    def __iter__(self) -> Iterator[Element]:
+        return map(self.form.element, self.rows)
+
+    def __repr__(self) -> str:
+        return repr(list(self))
+
+
 class Packed(Mapping[bytes, Element]):
     """The elements of a set by key, kept as rows, of which ``by_key`` has one for each key, in the order in which they came."""
 
@@ -211,9 +299,12 @@ class Packed(Mapping[bytes, Element]):
         held = rows if isinstance(rows, list) else list(rows)
         self.by_key: Mapping[bytes, bytes] = dict(zip(map(self.form.key, held), held, strict=True))
 
-    def holds(self, rows: Sequence[bytes]) -> bool:
+    def holds(self, rows: Column) -> bool:
         """Say whether all of these rows are there, to the byte."""
-        return all(map(eq, map(self.by_key.get, map(self.form.key, rows)), rows))
+        try:
+            return b"".join(map(self.by_key.__getitem__, rows.keys)) == rows.data
+        except KeyError:
+            return False
 
     def __getitem__(self, key: bytes) -> Element:
         return self.form.element(self.by_key[key])

@@ -41,7 +41,7 @@ from podwire.services import desired, dialect, masquerade
 from podwire.services.beside import LATE_S, Beside, node_port_ranges, own_addresses
 from podwire.services.desired import ServiceProgram
 from podwire.services.dialect import Dialect
-from podwire.services.facts import facts
+from podwire.services.facts import NONE, facts
 from podwire.services.layout import IPV4, IPV6, Family
 from podwire.services.tables import in_bulk
 from podwire.views.frontends import join
@@ -206,10 +206,24 @@ class ServiceProxy:
 
     def decide(self, key: str) -> list[ServiceProgram | None]:
         """Give what this node does for one Service now, by family."""
-        view = join(self._services.table.get(key), self._slices.table.by("service", key))
+        service, slices = self._services.table.get(key), self._slices.table.by("service", key)
+        if service is not None and (found := self._plain(key, service, slices)) is not None:
+            self.beside.note(key, NONE)
+            return found
+        view = join(service, slices)
         programs = [None if view is None else desired.program(view, self.place, family.number) for family in self.families]
         self.beside.note(key, facts(view, programs, self._context.node, [family.number for family in self.families]))
         return programs
+
+    def _plain(self, key: str, service: Service, slices: tuple[EndpointSlice, ...]) -> list[ServiceProgram | None] | None:
+        """Decide in one step where that can be done, and nothing is to be done beside the tables."""
+        for place_, family in enumerate(self.families):
+            found = desired.plain(key, service, slices, family.number)
+            if found is not None:
+                programs: list[ServiceProgram | None] = [None] * len(self.families)
+                programs[place_] = found
+                return programs if found.ports[0].protocol != "UDP" else None
+        return None
 
     async def _start(self) -> None:
         wanted: list[dict[str, ServiceProgram]] = [{} for _ in self.families]

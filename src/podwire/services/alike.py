@@ -6,11 +6,8 @@ about a difference (ruleset.py).
 
 from __future__ import annotations
 
-from itertools import compress, count
-from operator import ne
-
 from podwire.services.desired import PortProgram, ServiceProgram
-from podwire.views.frontends import Backend
+from podwire.views.backends import Backend, one_other
 
 
 def claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
@@ -34,12 +31,12 @@ def moved(one: ServiceProgram, other: ServiceProgram) -> tuple[PortProgram, Back
     for a, b in zip(one.ports, other.ports, strict=True):
         if a.name != b.name or a.internal is not None or a.external is not None or b.internal is not None or b.external is not None:
             return None
-        if len(a.cluster) != len(b.cluster):
+        if a.cluster == b.cluster:
+            continue
+        at = None if found is not None else one_other(a.cluster, b.cluster)
+        if at is None:
             return None
-        for at in compress(count(), map(ne, a.cluster, b.cluster)):
-            if found is not None:
-                return None
-            found = b, a.cluster[at], b.cluster[at]
+        found = b, a.cluster[at], b.cluster[at]
     return found
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from podwire import nft
 from podwire.nft.difference import same_declaration
-from podwire.nft.rows import packed
+from podwire.nft.rows import as_columns, packed
 from podwire.services.chains import as_made
 from podwire.services.elements import FIELDS, set_name
 from podwire.services.notes import difference
@@ -75,7 +75,7 @@ def _picks(pick: nft.Set) -> Iterator[int]:
 def _elements(kind: str, there: nft.Set, wanted: Sequence[bytes], kept: Mapping[bytes, nft.Element]) -> Iterator[str]:
     held = packed(there)
     read = held.form.element
-    if len(held) == len(wanted) and held.holds(wanted):
+    if len(held) == len(wanted) and all(map(held.holds, as_columns(held.form, wanted))):
         return
     for key, (other, row) in difference(held, wanted).items():
         if row is None:

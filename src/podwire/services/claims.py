@@ -30,9 +30,9 @@ class Claims:
         """Claim what nobody claims."""
         self._held.update({key: (rank,) for key, rank in claims.items()})
 
-    def hold_own(self, keys: Iterable[bytes], service: str) -> None:
-        """Claim for a Service what nobody claims, and what is of its cluster addresses."""
-        self._held.update(dict.fromkeys(keys, service))
+    def hold_own(self, claims: Mapping[bytes, str]) -> None:
+        """Claim for Services what nobody claims, and what is of their cluster addresses."""
+        self._held.update(claims)
 
     def lost(self, claims: Mapping[bytes, Rank], service: str) -> Set[bytes]:
         """Give what of a Service's claims, old or new, another has. An earlier one of its own, whatever its rank, is none."""

@@ -15,23 +15,32 @@ https://kubernetes.io/docs/concepts/services-networking/topology-aware-routing/#
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Sequence
 
 import msgspec
 
-from podwire.views.frontends import Backend, Frontend, ServiceFrontends
+from podwire.objects.core import Service
+from podwire.objects.discovery import EndpointSlice
+from podwire.views.backends import Backend, Backends, Endpoints, in_columns, in_columns_of
+from podwire.views.frontends import Frontend, ServiceFrontends, proxied
 from podwire.views.topology import Place
+
+PROTOCOLS = frozenset({"TCP", "UDP", "SCTP"})
 
 
 class PortProgram(msgspec.Struct, frozen=True, gc=False):
-    """One port. A view that no traffic policy asks for is None; one without endpoints is empty."""
+    """One port. A view that no traffic policy asks for is None; one without endpoints is empty.
+
+    Who is chosen is chosen: of its conditions and hints nothing is kept where the endpoints are in columns, as they mostly are.
+    """
 
     name: str
     protocol: str
     port: int
     node_port: int
-    cluster: tuple[Backend, ...]
-    internal: tuple[Backend, ...] | None
-    external: tuple[Backend, ...] | None
+    cluster: Endpoints
+    internal: Endpoints | None
+    external: Endpoints | None
 
 
 class ServiceProgram(msgspec.Struct, frozen=True, gc=False):
@@ -40,6 +49,7 @@ class ServiceProgram(msgspec.Struct, frozen=True, gc=False):
     ``external_ips`` are all addresses beside the cluster's: external IPs and load-balancer VIPs. ``source_ranges``, which guard
     ``vips`` alone, are None where everybody may come. ``node_may_come``: the node itself is within them; to an address that is local it
     speaks with that address as its own. Of two Services that claim an address the one with the earlier ``created`` has it.
+    ``plain`` is one as most are: with cluster addresses alone, no traffic policy and no affinity, and endpoints, which are in columns.
     """
 
     key: str
@@ -51,6 +61,7 @@ class ServiceProgram(msgspec.Struct, frozen=True, gc=False):
     source_ranges: tuple[str, ...] | None = None
     node_may_come: bool = False
     created: str = ""
+    plain: bool = False
 
 
 def program(service: ServiceFrontends, place: Place, family: int = 4) -> ServiceProgram | None:
@@ -61,17 +72,53 @@ def program(service: ServiceFrontends, place: Place, family: int = 4) -> Service
     vips = _of(family, service.load_balancer_ips)
     external_ips = _of(family, service.external_ips)
     source_ranges = _of(family, service.source_ranges) if service.source_ranges and vips else None
+    ports = tuple([_port(port, service, place, family) for port in service.ports])
     return ServiceProgram(
         service.key,
         cluster_ips,
         tuple(dict.fromkeys(external_ips + vips)) if external_ips else vips,
         vips,
-        tuple([_port(port, service, place, family) for port in service.ports]),
+        ports,
         service.affinity_s,
         source_ranges,
         source_ranges is not None and _within(source_ranges, _of(family, place.addresses)),
         service.created,
+        not (vips or external_ips or service.affinity_s) and _are_plain(ports),
     )
+
+
+def _are_plain(ports: tuple[PortProgram, ...]) -> bool:
+    for port in ports:
+        if type(port.cluster) is not Backends or port.internal is not None or port.external is not None:
+            return False
+        if port.node_port or port.protocol not in PROTOCOLS:
+            return False
+    return len(ports) == 1 or (bool(ports) and len({(port.protocol, port.port) for port in ports}) == len(ports))
+
+
+def plain(key: str, service: Service, slices: Sequence[EndpointSlice], family: int) -> ServiceProgram | None:
+    """Decide in one step for a Service as the very most are: ClusterIP, one address, one port, one slice. None: it is another.
+
+    What it gives is what ``program`` gives of the whole view.
+    """
+    spec = service.spec
+    if (
+        len(slices) != 1
+        or len(spec.ports) != 1
+        or len(spec.cluster_ips) != 1
+        or spec.type != "ClusterIP"
+        or spec.external_ips
+        or spec.session_affinity == "ClientIP"
+        or spec.internal_traffic_policy == "Local"
+        or not proxied(service)
+    ):
+        return None
+    port = spec.ports[0]
+    backends = in_columns_of(slices[0], port.name, port.protocol)
+    if backends is None or backends.family != family or (":" in spec.cluster_ips[0]) != (family == 6) or port.protocol not in PROTOCOLS:
+        return None
+    ports = (PortProgram(port.name, port.protocol, port.port, 0, backends, None, None),)
+    return ServiceProgram(key, spec.cluster_ips, (), (), ports, 0, None, False, service.metadata.creation_timestamp or "", True)
 
 
 def _within(ranges: tuple[str, ...], addresses: tuple[str, ...]) -> bool:
@@ -80,22 +127,22 @@ def _within(ranges: tuple[str, ...], addresses: tuple[str, ...]) -> bool:
 
 
 def _port(port: Frontend, service: ServiceFrontends, place: Place, family: int) -> PortProgram:
-    backends = usable = port.backends
-    if port.usual != family:
-        six = family == 6
-        backends = tuple([b for b in backends if (":" in b.address) == six])
-        usable = _usable(backends)
-    usable_here: tuple[Backend, ...] = ()
-    if service.internal_local or service.external_local:
-        usable_here = _usable(tuple([b for b in backends if b.node == place.node]))
+    backends = port.backends
+    local = service.internal_local or service.external_local
+    if type(backends) is Backends and not local:
+        usable: Endpoints = backends if backends.family == family else ()
+        return PortProgram(port.name, port.protocol, port.port, port.node_port, usable, None, None)
+    six = family == 6
+    ours = tuple([b for b in backends if (":" in b.address) == six])
+    here = in_columns(_usable(tuple([b for b in ours if b.node == place.node])), family) if local else ()
     return PortProgram(
         port.name,
         port.protocol,
         port.port,
         port.node_port,
-        _near(usable, place),
-        usable_here if service.internal_local else None,
-        usable_here if service.external_local else None,
+        in_columns(_near(_usable(ours), place), family),
+        here if service.internal_local else None,
+        here if service.external_local else None,
     )
 
 

@@ -66,8 +66,13 @@ class Direct:
         return key
 
     def _program(self, key: str) -> ServiceProgram | None:
-        view = join(self._services.get(key), self._slices.get(key, ()))
-        return None if view is None else desired.program(view, self.place, self.tables.family.number)
+        service, slices, family = self._services.get(key), self._slices.get(key, ()), self.tables.family.number
+        if service is None:
+            return None
+        found = desired.plain(key, service, slices, family)
+        if found is None and (view := join(service, slices)) is not None:
+            found = desired.program(view, self.place, family)
+        return found
 
     def _update(self, key: str) -> None:
         self.tables.update({key: self._program(key)})

@@ -23,7 +23,7 @@ from podwire.nft.rows import Form, form
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.layout import Family, affinity_chain, table_text
 from podwire.services.numbers import Numbers
-from podwire.views.frontends import Backend
+from podwire.views.backends import Backend, Endpoints
 
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 COMMENT = 127
@@ -67,9 +67,20 @@ def forms(family: Family) -> Mapping[str, Form]:
     return {field: form(table.set(set_name(field))) for field in FIELDS}
 
 
-_OCTETS = {str(number): bytes((number,)) for number in range(256)}
-_PREFIXES: dict[str, bytes] = {}  # the first three octets, as written: a cluster has few, and each many times
+class _Prefixes(dict[str, bytes]):
+    """The first three octets of IPv4 addresses, as written: a cluster has few, and each many times."""
+
+    def __missing__(self, prefix: str) -> bytes:
+        """Pack another. Raises ValueError for what is none."""
+        if len(self) >= _PREFIXES_MOST:
+            self.clear()
+        packed = self[prefix] = ipaddress.IPv4Address(f"{prefix}.0").packed[:3]
+        return packed
+
+
 _PREFIXES_MOST = 65_536
+_PREFIXES = _Prefixes()
+_OCTETS = {str(number): bytes((number,)) for number in range(256)}
 
 
 def address_bytes(address: str) -> bytes:
@@ -77,17 +88,44 @@ def address_bytes(address: str) -> bytes:
     prefix, _, last = address.rpartition(".")
     try:  # ten times as fast as ipaddress, and as strict: there are many
         return _PREFIXES[prefix] + _OCTETS[last]
-    except KeyError:
-        packed = ipaddress.ip_address(address).packed
-    if len(packed) == 4:
-        if len(_PREFIXES) >= _PREFIXES_MOST:
-            _PREFIXES.clear()
-        _PREFIXES[prefix] = packed[:3]
-    return packed
+    except (KeyError, ValueError):
+        return ipaddress.ip_address(address).packed
 
 
-def mark(number: int) -> bytes:
-    return _MARK.pack(number)
+def addresses_bytes(addresses: Sequence[str], ends: Mapping[str, bytes] = _OCTETS) -> list[bytes]:
+    """Pack many. Raises ValueError. ``ends`` are what the last octets become."""
+    prefixes = _PREFIXES
+    try:
+        return [prefixes[prefix] + ends[last] for prefix, _, last in [address.rpartition(".") for address in addresses]]
+    except (KeyError, ValueError):  # those of IPv6
+        after = ends["0"][1:]
+        return [address_bytes(address) + after for address in addresses]
+
+
+@lru_cache(maxsize=64)
+def _ends(port: int) -> Mapping[str, bytes]:
+    packed = _PORT.pack(port)
+    return {text: octet + packed for text, octet in _OCTETS.items()}
+
+
+def endpoints_bytes(addresses: Sequence[str], port: int) -> list[bytes]:
+    """Pack endpoints of one port, as values of ``backends``. Raises ValueError."""
+    return addresses_bytes(addresses, _ends(port))
+
+
+mark: Final[Callable[[int], bytes]] = _MARK.pack
+"""Pack a number that is a mark."""
+
+
+def marks(numbers: Iterable[int]) -> list[bytes]:
+    """Pack many."""
+    return list(map(_MARK.pack, numbers))
+
+
+@lru_cache(maxsize=4096)
+def port_key(protocol: str, port: int) -> bytes:
+    """Pack a protocol and port, as the keys of ``frontends`` end. Raises KeyError for an unknown protocol."""
+    return PORT_KEY.pack(PROTOCOLS[protocol], port)
 
 
 unpack_marks: Final[Callable[[bytes], tuple[int, int]]] = _MARKS.unpack
@@ -112,18 +150,17 @@ class _Building:
     def add(self, field: str, key: bytes, value: bytes | Verdict | None = None, comment: str = "", end: bytes = b"") -> None:
         self.lists.setdefault(field, []).append(self.forms[field].row(key, value, comment, end))
 
-    def view(self, target: str, view: str, backends: tuple[Backend, ...], affinity_s: int) -> int:
+    def view(self, target: str, view: str, backends: Endpoints, affinity_s: int) -> int:
         """Give a view of a port its id, sizes and backends. Returns the id, or 0 if it has no endpoint."""
         if not backends:
             return 0
-        number = self.numbers.id(target, view)
         lists = self.lists
         label = target if view == "cluster" else f"{target} {view}"
         here: list[bytes] = []
         wanted, pods = _endpoints(backends, self.node, self.forms["own_endpoints"], here)
         if here:
             lists.setdefault("own_endpoints", []).extend(here)
-        slots = self.numbers.slots(number, wanted)
+        number, slots = self.numbers.seat(target, view, wanted)
         pods = _by_slot(slots, wanted, pods)
         self.add("sizes", mark(number), mark(len(slots)), label[:COMMENT])
         rows = lists.setdefault("backends", [])
@@ -154,15 +191,6 @@ def addresses(service: ServiceProgram) -> list[tuple[bytes, tuple[bool, str, str
         if port.node_port:
             found.append((PORT_KEY.pack(protocol, port.node_port), outer))
     return found
-
-
-def plain_addresses(service: ServiceProgram, cluster_ips: Sequence[bytes]) -> list[bytes]:
-    """Give what a Service that ``is_plain`` claims: its cluster addresses, which are given packed, with its ports."""
-    if len(service.ports) == 1 == len(cluster_ips):  # as of most
-        (port,) = service.ports
-        return [cluster_ips[0] + PORT_KEY.pack(PROTOCOLS[port.protocol], port.port)]
-    keys = [PORT_KEY.pack(PROTOCOLS[port.protocol], port.port) for port in service.ports]
-    return [address + key for address in cluster_ips for key in keys]
 
 
 def cluster_ip_row(written: Form, owner: str, address: bytes) -> bytes:
@@ -204,61 +232,6 @@ def _claimed_twice(service: ServiceProgram) -> list[Set[bytes]]:
     return found
 
 
-def write_plain(service: ServiceProgram, node: str, written: Mapping[str, Form], numbers: Numbers, into: Mapping[str, list[bytes]]) -> bool:
-    """Write in one pass what ``elements`` gives of a Service as most are. False, and nothing written, for any other.
-
-    ``written`` are the family's ``forms``; ``into`` has the lists that rows are added to. Raises ValueError as ``elements``.
-    """
-    if not is_plain(service):
-        return False
-    key, cluster_ips = service.key, [address_bytes(address) for address in service.cluster_ips]
-    name, write = key[:COMMENT].encode(), written["cluster_ips"].write
-    for address in cluster_ips:
-        into["cluster_ips"].append(write(address, b"", name))
-    own = into["own_endpoints"]
-    already = len(own)
-    for port in service.ports:
-        target = f"{key}:{port.name or port.port}/{port.protocol}"
-        label = target[:COMMENT].encode()
-        wanted, pods = _endpoints(port.cluster, node, written["own_endpoints"], own)
-        number, slots = numbers.seat(target, wanted)
-        packed, count = _MARK.pack(number), len(slots)
-        many = count >= len(_SLOTS)
-        into["sizes"].append(written["sizes"].write(packed, _MARK.pack(count) if many else _SLOTS[count], label))
-        place, write = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port), written["frontends"].write
-        for address in cluster_ips:
-            into["frontends"].append(write(address + place, packed, label))
-        pods = _by_slot(slots, wanted, pods)
-        _write_backends(written["backends"], packed, _slots(count) if many else _SLOTS, slots, pods, target, into["backends"])
-    if len(own) > already:
-        own[already:] = _unique(own[already:], written["own_endpoints"])
-    return True
-
-
-PLAIN = ("backends", "own_endpoints", "cluster_ips", "sizes", "frontends")
-
-
-def plain(service: ServiceProgram, node: str, written: Mapping[str, Form], numbers: Numbers) -> Elements | None:
-    """Give what ``write_plain`` writes; None if it does not."""
-    into: dict[str, list[bytes]] = {field: [] for field in PLAIN}
-    if not write_plain(service, node, written, numbers, into):
-        return None
-    if not into["own_endpoints"]:
-        del into["own_endpoints"]
-    return into
-
-
-def is_plain(service: ServiceProgram) -> bool:
-    """Say whether a Service is one as most are (``plain``)."""
-    ports = service.ports
-    if service.affinity_s or service.external_ips:
-        return False
-    for port in ports:
-        if not port.cluster or port.node_port or port.internal is not None or port.external is not None or port.protocol not in PROTOCOLS:
-            return False
-    return len(ports) == 1 or len({(port.protocol, port.port) for port in ports}) == len(ports)
-
-
 def endpoint_bytes(backend: Backend) -> bytes:
     """Pack address and port, as values of ``backends``. Raises ValueError."""
     return address_bytes(backend.address) + _PORT.pack(backend.port)
@@ -273,12 +246,13 @@ def _label(target: str, pod: str) -> str:
     return f"{target} {pod}"[:COMMENT] if pod else target[:COMMENT]
 
 
-_SLOTS: Final = tuple(mark(slot) for slot in range(256))
+SLOTS: Final = tuple(mark(slot) for slot in range(256))
+"""The first slots, packed."""
 
 
 def _slots(count: int) -> Iterable[bytes]:
     """So many slots, packed, and perhaps more."""
-    return _SLOTS if count <= len(_SLOTS) else map(_MARK.pack, range(count))
+    return SLOTS if count <= len(SLOTS) else map(_MARK.pack, range(count))
 
 
 def _write_backends(
@@ -302,27 +276,15 @@ def _write_backends(
         into.append(join((before, place, middle, endpoint, note, text, after)))
 
 
-def _endpoints(backends: Iterable[Backend], node: str, written: Form, here: list[bytes]) -> tuple[list[bytes], list[str]]:
+def _endpoints(backends: Endpoints, node: str, written: Form, here: list[bytes]) -> tuple[list[bytes], list[str]]:
     """Pack the endpoints of a view, and give the Pod of each. Those that are on this node are written to ``here``. Raises ValueError."""
-    found: list[bytes] = []
-    pods: list[str] = []
-    number, packed = -1, b""
+    once: dict[bytes, str] = {}  # an address may be written in several ways
     for backend in backends:
-        prefix, _, last = backend.address.rpartition(".")
-        try:  # as address_bytes, which costs a call
-            address = _PREFIXES[prefix] + _OCTETS[last]
-        except KeyError:
-            address = address_bytes(backend.address)
-        if backend.port != number:
-            number = backend.port
-            packed = _PORT.pack(number)
-        found.append(address + packed)
-        pods.append(backend.pod)
+        once.setdefault(endpoint_bytes(backend), backend.pod)
         if backend.node == node or not backend.node:  # one that names no node may be here
+            address = address_bytes(backend.address)
             here.append(written.row(address + address, None, backend.pod[:COMMENT]))
-    if len(found) > 1 and len(once := dict(zip(found, pods, strict=True))) < len(found):  # an address may be written in several ways
-        return list(once), list(once.values())
-    return found, pods
+    return list(once), list(once.values())
 
 
 def _by_slot(slots: Sequence[bytes], endpoints: Sequence[bytes], pods: list[str]) -> list[str]:
@@ -416,7 +378,7 @@ def _frontend(building: _Building, key: bytes, comment: str, number: int, *, rea
         building.add("no_local_endpoints", key, comment=comment)
 
 
-def _local(building: _Building, target: str, view: str, backends: tuple[Backend, ...], affinity_s: int) -> int:
+def _local(building: _Building, target: str, view: str, backends: Endpoints, affinity_s: int) -> int:
     number = building.view(target, view, backends, affinity_s)
     if number:
         building.add("keep_source", mark(number), comment=f"{target} {view}"[:COMMENT])
@@ -425,7 +387,7 @@ def _local(building: _Building, target: str, view: str, backends: tuple[Backend,
     return number
 
 
-def _external(building: _Building, target: str, backends: tuple[Backend, ...], cluster: int, affinity_s: int) -> int:
+def _external(building: _Building, target: str, backends: Endpoints, cluster: int, affinity_s: int) -> int:
     """The view of clients outside. Pods and the node itself are led to the cluster view; so it has an id even without endpoints."""
     number = building.numbers.id(target, "external")
     label = f"{target} external"[:COMMENT]

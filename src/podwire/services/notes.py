@@ -6,7 +6,7 @@ a kernel is changed (ruleset.py).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from podwire.nft.rows import Packed
 
@@ -66,6 +66,14 @@ class Shared:
         """Claim a key for an owner, where it matters to nobody yet whose it was and is."""
         if self._owners.setdefault(key, owner) != owner:
             self.claim(key, owner, b"")
+
+    def free(self, keys: Iterable[bytes]) -> bool:
+        """Say whether nobody wants any of these."""
+        return self._owners.keys().isdisjoint(keys)
+
+    def claim_all(self, owners: Mapping[bytes, str]) -> None:
+        """Claim what nobody wants."""
+        self._owners.update(owners)
 
     def owner(self, key: bytes) -> str:
         """Say who has a key. Raises KeyError."""

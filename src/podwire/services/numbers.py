@@ -12,7 +12,7 @@ What belongs here: giving numbers, keeping them, and learning them again from wh
   are drawn from one counter that begins above all slots.
 
 Endpoints are told apart by the packed address and port that the kernel's map holds. Those of an id are kept by slot as one string of
-bytes: to find one is to read one place in memory.
+bytes: to find one is to read one place in memory. Those of the cluster view, which nearly all ids are of, stand beside the port's number.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ FIRST = 0x10000
 BLOCK = 4096
 VIEWS = {"cluster": 0, "internal": 1, "external": 2}
 STEP = 4
+_NOTHING = 0, b""
 
 
 class Numbers:
@@ -31,49 +32,72 @@ class Numbers:
     def __init__(self) -> None:
         self._next = FIRST
         self.ceiling = FIRST
-        self._slots: dict[int, bytes] = {}
-        self._bases: dict[str, int] = {}
+        self._ports: dict[str, tuple[int, bytes]] = {}  # the id in the cluster view, and who is seated there
+        self._local: dict[int, bytes] = {}  # who is seated in the other views
         self._handles: dict[str, dict[bytes, int]] = {}
 
     def id(self, target: str, view: str) -> int:
         """Give the id of a Service port (as ``shop/users:http/TCP``) in a view: the one that it has, or a new one."""
-        base = self._bases.get(target)
-        if base is None:
-            base = self._bases[target] = self._draw(STEP)
-        return base | VIEWS[view]
+        port = self._ports.get(target)
+        if port is None:
+            port = self._ports[target] = self._draw(STEP, STEP), b""
+        return port[0] | VIEWS[view]
 
-    def seat(self, target: str, wanted: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
-        """Give the id of a Service port in the cluster view, and its endpoints by slot: ``id`` and ``slots`` in one, for there are many."""
-        base = self._bases.get(target)
-        if base is not None:
-            return base, self.slots(base, wanted)
-        base = self._bases[target] = self._draw(STEP)
-        self._slots[base] = b"".join(wanted)
-        return base, wanted
+    def seat(self, target: str, view: str, wanted: Sequence[bytes]) -> tuple[int, Sequence[bytes]]:
+        """Seat the endpoints of a Service port in a view, each of which is wanted once.
 
-    def slots(self, number: int, wanted: Sequence[bytes]) -> Sequence[bytes]:
-        """Seat the endpoints of an id, each of which is wanted once. Returns them by slot: ``wanted`` itself, if that is their order.
-
-        Those that were seated keep their slots, but for the last ones, which fill gaps.
+        Gives the id, and them by slot: ``wanted`` itself, if that is their order. Those that were seated keep their slots, but for the last
+        ones, which fill gaps.
         """
-        packed, before = b"".join(wanted), self._slots.get(number)
-        if before is not None and before != packed and wanted:
-            wanted = _seated(_cut(before, len(wanted[0])), wanted)
-            packed = b"".join(wanted)
-        self._slots[number] = packed
-        return wanted
+        packed = b"".join(wanted)
+        port = self._ports.get(target)
+        if port is None:
+            port = self._draw(STEP, STEP), packed if view == "cluster" else b""
+            self._ports[target] = port
+            if view == "cluster":
+                return port[0], wanted
+        base, before = port
+        number = base | VIEWS[view]
+        if view != "cluster":
+            before = self._local.get(number, b"")
+        if before != packed:
+            if before and wanted:
+                wanted = _seated(_cut(before, len(wanted[0])), wanted)
+                packed = b"".join(wanted)
+            if view == "cluster":
+                self._ports[target] = base, packed
+            else:
+                self._local[number] = packed
+        return number, wanted
+
+    def seated_otherwise(self, targets: Sequence[str], packed: Sequence[bytes]) -> set[int]:
+        """Say which of these ports, by place, have endpoints in the cluster view that are not seated in this order."""
+        held = list(map(self._ports.get, targets))
+        if held.count(None) == len(held):
+            return set()
+        return {at for at, (port, wanted) in enumerate(zip(held, packed, strict=True)) if port is not None and port[1] != wanted}
+
+    def seat_all(self, targets: Sequence[str], packed: Sequence[bytes]) -> list[int]:
+        """Give the ids of ports in the cluster view whose endpoints are seated in this order, or not yet: they will be."""
+        ports = self._ports
+        new = [(target, wanted) for target, wanted in zip(targets, packed, strict=True) if target not in ports]
+        if new:
+            first = self._draw(STEP * len(new), STEP)
+            ports.update({target: (first + STEP * at, wanted) for at, (target, wanted) in enumerate(new)})
+            if len(new) == len(targets):
+                return list(range(first, first + STEP * len(new), STEP))
+        return [ports[target][0] for target in targets]
 
     def exchange(self, target: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
-        """Seat an endpoint in the place of another of the ``count`` that a port has in the cluster view, as ``slots`` would.
+        """Seat an endpoint in the place of another of the ``count`` that a port has in the cluster view, as ``seat`` would.
 
         Gives the id and the slot; None, with nothing done, if it is not beyond doubt that exactly one is to be replaced.
         """
-        number, size = self._bases.get(target, 0), len(came)
-        seated = self._slots.get(number, b"")
-        at = seated.find(gone)
+        number, seated = self._ports.get(target, _NOTHING)
+        at, size = seated.find(gone), len(came)
         if at < 0 or at % size or len(seated) != count * size or seated.find(gone, at + 1) >= 0 or seated.find(came) >= 0:
             return None
-        self._slots[number] = seated[:at] + came + seated[at + size :]
+        self._ports[target] = number, seated[:at] + came + seated[at + size :]
         return number, at // size
 
     def handles(self, target: str, endpoints: Iterable[bytes]) -> dict[bytes, int]:
@@ -85,16 +109,20 @@ class Numbers:
 
     def drop(self, target: str) -> None:
         """Forget a Service port that is gone. Its ids are not given again."""
-        base = self._bases.pop(target, None)
+        port = self._ports.pop(target, None)
         self._handles.pop(target, None)
-        if base is not None:
+        if port is not None:
             for view in VIEWS.values():
-                self._slots.pop(base | view, None)
+                self._local.pop(port[0] | view, None)
 
     def adopt(self, target: str, view: str, number: int, seated: list[bytes], handles: Mapping[bytes, int]) -> None:
         """Take over what a kernel holds for a Service port: its endpoints by slot, their handles."""
-        self._bases[target] = base = number - VIEWS[view]
-        self._slots[number] = b"".join(seated)
+        base = number - VIEWS[view]
+        if view == "cluster":
+            self._ports[target] = base, b"".join(seated)
+        else:
+            self._ports.setdefault(target, (base, b""))
+            self._local[number] = b"".join(seated)
         if handles:
             self._handles.setdefault(target, {}).update(handles)
         self.raise_to(max(base + STEP, *(handle + 1 for handle in handles.values())) if handles else base + STEP)
@@ -108,11 +136,12 @@ class Numbers:
     def fits(self, target: str, view: str, number: int) -> bool:
         """Say whether an id may be a port's in a view, beside those that it has."""
         base = number - VIEWS[view]
-        return not base % STEP and self._bases.get(target, base) == base
+        port = self._ports.get(target)
+        return not base % STEP and (port is None or port[0] == base)
 
-    def _draw(self, count: int = 1) -> int:
-        """Draw so many numbers, and give the first, a multiple of their count."""
-        number = -(-self._next // count) * count
+    def _draw(self, count: int = 1, multiple: int = 1) -> int:
+        """Draw so many numbers, and give the first, a multiple of ``multiple``."""
+        number = -(-self._next // multiple) * multiple
         self._next = number + count
         if self._next > self.ceiling:
             self.ceiling = self._next + BLOCK

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from podwire.services.desired import ServiceProgram
 from podwire.services.layout import SMALL, Capacity
+from podwire.views.backends import Backends
 
 
 def room(services: Iterable[ServiceProgram]) -> Capacity:
@@ -17,7 +18,8 @@ def room(services: Iterable[ServiceProgram]) -> Capacity:
     for service in services:
         addresses, keeps = len(service.cluster_ips) + len(service.external_ips), service.affinity_s > 0
         for port in service.ports:
-            endpoints = len(port.cluster)
+            cluster = port.cluster
+            endpoints = cluster.addresses.count(" ") + 1 if type(cluster) is Backends else len(cluster)
             frontends += addresses
             sizes += 1
             if port.node_port:

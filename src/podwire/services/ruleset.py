@@ -20,13 +20,15 @@ when the first lets go.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from functools import partial
+from itertools import islice
 from operator import gt
 
 from podwire import nft
 from podwire.nft.model import Element
-from podwire.nft.rows import Packed, Rows, packed
+from podwire.nft.rows import Column, Packed, Rows, as_columns, packed
+from podwire.services import plain
 from podwire.services.alike import claims_alike, moved, named_alike
 from podwire.services.batches import Batcher, Plan
 from podwire.services.chains import LEADING, Chains
@@ -35,6 +37,7 @@ from podwire.services.desired import ServiceProgram
 from podwire.services.elements import (
     FIELDS,
     NOTHING,
+    SHARED,
     Elements,
     address_bytes,
     addresses,
@@ -43,13 +46,9 @@ from podwire.services.elements import (
     elements,
     endpoint_bytes,
     forms,
-    is_plain,
     mark,
-    plain,
-    plain_addresses,
     set_name,
     target_name,
-    write_plain,
 )
 from podwire.services.filling import Filling
 from podwire.services.notes import Notes, Shared, difference
@@ -156,14 +155,14 @@ class Program:
 
         Raises ValueError as ``put``.
         """
-        own, alone = [address_bytes(address) for address in service.cluster_ips], is_plain(service)
+        own, alone = [address_bytes(address) for address in service.cluster_ips], service.plain
         claims: Mapping[bytes, Rank] = {} if alone else dict(addresses(service))
-        keys = plain_addresses(service, own) if alone else claims
+        keys = plain.claims(service, own) if alone else claims
         if not self._claims.free(keys):
             return False
         new = self._elements_of(service, _NONE) if self._compared else NOTHING
         if alone:
-            self._claims.hold_own(keys, key)
+            self._claims.hold_own(dict.fromkeys(keys, key))
         else:
             self._claims.hold(claims)
         if self._compared:
@@ -174,6 +173,20 @@ class Program:
             for address in own:
                 shared.claim_first(address, key)
         self.services[key] = service
+        return True
+
+    def begin_all(self, services: Mapping[str, ServiceProgram]) -> bool:
+        """Put Services that are new and plain, as ``begin`` before a comparison. False: two claim one address, and nothing is done.
+
+        Raises ValueError as ``put``, with nothing done.
+        """
+        claimed, owners = plain.claimed(services)
+        shared = self._shared["cluster_ips"]
+        if claimed is None or owners is None or not self._claims.free(claimed) or not shared.free(owners):
+            return False
+        self._claims.hold_own(claimed)
+        shared.claim_all(owners)
+        self.services.update(services)
         return True
 
     def _rows(self, key: str, service: ServiceProgram) -> Elements:
@@ -190,8 +203,9 @@ class Program:
         return found
 
     def _elements_of(self, service: ServiceProgram, lost: Set[bytes]) -> Elements:
-        found = None if lost else plain(service, self.node, self._forms, self.numbers)
-        return elements(service, self.node, self.structure.family, self.numbers, lost) if found is None else found
+        if not lost and service.plain:
+            return plain.elements(service, self.node, self._forms, self.numbers)
+        return elements(service, self.node, self.structure.family, self.numbers, lost)
 
     def _contend(
         self,
@@ -397,35 +411,40 @@ class Program:
 
     def _wanted(self, fields: Set[str]) -> dict[str, list[bytes]]:
         found: dict[str, list[bytes]] = {field: [] for field in fields}
-        for rows in self._written():
-            for field in fields:
-                found[field] += rows[field]
+        for columns in self._written():
+            for field in fields & columns.keys():
+                found[field] += [row for one in columns[field] for row in one.rows()]
         if "sizes" in fields and self._ceiling is not None:
             found["sizes"].append(self._ceiling)
         return found
 
-    def _written(self) -> Iterator[dict[str, list[bytes]]]:
-        """Write all rows that should be there, but for the ceiling, some Services at a time. What several want is written once."""
-        ordered = sorted(self.services)
-        for start in range(0, len(ordered), CHUNK):
-            into: dict[str, list[bytes]] = {field: [] for field in FIELDS}
-            own, cluster_ips = into["own_endpoints"], into["cluster_ips"]
-            contested = self._shared["cluster_ips"].contested
-            for key in ordered[start : start + CHUNK]:
-                first, second = len(own), len(cluster_ips)
-                self._write(key, into)
-                if len(own) > first:
-                    own[first:] = self._owned("own_endpoints", key, own[first:])
-                if contested:
-                    cluster_ips[second:] = self._owned("cluster_ips", key, cluster_ips[second:])
-            yield into
+    def _written(self) -> Iterator[Mapping[str, Sequence[Column]]]:
+        """Write all rows that should be there, but for the ceiling, some Services at a time: in the order in which they came, which is that
+        in memory. What several want is written once, at the end."""
+        contested, ordered = bool(self._shared["cluster_ips"].contested), iter(self.services.items())
+        shared: dict[str, plain.Own] = {field: [] for field in SHARED}
+        while some := list(islice(ordered, CHUNK)):
+            alike = [service for key, service in some if service.plain and not contested and key not in self._lost]
+            columns, own = plain.write(alike, self.node, self._forms, self.numbers)
+            shared["own_endpoints"] += own
+            yield columns
+            if len(alike) < len(some):
+                known = {service.key for service in alike}
+                yield self._others([(key, service) for key, service in some if key not in known], shared)
+        for field, owned in shared.items():
+            rows = [row for key, its in sorted(owned) for row in self._owned(field, key, its)]
+            yield {field: as_columns(self._forms[field], rows)}
 
-    def _write(self, key: str, into: dict[str, list[bytes]]) -> None:
-        service = self.services[key]
-        lost = self._lost.get(key, _NONE)
-        if lost or not write_plain(service, self.node, self._forms, self.numbers, into):
-            for field, rows in elements(service, self.node, self.structure.family, self.numbers, lost).items():
-                into[field] += rows
+    def _others(self, services: Iterable[tuple[str, ServiceProgram]], shared: Mapping[str, plain.Own]) -> dict[str, list[Column]]:
+        """Write the rows of Services that are otherwise. Those that other Services may want, too, are put aside."""
+        rows: dict[str, list[bytes]] = defaultdict(list)
+        for key, service in services:
+            for field, its in self._elements_of(service, self._lost.get(key, _NONE)).items():
+                if field in shared:
+                    shared[field].append((key, its))
+                else:
+                    rows[field] += its
+        return {field: as_columns(self._forms[field], its) for field, its in rows.items()}
 
     def _owned(self, field: str, owner: str, rows: Sequence[bytes]) -> list[bytes]:
         """Of the rows of a Service that others may want, too, give those that it has. Who is first by name comes first."""
@@ -439,11 +458,11 @@ class Program:
         self._compared = True
         self._round += 1
         self._forget()
-        batches = Filling(self.structure, self._sets, self._forms)
+        batches = Filling(self.structure, self._sets)
         for rows in self._written():
             yield from batches.put(rows)
         if batches.count["sizes"]:
-            yield from batches.put({"sizes": [self._ceiling_row()]})
+            yield from batches.put({"sizes": as_columns(self._forms["sizes"], [self._ceiling_row()])})
         yield from batches.done()
         self._count, self._chains, self._grown = batches.count, batches.chains, True
 
@@ -466,15 +485,15 @@ class Program:
         count, differing = dict.fromkeys(FIELDS, 0), set[str]()
         for rows in self._written():
             for field, wanted in rows.items():
-                count[field] += len(wanted)
-                if wanted and field not in differing and not held[field].holds(wanted):
+                count[field] += sum(len(one.keys) for one in wanted)
+                if field not in differing and not all(map(held[field].holds, wanted)):
                     differing.add(field)
             yield
         count["sizes"] += self._ceiling is not None
         self._count, self._grown = count, True
         differing |= {field for field in FIELDS if count[field] != len(held[field])}
-        for field, wanted in self._wanted(differing).items() if differing else ():
-            notes = difference(held[field], wanted)
+        for field, every in self._wanted(differing).items() if differing else ():
+            notes = difference(held[field], every)
             if notes:
                 self._noted[field] = notes
 

@@ -18,6 +18,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 from podwire import nft
@@ -120,16 +121,25 @@ class Tables:
         self.refused.clear()
         self._program = Program(self._structure(layout.TABLE, SMALL), self.node, Numbers())
         contended: list[str] = []
-        for count, (key, service) in enumerate(wanted.items(), 1):
-            try:
-                if not self._program.begin(key, service):
-                    contended.append(key)  # who has what draws numbers, which the kernel may know
-            except ValueError as error:
-                self.refused[key] = str(error)
-            if not count % STEP:
-                yield
+        ordered = iter(wanted.items())
+        while some := dict(islice(ordered, STEP)):
+            contended += self._begin(some)
+            yield
         # What takes long to read is tables that are there, which will be adopted.
         self._expected = wanted, contended, ways(wanted.values()) if self._reading else None
+
+    def _begin(self, services: dict[str, ServiceProgram]) -> Iterator[str]:
+        """Take in Services; gives those that another is in the way of: who has what draws numbers, which the kernel may know."""
+        plain = {key: service for key, service in services.items() if service.plain}
+        with contextlib.suppress(ValueError):  # one by one it will be known of whom
+            if self._program.begin_all(plain):
+                services = {key: service for key, service in services.items() if not service.plain}
+        for key, service in services.items():
+            try:
+                if not self._program.begin(key, service):
+                    yield key
+            except ValueError as error:
+                self.refused[key] = str(error)
 
     def start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
         """Make the kernel hold what is wanted, in steps: the caller may let others run between two of them.

@@ -23,39 +23,20 @@ import msgspec
 
 from podwire.objects.core import Service, ServicePort
 from podwire.objects.discovery import Endpoint, EndpointSlice
+from podwire.views.backends import Backend, Endpoints, in_columns_of, merged
 
 SERVICE_PROXY_NAME = "service.kubernetes.io/service-proxy-name"
 HEADLESS = "None"
-_FAMILIES = {"IPv4": 4, "IPv6": 6}
-
-
-class Backend(msgspec.Struct, frozen=True, gc=False):
-    """One endpoint of one Service port. ``pod`` is ``namespace/name`` of the Pod behind it, ``""`` if it is none."""
-
-    address: str
-    port: int
-    node: str = ""
-    zone: str = ""
-    pod: str = ""
-    ready: bool = True
-    serving: bool = True
-    terminating: bool = False
-    hint_zones: tuple[str, ...] = ()
-    hint_nodes: tuple[str, ...] = ()
 
 
 class Frontend(msgspec.Struct, frozen=True, gc=False):
-    """One port of a Service and everything that answers there.
-
-    ``usual`` is 4 or 6 where all of it is of that family, ready and without hints, as mostly; 0 where one must look.
-    """
+    """One port of a Service and everything that answers there."""
 
     name: str
     protocol: str
     port: int
     node_port: int
-    backends: tuple[Backend, ...]
-    usual: int = 0
+    backends: Endpoints
 
 
 class ServiceFrontends(msgspec.Struct, frozen=True, gc=False):
@@ -139,45 +120,31 @@ def _load_balancer_ips(service: Service) -> tuple[str, ...]:
 
 def _frontend(port: ServicePort, slices: list[EndpointSlice], *, exposed: bool) -> Frontend:
     name, protocol = port.name, port.protocol
-    found: list[Backend] = []
-    numbers: set[int] = set()
-    families: set[int] = set()
-    for piece in slices:
-        for target in piece.ports:
-            number = target.port
-            if number is not None and target.name == name and target.protocol == protocol:
-                numbers.add(number)
-                families.add(_of_slice(piece, number, found))
-    if len(found) > 1 and len({b.address for b in found} if len(numbers) == 1 else {(b.address, b.port) for b in found}) < len(found):
-        found = _once(found)
-    usual = families.pop() if len(families) == 1 else 0
-    return Frontend(name, protocol, port.port, port.node_port if exposed else 0, tuple(found), usual)
+    backends: Endpoints | None = in_columns_of(slices[0], name, protocol) if len(slices) == 1 else None
+    if backends is None:
+        backends = _merged(slices, name, protocol)
+    return Frontend(name, protocol, port.port, port.node_port if exposed else 0, backends)
 
 
-def _once(found: list[Backend]) -> list[Backend]:
-    """Give each endpoint once, in the better of its conditions."""
-    best: dict[tuple[str, int], Backend] = {}
-    for backend in found:
-        other = best.setdefault((backend.address, backend.port), backend)
-        if other is not backend and _rank(backend) > _rank(other):
-            best[(backend.address, backend.port)] = backend
-    return list(best.values())
-
-
-def _of_slice(piece: EndpointSlice, port: int, into: list[Backend]) -> int:
-    """Add a slice's endpoints. Gives their family if all are ready and have no hint, as most, else 0."""
-    usual = _FAMILIES.get(piece.address_type, 0)
-    for endpoint in piece.endpoints:
-        addresses, conditions, pod = endpoint.addresses, endpoint.conditions, endpoint.target_ref
-        if not addresses:
-            continue
-        if endpoint.hints is None and conditions.ready is not False and not conditions.terminating and conditions.serving is not False:
-            name = f"{pod.namespace}/{pod.name}" if pod is not None and pod.kind == "Pod" else ""
-            into.append(Backend(addresses[0], port, endpoint.node_name, endpoint.zone, name))
-        else:
-            into.append(_backend(endpoint, port))
-            usual = 0
-    return usual
+def _merged(slices: list[EndpointSlice], name: str, protocol: str) -> Endpoints:
+    """Merge the endpoints of several slices, or of one whose endpoints are not all alike."""
+    serving = [(piece, [one.port for one in piece.ports if one.name == name and one.protocol == protocol]) for piece in slices]
+    parts = [in_columns_of(piece, name, protocol) for piece, numbers in serving if numbers and piece.endpoints]
+    alike = [part for part in parts if part is not None]
+    if alike and len(alike) == len(parts) and (together := merged(alike)) is not None:
+        return together
+    best: dict[tuple[str, int], Backend] = {}  # each endpoint once, in the better of its conditions
+    for piece, numbers in serving:
+        for number in numbers:
+            for endpoint in piece.endpoints if number is not None else ():
+                if number is None or not endpoint.addresses:
+                    continue
+                backend = _backend(endpoint, number)
+                place = backend.address, number
+                other = best.setdefault(place, backend)
+                if other is not backend and _rank(backend) > _rank(other):
+                    best[place] = backend
+    return tuple(best.values())
 
 
 def _backend(endpoint: Endpoint, port: int) -> Backend:
@@ -187,7 +154,6 @@ def _backend(endpoint: Endpoint, port: int) -> Backend:
         endpoint.addresses[0],  # the API asks consumers to use the first: the others are the same endpoint
         port,
         endpoint.node_name,
-        endpoint.zone,
         f"{target.namespace}/{target.name}" if target is not None and target.kind == "Pod" else "",
         ready,
         ready if conditions.serving is None else conditions.serving,

@@ -26,7 +26,8 @@ from podwire.services.iptables.rules import FILTER, JUMPS, chain_name
 from podwire.services.iptables.tables import IptablesTables
 from podwire.services.layout import IPV4, IPV6, Family
 from podwire.services.tables import Tables
-from podwire.views.frontends import Backend, Frontend, ServiceFrontends
+from podwire.views.backends import Backend
+from podwire.views.frontends import Frontend, ServiceFrontends
 from podwire.views.topology import Place
 from podwire.wire.rtnetlink import Link, change
 

@@ -22,7 +22,8 @@ from podwire.services.agent import masquerade_pods
 from podwire.services.iptables.tables import IptablesTables
 from podwire.services.layout import IPV4, Family
 from podwire.services.tables import Tables
-from podwire.views.frontends import Backend, Frontend, ServiceFrontends
+from podwire.views.backends import Backend
+from podwire.views.frontends import Frontend, ServiceFrontends
 from podwire.views.topology import Place
 
 CONFIG = AgentConfig(

@@ -13,7 +13,8 @@ from podwire.objects.codec import convert
 from podwire.objects.core import Service
 from podwire.objects.discovery import EndpointSlice
 from podwire.services.layout import IPV6
-from podwire.views.frontends import Backend, Frontend, ServiceFrontends, join
+from podwire.views.backends import Backend
+from podwire.views.frontends import Frontend, ServiceFrontends, join
 
 HTTP = {"name": "http", "port": PORT, "targetPort": "http"}
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from ipaddress import ip_address
 
 from podwire.services.connections import ASK_AT_ONCE, Way, questions, stale, ways
-from podwire.views.frontends import Backend, Frontend, ServiceFrontends
+from podwire.views.backends import Backend
+from podwire.views.frontends import Frontend, ServiceFrontends
 from podwire.wire.conntrack import TCP, UDP, Filter, Flow, Status, Tuple
 
 IP, VIP, NODE = "10.8.0.10", "203.0.113.7", "10.128.0.2"

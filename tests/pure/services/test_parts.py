@@ -17,7 +17,8 @@ from podwire.services import desired, masquerade, routes
 from podwire.services.beside import node_port_ranges
 from podwire.services.layout import IPV4, IPV6, narrowed
 from podwire.services.numbers import Numbers
-from podwire.views.frontends import Backend, Frontend, ServiceFrontends
+from podwire.views.backends import Backend
+from podwire.views.frontends import Frontend, ServiceFrontends
 from podwire.views.topology import Place
 from podwire.wire.rtnetlink import Route
 
@@ -100,7 +101,7 @@ def test_families_are_apart() -> None:
 def test_endpoints_sit_without_gaps_and_only_the_last_ones_move(rounds: list[set[int]]) -> None:
     numbers, before = Numbers(), list[bytes]()
     for members in rounds:
-        now = numbers.slots(7, [bytes((each,)) for each in sorted(members)])
+        _, now = numbers.seat("shop/users:http/TCP", "cluster", [bytes((each,)) for each in sorted(members)])
         assert sorted(now) == sorted(bytes((each,)) for each in members)
         stay = [endpoint for endpoint in before if endpoint in now]
         moved = [endpoint for endpoint in stay if now.index(endpoint) != before.index(endpoint)]
@@ -112,7 +113,7 @@ def test_an_endpoint_that_was_read_in_two_slots_has_one() -> None:
     for wanted, seated in ((b"BC", [b"C", b"B"]), (b"BCD", [b"C", b"B", b"D"]), (b"BDE", [b"D", b"B", b"E"])):
         numbers = Numbers()
         numbers.adopt("shop/users:http/TCP", "cluster", 70_000, [b"C", b"B", b"C"], {})  # C moves, and its old slot is stale
-        assert numbers.slots(70_000, [bytes((each,)) for each in wanted]) == seated
+        assert numbers.seat("shop/users:http/TCP", "cluster", [bytes((each,)) for each in wanted]) == (70_000, seated)
 
 
 def test_an_id_is_never_given_twice() -> None:

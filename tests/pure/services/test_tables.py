@@ -19,7 +19,7 @@ from podwire.services import specification as spec
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.elements import mark
 from podwire.services.tables import Tables
-from podwire.views.frontends import Backend
+from podwire.views.backends import Backend
 from pure.services import clusters
 
 BOUNDED = settings(

@@ -79,7 +79,7 @@ def test_conditions_have_the_defaults_of_the_api() -> None:
     assert (port.backends[0].ready, port.backends[0].serving, port.backends[0].terminating) == (False, True, True)
 
 
-def test_pod_node_zone_and_hints_are_carried() -> None:
+def test_pod_node_and_hints_are_carried() -> None:
     piece = endpoints(
         "a",
         "10.4.0.5",
@@ -89,7 +89,7 @@ def test_pod_node_zone_and_hints_are_carried() -> None:
         hints={"forZones": [{"name": "a"}], "forNodes": [{"name": "node-1"}]},
     )
     [backend] = joined(service(), piece).ports[0].backends
-    assert (backend.pod, backend.node, backend.zone) == ("shop/users-1", "node-1", "a")
+    assert (backend.pod, backend.node) == ("shop/users-1", "node-1")
     assert (backend.hint_zones, backend.hint_nodes) == (("a",), ("node-1",))
 
 

@@ -29,7 +29,7 @@ from dataclasses import dataclass, field
 
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.layout import Family, merged, narrowed
-from podwire.views.frontends import Backend
+from podwire.views.backends import Backend, Endpoints
 
 NAT, FILTER = "nat", "filter"
 MARK = "0x4000"
@@ -176,7 +176,7 @@ class Rules:
             self._outside(service, port, cluster, local if port.external is not None else "", found)
         return found
 
-    def _choice(self, service: ServiceProgram, port: PortProgram, kind: str, backends: tuple[Backend, ...], found: PortChains) -> str:
+    def _choice(self, service: ServiceProgram, port: PortProgram, kind: str, backends: Endpoints, found: PortChains) -> str:
         """Add a chain that chooses one of the endpoints; "" if there is none."""
         if not backends:
             return ""
@@ -323,7 +323,7 @@ class Rules:
         ip, protocol, port = claim
         return f"-d {_host(ip)} -p {protocol} {_comment(f'{name} is no node port here')} -m {protocol} --dport {port} -j RETURN"
 
-    def _refuse(self, where: dict[Claim, Lines], claim: Claim, name: str, local: tuple[Backend, ...] | None, cluster: str) -> None:
+    def _refuse(self, where: dict[Claim, Lines], claim: Claim, name: str, local: Endpoints | None, cluster: str) -> None:
         """Without any endpoint a client is told so; without one here, under a Local policy, it is not."""
         ip, protocol, port = claim
         dropped = bool(cluster) and local is not None
