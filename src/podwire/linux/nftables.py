@@ -40,6 +40,7 @@ from podwire.wire.netlink import string
 from podwire.wire.nfnetlink import NFTA
 
 _RECEIVE_BYTES: Final = 65_536
+_ANSWER_BYTES: Final = 4_096  # one answer, which repeats nothing of what was asked: some words at most
 _DUMP_BYTES: Final = 32_768  # the kernel never writes more into one datagram of a dump
 _RECEIVE_COUNT: Final = 128
 _BIG: Final = 20_000  # elements from where on two threads list a set: of few a thread costs more than it saves
@@ -129,7 +130,7 @@ class Nftables:
         done = False
         while not done:  # the answer to the last message comes after all refusals
             try:
-                datagram = self._socket.recv(_RECEIVE_BYTES, socket.MSG_DONTWAIT)
+                datagram = self._socket.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
             if netlink.carried_out(datagram, transaction.last):

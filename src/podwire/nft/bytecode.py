@@ -92,6 +92,8 @@ class Transaction:
 def encode(changes: Sequence[Change], sequence: int = 1) -> Transaction:
     """Encode changes as one transaction whose messages are numbered from ``sequence + 1``. Raises Unreadable for what cannot be said."""
     first = sequence + 1
+    if len(changes) == 2 and (exchange := _exchange(changes[0], changes[1], first)) is not None:
+        return Transaction(first, [0, 1], exchange)
     origins: list[int] = []
     parts: list[bytes] = []
     done = Transaction(first, origins, parts)
@@ -114,6 +116,21 @@ def encode(changes: Sequence[Change], sequence: int = 1) -> Transaction:
 
 _ADD: Final = nfnetlink.NFTABLES << 8 | nfnetlink.NEWSETELEM
 _DELETE: Final = nfnetlink.NFTABLES << 8 | nfnetlink.DELSETELEM
+
+
+def _exchange(gone: Change, came: Change, first: int) -> list[bytes] | None:
+    """The messages about one element that goes and one that comes in the same set, both rows, as most often. None for anything else."""
+    if type(gone) is not DeleteElements or type(came) is not AddElements or gone.set is not came.set or gone.table != came.table:
+        return None
+    before, after = gone.elements, came.elements
+    if type(before) is not Rows or type(after) is not Rows or not len(before.rows) == 1 == len(after.rows):
+        return None
+    old, new, head = before.form.deletion(before.rows[0]), after.rows[0], _of_set(gone.table, gone.set.name)
+    room = 20 + len(head)
+    return [
+        b"".join((_HEADER(room + len(old), _DELETE, netlink.REQUEST, first, 0), head, _LIST(4 + len(old), _ELEMENTS), old)),
+        b"".join((_HEADER(room + len(new), _ADD, _CREATE | netlink.ACK, first + 1, 0), head, _LIST(4 + len(new), _ELEMENTS), new)),
+    ]
 
 
 def _of_one(change: AddElements | DeleteElements, rows: Rows, sequence: int) -> bytes:
@@ -246,7 +263,7 @@ def elements(one: Set, wanted: Sequence[Element], *, keys_only: bool = False) ->
     if isinstance(wanted, Columns):
         if not keys_only:
             data = b"".join([one.data for one in wanted.columns])
-            if len(data) <= ELEMENTS_LIMIT:
+            if 0 < len(data) <= ELEMENTS_LIMIT:
                 return iter((nested(A.ELEMENTS_LIST, data),))
         wanted = Rows(wanted.form, wanted.rows)
     if isinstance(wanted, Rows):

@@ -65,7 +65,8 @@ class ServiceProxy:
         self._services = context.informer(SERVICES)
         self._slices = context.informer(ENDPOINT_SLICES, indexes={"service": _service_of})
         self._nodes = context.informer(NODES, fields=f"metadata.name={context.node}")
-        self._dirty: dict[str, None] = {}
+        self._dirty: dict[str, EndpointSlice | None] = {}  # with the slice that changed, where that is all
+        self._former: list[object] = []  # let go of when the kernel has acknowledged: that takes long, as nobody has read it lately
         self._rounds: deque[tuple[float, list[int]]] = deque()
         self._started = self._make_anew = False
         self._node_port_ranges: tuple[str, ...] = ()
@@ -155,8 +156,12 @@ class ServiceProxy:
     def _slice_changed(self, old: EndpointSlice | None, new: EndpointSlice | None) -> None:
         self.beside.wanted("endpoint")
         self.beside.triggered(old, new)
+        self._former.append(old)
+        if old is not None and new is not None and old.service_key == new.service_key:
+            self._mark(new.service_key, new)
+            return
         for piece in (old, new):
-            if piece is not None and piece.service_key:
+            if piece is not None:
                 self._mark(piece.service_key)
 
     def _node_changed(self, old: Node | None, new: Node | None) -> None:  # noqa: ARG002  (the signature of subscribers)
@@ -182,8 +187,11 @@ class ServiceProxy:
         self._make_anew = True
         self._reconciler.mark(TABLES)
 
-    def _mark(self, key: str) -> None:
-        self._dirty[key] = None
+    def _mark(self, key: str, piece: EndpointSlice | None = None) -> None:
+        """Mark a Service, of which this slice alone changed, or more than that. A slice that names no Service is nobody's."""
+        if not key:
+            return
+        self._dirty[key] = piece if key not in self._dirty else None
         if self._started:
             self._reconciler.mark(TABLES)
 
@@ -272,8 +280,10 @@ class ServiceProxy:
         until = self._context.clock() + SLICE_S
         while self._dirty and self._context.clock() < until:
             key = next(iter(self._dirty))
-            del self._dirty[key]
+            piece = self._dirty.pop(key)
             taken.append(key)
+            if piece is not None and self._take_in(key, piece):
+                continue
             programs = self.decide(key)
             for by_key, program in zip(changes, programs, strict=True):
                 by_key[key] = program
@@ -293,8 +303,18 @@ class ServiceProxy:
             raise
         self._done(taken, took)
 
+    def _take_in(self, key: str, piece: EndpointSlice) -> bool:
+        """Take in a slice as it is, if it is a Service's only one in its family and changed in one endpoint. False: nothing is done."""
+        if [one for one in self._slices.table.by("service", key) if one.address_type == piece.address_type] != [piece]:
+            return False
+        for tables, label in zip(self.tables, self.beside.labels, strict=True):
+            if label == piece.address_type:
+                return tables.put_slice(key, piece)
+        return False
+
     def _done(self, keys: list[str], took: list[float], *, full: bool = False) -> None:
         """The kernel has acknowledged: what packets under way may still need goes a little later."""
+        self._former.clear()
         self.beside.programmed(keys, took, full=full, waiting=bool(self._dirty))
         if any(tables.has_stale for tables in self.tables):
             self._rounds.append((self._context.clock() + LATE_S, [tables.round for tables in self.tables]))

@@ -25,6 +25,7 @@ class Direct:
         self.tables, self.place = tables, place
         self._services: dict[str, Service] = {}
         self._slices: dict[str, tuple[EndpointSlice, ...]] = {}  # by the Service that they name
+        self._former: object = None  # let go of when the kernel has acknowledged: that takes long, as nobody has read it lately
 
     def load(self, services: Iterable[Service], slices: Iterable[EndpointSlice]) -> None:
         """Take all objects there are and make the kernel hold them; tables that are there are adopted. Raises KernelRefused."""
@@ -47,7 +48,11 @@ class Direct:
 
     def put_slice(self, piece: EndpointSlice) -> None:
         """A slice came or changed. Raises KernelRefused."""
-        self._update(self._keep(piece))
+        key = self._keep(piece)
+        if len(self._slices[key]) == 1 and self.tables.put_slice(key, piece):
+            self.tables.update({})
+        else:
+            self._update(key)
 
     def delete_service(self, key: str) -> None:
         """A Service is gone. Raises KernelRefused."""
@@ -57,12 +62,14 @@ class Direct:
     def expire(self) -> None:
         """Delete what was kept for packets under way: no sooner than 10 ms after the last change. Raises KernelRefused."""
         self.tables.expire(self.tables.round)
+        self._former = None
 
     def _keep(self, piece: EndpointSlice) -> str:
         """Keep a slice in place of the former one of its name. Gives the key of the Service."""
         key = piece.service_key
-        held = self._slices.get(key, ())
-        self._slices[key] = (*[one for one in held if one.name != piece.name], piece) if held else (piece,)
+        held = self._former = self._slices.get(key, ())
+        others = [one for one in held if one.metadata.name != piece.metadata.name] if held else ()
+        self._slices[key] = (*others, piece) if others else (piece,)
         return key
 
     def _program(self, key: str) -> ServiceProgram | None:

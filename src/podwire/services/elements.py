@@ -234,12 +234,22 @@ def _claimed_twice(service: ServiceProgram) -> list[Set[bytes]]:
 
 def endpoint_bytes(backend: Backend) -> bytes:
     """Pack address and port, as values of ``backends``. Raises ValueError."""
-    return address_bytes(backend.address) + _PORT.pack(backend.port)
+    prefix, _, last = backend.address.rpartition(".")
+    try:  # as address_bytes, which costs a call
+        return _PREFIXES[prefix] + _ends(backend.port)[last]
+    except (KeyError, ValueError):
+        return ipaddress.ip_address(backend.address).packed + _PORT.pack(backend.port)
 
 
-def backend_row(written: Form, number: int, slot: int, endpoint: bytes, target: str, pod: str) -> bytes:
-    """Write the row of ``backends`` for an id and slot."""
-    return written.write(_MARKS.pack(number, slot), endpoint, _label(target, pod).encode())
+def exchanged_rows(
+    written: Form, number: int, slot: int, endpoints: tuple[bytes, bytes], target: str, pods: tuple[str, str]
+) -> tuple[bytes, bytes, bytes]:
+    """Write the key, and the rows of ``backends`` before and after, for an id and slot that has another endpoint."""
+    key = _MARKS.pack(number, slot)
+    gone, came = pods
+    before = _label(target, gone).encode()
+    after = before if gone == came else _label(target, came).encode()
+    return key, written.write(key, endpoints[0], before), written.write(key, endpoints[1], after)
 
 
 def _label(target: str, pod: str) -> str:

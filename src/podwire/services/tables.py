@@ -26,6 +26,7 @@ from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
 from podwire.nft.difference import same_declaration
 from podwire.nft.fake import Door
+from podwire.objects.discovery import EndpointSlice
 from podwire.services import layout
 from podwire.services.adoption import Ways, adopt, ways
 from podwire.services.audit import findings
@@ -157,6 +158,13 @@ class Tables:
         for key in contended:
             self._put(key, wanted[key])
         yield from self._settle(have)
+
+    def put_slice(self, key: str, piece: EndpointSlice) -> bool:
+        """Take in the only slice of a Service of this family, changed in one endpoint, for the ``update`` that follows.
+
+        False where it is another change: then nothing is done, and the Service is to be decided anew.
+        """
+        return self.sound and self._program.put_slice(key, piece)
 
     def update(self, changes: Mapping[str, ServiceProgram | None]) -> None:
         """Replace what is wanted for some Services; None removes one. Raises KernelRefused."""

@@ -80,10 +80,21 @@ def in_columns(backends: tuple[Backend, ...], family: int) -> Endpoints:
     )
 
 
+def _port_of(piece: EndpointSlice, name: str, protocol: str) -> int | None:
+    """Give the one number that a Service port has in a slice."""
+    port: int | None = None
+    for target in piece.ports:
+        if target.name == name and target.protocol == protocol:
+            if port is not None:
+                return None
+            port = target.port
+    return port
+
+
 def in_columns_of(piece: EndpointSlice, name: str, protocol: str) -> Backends | None:
     """Give a slice's endpoints of a Service port in columns: None if there is none, or of one there is more to be said."""
-    numbers = [target.port for target in piece.ports if target.name == name and target.protocol == protocol]
-    if len(numbers) != 1 or numbers[0] is None:
+    port = _port_of(piece, name, protocol)
+    if port is None:
         return None
     addresses: list[str] = []
     nodes: list[str] = []
@@ -97,7 +108,42 @@ def in_columns_of(piece: EndpointSlice, name: str, protocol: str) -> Backends | 
         addresses.append(endpoint.addresses[0])  # the API asks consumers to use the first: the others are the same endpoint
         nodes.append(endpoint.node_name)
         pods.append(f"{pod.namespace}/{pod.name}" if pod is not None and pod.kind == "Pod" else "")
-    return _joined(addresses, numbers[0], _FAMILIES.get(piece.address_type, 0), nodes, pods)
+    return _joined(addresses, port, _FAMILIES.get(piece.address_type, 0), nodes, pods)
+
+
+def one_came(piece: EndpointSlice, name: str, protocol: str, before: Backends) -> tuple[Backend, Backend, Backends] | None:
+    """Give the endpoint that went, the one that came for it, and all there are now, if that is how a slice's endpoints of a port differ
+    from those before. None also where nothing differs, and where columns would not do: what ``in_columns_of`` gives says more."""
+    if _port_of(piece, name, protocol) != before.port or _FAMILIES.get(piece.address_type) != before.family:
+        return None
+    endpoints = piece.endpoints
+    addresses, nodes, pods = before.addresses.split(" "), before.nodes.split(" "), before.pods.split(" ")
+    if len(endpoints) != len(addresses):
+        return None
+    found: tuple[Backend, Backend] | None = None
+    for at, endpoint in enumerate(endpoints):
+        conditions, target, node = endpoint.conditions, endpoint.target_ref, endpoint.node_name
+        if endpoint.hints is not None or conditions.ready is False or conditions.terminating or conditions.serving is False:
+            return None
+        pod = f"{target.namespace}/{target.name}" if target is not None and target.kind == "Pod" else ""
+        if not endpoint.addresses:
+            return None
+        address = endpoint.addresses[0]
+        if address != addresses[at] or pod != pods[at] or node != nodes[at]:
+            if found is not None:  # it came in another place, as where somebody appends
+                return _one_came_elsewhere(before, in_columns_of(piece, name, protocol))
+            if " " in address or " " in pod or " " in node or address in addresses[:at] + addresses[at + 1 :]:
+                return None if address not in addresses else _one_came_elsewhere(before, in_columns_of(piece, name, protocol))
+            found = Backend(addresses[at], before.port, nodes[at], pods[at]), Backend(address, before.port, node, pod)
+            addresses[at], nodes[at], pods[at] = address, node, pod
+    if found is None:
+        return None
+    return *found, Backends(" ".join(addresses), before.port, before.family, " ".join(nodes), " ".join(pods))
+
+
+def _one_came_elsewhere(before: Backends, now: Backends | None) -> tuple[Backend, Backend, Backends] | None:
+    found = one_for_one(before, now) if now is not None else None
+    return None if found is None or now is None else (*found, now)
 
 
 def merged(parts: Sequence[Backends]) -> Backends | None:
@@ -114,36 +160,20 @@ def merged(parts: Sequence[Backends]) -> Backends | None:
 
 def _joined(addresses: list[str], port: int, family: int, nodes: list[str], pods: list[str]) -> Backends | None:
     """Write columns. None where there is nothing, an endpoint twice, or a word that is not one."""
-    between = len(addresses) - 1
-    if between < 1:
-        if between < 0 or " " in (addresses[0] + nodes[0] + pods[0]):
+    count = len(addresses)
+    if count == 1:
+        if " " in addresses[0] or " " in nodes[0] or " " in pods[0]:
             return None
         return Backends(addresses[0], port, family, nodes[0], pods[0])
     one = Backends(" ".join(addresses), port, family, " ".join(nodes), " ".join(pods))
-    if len(set(addresses)) <= between or {one.addresses.count(" "), one.nodes.count(" "), one.pods.count(" ")} != {between}:
+    if one.addresses.count(" ") + 1 == count == one.nodes.count(" ") + 1 == one.pods.count(" ") + 1 == len(set(addresses)):
+        return one
+    return None
+
+
+def one_for_one(one: Endpoints, other: Endpoints) -> tuple[Backend, Backend] | None:
+    """Give the endpoint that went and the one that came for it, in whatever place, if that is all that differs; of one family both."""
+    if len(one) != len(other) or (type(one) is Backends and type(other) is Backends and one.family != other.family):
         return None
-    return one
-
-
-def one_other(one: Endpoints, other: Endpoints) -> int | None:
-    """Say in which place all that differs between two rows of endpoints is: None if it is more, or nothing."""
-    if type(one) is not Backends or type(other) is not Backends:
-        if len(one) != len(other):
-            return None
-        places = [place for place, (a, b) in enumerate(zip(one, other, strict=True)) if a != b]
-        return places[0] if len(places) == 1 else None
-    if one.port != other.port:
-        return 0 if len(one) == len(other) == 1 else None
-    found: int | None = None
-    for had, has in ((one.addresses, other.addresses), (one.nodes, other.nodes), (one.pods, other.pods)):
-        if had == has:
-            continue
-        before, after = had.split(" "), has.split(" ")
-        if len(before) != len(after):
-            return None
-        for place, word in enumerate(before):
-            if word != after[place]:
-                if found not in (None, place):
-                    return None
-                found = place
-    return found
+    gone, came = set(one).difference(other), set(other).difference(one)
+    return (gone.pop(), came.pop()) if len(gone) == 1 == len(came) else None

@@ -52,11 +52,34 @@ def test_rows_say_the_same_as_elements_and_are_read_as_such(given_rows: list[tup
         assert rows.split(b"".join(packed)) == packed
         held = rows.Packed(one, packed)
         assert held == {element.key: element for element in made}
-        assert held.holds(packed)
-        assert held.holds(packed[1:])
+        together = rows.as_columns(form, packed)
+        assert [row for column in together for row in column.rows()] == packed
+        assert list(rows.Columns(one, together)) == made
+        assert (
+            bytecode.encode([AddElements(T, one, rows.Columns(one, together))]).parts == bytecode.encode([AddElements(T, one, made)]).parts
+        )
+        assert all(map(held.holds, together))
+        assert all(map(held.holds, rows.as_columns(form, packed[1:])))
         if made:
-            assert not rows.Packed(one, packed[1:]).holds(packed)
-            assert not held.holds([form.of(msgspec.structs.replace(made[0], comment="of nobody here")), *packed[1:]])
+            assert not all(map(rows.Packed(one, packed[1:]).holds, together))
+            other = form.of(msgspec.structs.replace(made[0], comment="of nobody here"))
+            assert not all(map(held.holds, rows.as_columns(form, [other, *packed[1:]])))
+
+
+@given(st.lists(st.tuples(st.integers(0, 65_535), COMMENTS), max_size=400, unique_by=lambda row: row[0]), st.integers(10, 40))
+def test_columns_are_what_their_rows_are_one_by_one(given_rows: list[tuple[int, str]], longest: int) -> None:
+    texts = [comment.encode() for _, comment in given_rows]
+    for one, keys, values in (
+        (M, [KEY.pack(number, 1) for number, _ in given_rows], [VALUE.pack(number, 80) for number, _ in given_rows]),
+        (S, [struct.pack(">H", number) for number, _ in given_rows], []),
+    ):
+        form = rows.form(one)
+        found = rows.columns(form, keys, values, texts, longest)
+        assert [key for column in found for key in column.keys] == keys
+        assert [row for column in found for row in column.rows()] == [
+            form.write(key, values[at] if values else b"", texts[at][:longest]) for at, key in enumerate(keys)
+        ]
+        assert all(len(column.data) <= bytecode.ELEMENTS_LIMIT // 2 for column in found)
 
 
 def test_a_comment_too_long_and_a_list_cut_short_are_refused() -> None:

@@ -34,6 +34,7 @@ from typing import Any, TypeVar
 from podwire.linux import namespaces
 from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
+from podwire.objects.discovery import EndpointSlice
 from podwire.services.desired import ServiceProgram
 from podwire.services.iptables.rules import FILTER, JUMPS, NAT, Chain, Lines, PortChains, Rules, depth, is_ours
 from podwire.services.layout import Family
@@ -110,6 +111,10 @@ class IptablesTables:
             if not count % STEP:
                 yield
         self._settle()
+
+    def put_slice(self, key: str, piece: EndpointSlice) -> bool:  # noqa: ARG002  (what both dialects are asked)
+        """Say that a Service is to be decided anew: here its chains are written as a whole."""
+        return False
 
     def update(self, changes: Mapping[str, ServiceProgram | None]) -> None:
         """Replace what is wanted for some Services; None removes one. Raises KernelRefused."""

@@ -1,0 +1,133 @@
+"""What is done quicker for Services as most are: it is what is done for any."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from podwire import nft
+from podwire.objects.codec import convert
+from podwire.objects.core import Service
+from podwire.objects.discovery import EndpointSlice
+from podwire.services import desired, layout, plain
+from podwire.services.elements import elements, forms
+from podwire.services.numbers import Numbers
+from podwire.views.frontends import ServiceFrontends, join
+from pure.services import clusters
+from pure.services.worlds import HERE, KEYS, World, is_as_made_anew, services
+
+SPECS = st.fixed_dictionaries({"addresses": st.sampled_from([[f"10.4.1.{n}"] for n in range(1, 9)])}, optional={
+    "nodeName": st.sampled_from(["node-1", "node-2", "node-3"]),
+    "targetRef": st.builds(lambda name: {"kind": "Pod", "namespace": "shop", "name": name}, st.sampled_from(["p", "q"])),
+    "conditions": st.sampled_from([{"ready": False}, {"terminating": True}, {"ready": True}]),
+    "hints": st.just({"forZones": [{"name": "a"}]}),
+})  # fmt: skip
+CAME = st.tuples(st.sampled_from(["replace", "replace", "replace", "add", "remove", "port"]), st.integers(0, 4), SPECS, st.booleans())
+
+
+@given(st.sampled_from([("TCP",), ("TCP", "TCP"), ("TCP", "UDP")]), st.lists(SPECS, max_size=4), st.lists(CAME, max_size=8))
+def test_a_slice_that_changed_is_taken_in_as_the_whole_service_would_be(
+    protocols: tuple[str, ...], endpoints: list[dict[str, Any]], history: list[tuple[str, int, dict[str, Any], bool]]
+) -> None:
+    ports = [{"name": f"n{at}", "protocol": protocol, "port": 80 + at} for at, protocol in enumerate(protocols)]
+    service = convert(Service, {"metadata": {"name": "s0", "namespace": "shop"}, "spec": {"clusterIP": "10.8.0.1", "ports": ports}})
+    targets, rows, world = [{**port, "port": 8080} for port in ports], list(endpoints), World()
+
+    def piece() -> EndpointSlice:
+        return convert(EndpointSlice, {"metadata": {"name": "s0-x", "namespace": "shop"}, "ports": targets, "endpoints": rows})
+
+    world.put("shop/s0", join(service, [piece()]))
+    world.take()
+    for what, at, came, take in history:
+        if what == "port":
+            targets[at % len(ports)] = {**targets[at % len(ports)], "port": 8080 + at}
+        elif what == "add" or not rows:
+            rows.append(came)
+        elif what == "remove":
+            del rows[at % len(rows)]
+        else:
+            rows[at % len(rows)] = came
+        view = join(service, [piece()])
+        if world.program.put_slice("shop/s0", piece()):
+            program = desired.program(view, HERE) if view is not None else None
+            assert program is not None
+            assert world.program.services["shop/s0"] == program
+            world.wanted["shop/s0"] = program
+        else:
+            world.put("shop/s0", view)
+        if take:
+            world.take()
+    world.take()
+    world.expire()
+    is_as_made_anew(world)
+    world.restart()
+    assert not world.program.take()
+
+
+def test_one_endpoint_in_the_place_of_one_is_one_exchange() -> None:
+    world = World()
+
+    def piece(*addresses: str, node: str = "node-2") -> EndpointSlice:
+        rows = [{"addresses": [address], "nodeName": node} for address in addresses]
+        return convert(EndpointSlice, {"metadata": {"name": "s0-x", "namespace": "shop"}, "ports": [{"port": 8080}], "endpoints": rows})
+
+    body = {"metadata": {"name": "s0", "namespace": "shop"}, "spec": {"clusterIP": "10.8.0.1", "ports": [{"port": 80}]}}
+    world.put("shop/s0", join(convert(Service, body), [piece("10.4.1.1", "10.4.1.2")]))
+    world.take()
+    assert world.program.put_slice("shop/s0", piece("10.4.1.1", "10.4.1.3"))
+    [[gone, came]] = world.program.take()
+    assert isinstance(gone, nft.DeleteElements)
+    assert isinstance(came, nft.AddElements)
+    assert (gone.set.name, len(gone.elements), len(came.elements)) == ("backends", 1, 1)
+    assert world.program.put_slice("shop/s0", piece("10.4.1.1", "10.4.1.3"))
+    assert not world.program.take(), "nothing changed"
+    assert not world.program.put_slice("shop/s0", piece("10.4.1.1", "10.4.1.4", node="node-1")), "it is here, which is more"
+    assert not world.program.put_slice("shop/s0", piece("10.4.1.1"))
+    assert not world.program.put_slice("shop/s0", piece("10.4.1.1", "10.4.1.1"))
+    assert not world.program.put_slice("shop/s0", piece("10.4.1.1", "no address"))
+    assert not world.program.put_slice("shop/other", piece("10.4.1.1"))
+
+
+@given(services(KEYS[0]))
+def test_a_plain_service_has_the_elements_of_any(view: ServiceFrontends) -> None:
+    program = desired.program(view, HERE)
+    assert program is not None
+    if program.plain:
+        assert plain.elements(program, "node-1", forms(layout.IPV4), Numbers()) == elements(program, "node-1", layout.IPV4, Numbers())
+
+
+@given(clusters.objects())
+def test_one_step_decides_as_all_steps_do(trees: list[dict[str, Any]]) -> None:
+    world = clusters.cluster(trees)
+    for service in world.services:
+        slices = tuple(piece for piece in world.slices if piece.service_key == service.key)
+        view = join(service, slices)
+        for family in (4, 6):
+            found = desired.plain(service.key, service, slices, family)
+            assert found is None or (view is not None and found == desired.program(view, HERE, family))
+
+
+def test_who_is_decided_in_one_step() -> None:
+    def service(**spec: Any) -> Service:
+        body = {"clusterIP": "10.8.0.1", "clusterIPs": ["10.8.0.1"], "ports": [{"port": 80}], **spec}
+        return convert(Service, {"metadata": {"name": "s", "namespace": "shop", "labels": body.pop("labels", {})}, "spec": body})
+
+    rows = [{"addresses": ["10.4.1.1"]}]
+    slices = (convert(EndpointSlice, {"metadata": {"name": "x"}, "ports": [{"port": 8080}], "endpoints": rows}),)
+    assert desired.plain("shop/s", service(), slices, 4) is not None
+    assert desired.plain("shop/s", service(), slices, 6) is None
+    assert desired.plain("shop/s", service(), (), 4) is None
+    for other in (
+        {"type": "NodePort"},
+        {"type": "ExternalName"},
+        {"externalIPs": ["192.0.2.1"]},
+        {"sessionAffinity": "ClientIP"},
+        {"internalTrafficPolicy": "Local"},
+        {"clusterIPs": ["10.8.0.1", "fd00::1"]},
+        {"clusterIP": "None", "clusterIPs": ["None"]},
+        {"ports": [{"name": "a", "port": 80}, {"name": "b", "port": 81}]},
+        {"labels": {"service.kubernetes.io/service-proxy-name": "other"}},
+    ):
+        assert desired.plain("shop/s", service(**other), slices, 4) is None, other
