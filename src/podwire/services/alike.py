@@ -6,7 +6,7 @@ about a difference (ruleset.py).
 
 from __future__ import annotations
 
-from podwire.services.desired import PortProgram, ServiceProgram
+from podwire.services.desired import ServiceProgram
 
 
 def claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
@@ -17,24 +17,6 @@ def claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
         if a.port != b.port or a.node_port != b.node_port or a.protocol != b.protocol:
             return False
     return one.created == other.created and one.key == other.key
-
-
-def moved(one: ServiceProgram, other: ServiceProgram) -> tuple[PortProgram, PortProgram] | None:
-    """Give the port as it was and as it is, if all that differs between two states of a Service is the endpoints of one.
-
-    None also where endpoints are more than rows of ``backends``: under a Local policy, with affinity, and beside addresses from outside.
-    """
-    if one.external_ips or other.external_ips or one.affinity_s or other.affinity_s or not claims_alike(one, other):
-        return None
-    found: tuple[PortProgram, PortProgram] | None = None
-    for a, b in zip(one.ports, other.ports, strict=True):
-        if a.name != b.name or a.internal is not None or a.external is not None or b.internal is not None or b.external is not None:
-            return None
-        if a.cluster != b.cluster:
-            if found is not None:
-                return None
-            found = a, b
-    return found
 
 
 def named_alike(one: ServiceProgram, other: ServiceProgram) -> bool:

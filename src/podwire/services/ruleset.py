@@ -25,18 +25,16 @@ from functools import partial
 from itertools import islice
 from operator import gt
 
-import msgspec
-
 from podwire import nft
 from podwire.nft.model import Element
 from podwire.nft.rows import Column, Packed, Rows, as_columns, packed
 from podwire.objects.discovery import EndpointSlice
-from podwire.services import plain
-from podwire.services.alike import claims_alike, moved, named_alike
+from podwire.services import exchange, plain
+from podwire.services.alike import claims_alike, named_alike
 from podwire.services.batches import Batcher, Plan
 from podwire.services.chains import LEADING, Chains
 from podwire.services.claims import Claims, Rank
-from podwire.services.desired import PortProgram, ServiceProgram
+from podwire.services.desired import ServiceProgram
 from podwire.services.elements import (
     FIELDS,
     NOTHING,
@@ -46,18 +44,16 @@ from podwire.services.elements import (
     addresses,
     cluster_ip_row,
     elements,
-    endpoint_bytes,
-    exchanged_rows,
     forms,
     mark,
     set_name,
     target_name,
 )
+from podwire.services.exchange import Exchange
 from podwire.services.filling import Filling
 from podwire.services.notes import Notes, Shared, difference
 from podwire.services.numbers import Numbers
 from podwire.services.structure import Structure
-from podwire.views.backends import Backend, Backends, in_columns_of, one_came, one_for_one
 
 # Looked up after an earlier look-up of the same packet: a packet under way may still need them.
 LATE = ("backends", "handles", "keep_source", "own_endpoints", "short_circuit", "keep", "how", "sizes")
@@ -107,7 +103,7 @@ class Program:
         if old is None:
             if service is None or self.begin(key, service):
                 return
-        elif service is not None and self._one_moved(key, old, service):
+        elif service is not None and self._exchange(key, exchange.of_states(old, service)):
             return
         if old == service:
             return
@@ -137,56 +133,21 @@ class Program:
         self._drop_numbers(old, None)
 
     def put_slice(self, key: str, piece: EndpointSlice) -> bool:
-        """Take the only slice of a Service in which one endpoint of another node came in the place of one, as most often.
+        """Take the only slice of a Service, in which one endpoint of another node came for another, as most often.
 
-        What else is known of the Service is as it was put. False: it is another change, or none for whom that is said, and nothing is done.
+        What else is known of the Service is as it was put. False: it is another change, and nothing is done.
         """
         old = self.services.get(key)
-        if old is None or not old.plain:
-            return False
-        found: tuple[Backend, Backend, Backends] | None = None
-        ports = list(old.ports)
-        for at, port in enumerate(ports):
-            assert type(port.cluster) is Backends
-            if port.protocol == "UDP":
-                return False
-            came = one_came(piece, port.name, port.protocol, port.cluster)
-            if came is not None and found is None:
-                found = came
-                ports[at] = PortProgram(port.name, port.protocol, port.port, port.node_port, came[2], None, None)
-                changed = port
-            elif came is not None or in_columns_of(piece, port.name, port.protocol) != port.cluster:
-                return False
-        if found is None:
-            return True
-        if not self._exchange(key, changed, *found[:2]):
-            return False
-        self.services[key] = msgspec.structs.replace(old, ports=tuple(ports))
-        return True
+        found = exchange.of_slice(old, piece) if old is not None else None
+        return found is not None and (found.moved is None or self._exchange(key, found))
 
-    def _one_moved(self, key: str, old: ServiceProgram, service: ServiceProgram) -> bool:
-        """One endpoint of another node came in the place of one. False: it is another change, and nothing is done."""
-        ports = moved(old, service)
-        found = one_for_one(ports[0].cluster, ports[1].cluster) if ports is not None else None
-        if ports is None or found is None or not self._exchange(key, ports[1], *found):
+    def _exchange(self, key: str, found: Exchange | None) -> bool:
+        """One endpoint came for another. False: it is another change, and nothing is done."""
+        row = exchange.rows(found, self.node, self.numbers, self._forms["backends"]) if found is not None else None
+        if found is None or row is None:
             return False
-        self.services[key] = service
-        return True
-
-    def _exchange(self, key: str, port: PortProgram, gone: Backend, came: Backend) -> bool:
-        """Note that an endpoint of a port is in the place of another in the cluster view, and nowhere else. False: nothing is done."""
-        if gone.node in (self.node, "") or came.node in (self.node, ""):
-            return False
-        target = target_name(key, port)
-        try:
-            left, endpoint = endpoint_bytes(gone), endpoint_bytes(came)
-        except ValueError:
-            return False
-        seat = self.numbers.exchange(target, left, endpoint, len(port.cluster))
-        if seat is None:
-            return False
-        at, before, after = exchanged_rows(self._forms["backends"], *seat, (left, endpoint), target, (gone.pod, came.pod))
-        self._note("backends", at, before, after)
+        self._note("backends", *row)
+        self.services[key] = found.service
         return True
 
     def begin(self, key: str, service: ServiceProgram) -> bool:

@@ -1,0 +1,83 @@
+"""One endpoint that came for another, as most changes are: what is told to a kernel of them is one element.
+
+What belongs here: seeing that this is all that a change is, and the rows before and after. What must not: any other change, what a kernel
+holds (ruleset.py).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import msgspec
+
+from podwire.nft.rows import Form
+from podwire.objects.discovery import EndpointSlice
+from podwire.services.alike import claims_alike
+from podwire.services.desired import PortProgram, ServiceProgram
+from podwire.services.elements import endpoint_bytes, exchanged_rows, target_name
+from podwire.services.numbers import Numbers
+from podwire.views.backends import Backend, Backends, in_columns_of, one_came, one_for_one
+
+
+class Exchange(NamedTuple):
+    """What is wanted of a Service now, and of which port which endpoint went and which came: ``moved`` is None where none did."""
+
+    service: ServiceProgram
+    moved: tuple[PortProgram, Backend, Backend] | None
+
+
+def of_slice(old: ServiceProgram, piece: EndpointSlice) -> Exchange | None:
+    """See it in a Service's only slice, of which it is known that nothing else changed. None: it is another change."""
+    if not old.plain:
+        return None
+    found: tuple[PortProgram, Backend, Backend] | None = None
+    ports = list(old.ports)
+    for at, port in enumerate(ports):
+        assert type(port.cluster) is Backends
+        if port.protocol == "UDP":  # more is to be done than elements say: clients keep to their flows
+            return None
+        came = one_came(piece, port.name, port.protocol, port.cluster)
+        if came is not None and found is None:
+            found = port, came[0], came[1]
+            ports[at] = PortProgram(port.name, port.protocol, port.port, port.node_port, came[2], None, None)
+        elif came is not None or in_columns_of(piece, port.name, port.protocol) != port.cluster:
+            return None
+    return Exchange(msgspec.structs.replace(old, ports=tuple(ports)) if found is not None else old, found)
+
+
+def of_states(old: ServiceProgram, new: ServiceProgram) -> Exchange | None:
+    """See it in two states of a Service. None: it is another change.
+
+    None also where endpoints are more than rows of ``backends``: under a Local policy, with affinity, and beside addresses from outside.
+    """
+    if old.external_ips or new.external_ips or old.affinity_s or new.affinity_s or not claims_alike(old, new):
+        return None
+    found: tuple[PortProgram, Backend, Backend] | None = None
+    for a, b in zip(old.ports, new.ports, strict=True):
+        if a.name != b.name or a.internal is not None or a.external is not None or b.internal is not None or b.external is not None:
+            return None
+        if a.cluster != b.cluster:
+            pair = None if found is not None else one_for_one(a.cluster, b.cluster)
+            if pair is None:
+                return None
+            found = b, *pair
+    return Exchange(new, found) if found is not None else None
+
+
+def rows(exchange: Exchange, node: str, numbers: Numbers, written: Form) -> tuple[bytes, bytes, bytes] | None:
+    """Seat the endpoint that came, and write the key and the rows of ``backends`` before and after.
+
+    None, with nothing done: one of the two is on this node, which is more than a row, or it is not beyond doubt who sits where.
+    """
+    if exchange.moved is None:
+        return None
+    port, gone, came = exchange.moved
+    if gone.node in (node, "") or came.node in (node, ""):
+        return None
+    target = target_name(exchange.service.key, port)
+    try:
+        left, endpoint = endpoint_bytes(gone), endpoint_bytes(came)
+    except ValueError:
+        return None
+    seat = numbers.exchange(target, left, endpoint, len(port.cluster))
+    return None if seat is None else exchanged_rows(written, *seat, (left, endpoint), target, (gone.pod, came.pod))
