@@ -241,6 +241,12 @@ def endpoint_bytes(backend: Backend) -> bytes:
         return ipaddress.ip_address(backend.address).packed + _PORT.pack(backend.port)
 
 
+def own_row(written: Form, backend: Backend) -> bytes:
+    """Write the row of ``own_endpoints`` for one that is on this node. Raises ValueError."""
+    address = address_bytes(backend.address)
+    return written.row(address + address, None, backend.pod[:COMMENT])
+
+
 def exchanged_rows(
     written: Form, number: int, slot: int, endpoints: tuple[bytes, bytes], target: str, pods: tuple[str, str]
 ) -> tuple[bytes, bytes, bytes]:
@@ -292,8 +298,7 @@ def _endpoints(backends: Endpoints, node: str, written: Form, here: list[bytes])
     for backend in backends:
         once.setdefault(endpoint_bytes(backend), backend.pod)
         if backend.node == node or not backend.node:  # one that names no node may be here
-            address = address_bytes(backend.address)
-            here.append(written.row(address + address, None, backend.pod[:COMMENT]))
+            here.append(own_row(written, backend))
     return list(once), list(once.values())
 
 

@@ -6,6 +6,7 @@ holds (ruleset.py).
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import msgspec
@@ -14,7 +15,7 @@ from podwire.nft.rows import Form
 from podwire.objects.discovery import EndpointSlice
 from podwire.services.alike import claims_alike
 from podwire.services.desired import PortProgram, ServiceProgram
-from podwire.services.elements import endpoint_bytes, exchanged_rows, target_name
+from podwire.services.elements import endpoint_bytes, exchanged_rows, own_row, target_name
 from podwire.services.numbers import Numbers
 from podwire.views.backends import Backend, Backends, in_columns_of, one_came, one_for_one
 
@@ -64,20 +65,35 @@ def of_states(old: ServiceProgram, new: ServiceProgram) -> Exchange | None:
     return Exchange(new, found) if found is not None else None
 
 
-def rows(exchange: Exchange, node: str, numbers: Numbers, written: Form) -> tuple[bytes, bytes, bytes] | None:
-    """Seat the endpoint that came, and write the key and the rows of ``backends`` before and after.
+class Rows(NamedTuple):
+    """The key and the row of ``backends`` before and after; the rows of ``own_endpoints`` that the Service no longer has, and has now."""
 
-    None, with nothing done: one of the two is on this node, which is more than a row, or it is not beyond doubt who sits where.
-    """
+    key: bytes
+    before: bytes
+    after: bytes
+    own_before: Sequence[bytes] = ()
+    own_after: Sequence[bytes] = ()
+
+
+def rows(exchange: Exchange, node: str, numbers: Numbers, written: Mapping[str, Form]) -> Rows | None:
+    """Seat the endpoint that came, and write what is to be told. None, with nothing done: it is not beyond doubt who sits where."""
     if exchange.moved is None:
         return None
     port, gone, came = exchange.moved
-    if gone.node in (node, "") or came.node in (node, ""):
-        return None
+    is_here = gone.node == node or came.node == node or not gone.node or not came.node  # one that names no node may be here
+    if is_here and len(exchange.service.ports) > 1:
+        return None  # another port may have it, too
     target = target_name(exchange.service.key, port)
     try:
         left, endpoint = endpoint_bytes(gone), endpoint_bytes(came)
     except ValueError:
         return None
     seat = numbers.exchange(target, left, endpoint, len(port.cluster))
-    return None if seat is None else exchanged_rows(written, *seat, (left, endpoint), target, (gone.pod, came.pod))
+    if seat is None:
+        return None
+    found = exchanged_rows(written["backends"], *seat, (left, endpoint), target, (gone.pod, came.pod))
+    if not is_here:
+        return Rows(*found)
+    own = written["own_endpoints"]
+    before, after = ([own_row(own, one)] if one.node in (node, "") else [] for one in (gone, came))
+    return Rows(*found, before, after)

@@ -26,6 +26,7 @@ from podwire.services.elements import (
     endpoints_bytes,
     mark,
     marks,
+    own_row,
     port_key,
 )
 from podwire.services.numbers import Numbers
@@ -219,9 +220,4 @@ def _here(cluster: Backends, node: str, form: Form) -> list[bytes]:
     nodes = cluster.nodes.split(" ")
     if node not in nodes and "" not in nodes:
         return []
-    found: list[bytes] = []
-    for backend in cluster:
-        if backend.node == node or not backend.node:
-            address = address_bytes(backend.address)
-            found.append(form.row(address + address, None, backend.pod[:COMMENT]))
-    return found
+    return [own_row(form, backend) for backend in cluster if backend.node == node or not backend.node]

@@ -143,10 +143,12 @@ class Program:
 
     def _exchange(self, key: str, found: Exchange | None) -> bool:
         """One endpoint came for another. False: it is another change, and nothing is done."""
-        row = exchange.rows(found, self.node, self.numbers, self._forms["backends"]) if found is not None else None
-        if found is None or row is None:
+        rows = exchange.rows(found, self.node, self.numbers, self._forms) if found is not None else None
+        if found is None or rows is None:
             return False
-        self._note("backends", *row)
+        self._note("backends", rows.key, rows.before, rows.after)
+        if rows.own_before or rows.own_after:
+            self._differ(key, "own_endpoints", rows.own_before, rows.own_after)
         self.services[key] = found.service
         return True
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import doctest
+from collections.abc import Sequence
 from ipaddress import ip_network
-from typing import Any
+from typing import Any, cast
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -99,7 +100,7 @@ def test_families_are_apart() -> None:
 
 @given(st.lists(st.sets(st.integers(0, 12)), max_size=8))
 def test_endpoints_sit_without_gaps_and_only_the_last_ones_move(rounds: list[set[int]]) -> None:
-    numbers, before = Numbers(), list[bytes]()
+    numbers, before = Numbers(), cast("Sequence[bytes]", ())
     for members in rounds:
         _, now = numbers.seat("shop/users:http/TCP", "cluster", [bytes((each,)) for each in sorted(members)])
         assert sorted(now) == sorted(bytes((each,)) for each in members)
