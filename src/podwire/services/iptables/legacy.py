@@ -38,7 +38,7 @@ def _told(path: str) -> list[str]:
 def _of(family: Family, kind: str, names: str, path: str) -> list[str]:
     """Look at one family's."""
     there: list[str] = []
-    with contextlib.suppress(OSError):  # a kernel without it
+    with contextlib.suppress(OSError):  # a kernel without it, or one that shows it to the machine's own root alone
         there = sorted(Path("/proc/thread-self/net", names).read_text(encoding="ascii").split())
     if not there:
         return []
