@@ -16,6 +16,7 @@ Source: net/netfilter/nfnetlink.c and nf_tables_api.c of the Linux kernel.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import itertools
 import socket
@@ -174,8 +175,11 @@ class Nftables:
         raise KernelRefused(errno.EINTR, "list ruleset", "it kept changing")
 
     def names(self) -> list[TableName]:
-        """Give the tables that there are, of all families, whoever made them. Raises KernelRefused."""
-        return [dump.table_of(payload) for payload in self._ask(nfnetlink.GETTABLE, what="list tables")]
+        """Give the tables that there are, of all families, whoever made them. Raises KernelRefused: EINTR, as ``dump``."""
+        for _ in range(_ATTEMPTS):
+            with contextlib.suppress(_Changing):
+                return [dump.table_of(payload) for payload in self._ask(nfnetlink.GETTABLE, what="list tables")]
+        raise KernelRefused(errno.EINTR, "list tables", "they kept changing")
 
     def _dump(self, wanted: list[TableName] | None, keyed: Keyed) -> Ruleset:
         payloads = self._ask(nfnetlink.GETTABLE, what="list tables")

@@ -10,6 +10,8 @@ import errno
 import socket
 import struct
 import subprocess
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -122,6 +124,29 @@ def test_a_refusal_names_the_change_and_the_element_and_nothing_is_done() -> Non
         assert full.value.errno == errno.ENFILE
         assert door.generation() == before
         assert [chain.name for chain in door.dump().tables[0].chains] == ["c"]
+
+
+def test_names_are_told_while_tables_come_and_go() -> None:
+    stays, comes = nft.table("table ip stays { }"), nft.table("table ip comes { }")
+    with Nftables() as door, Nftables() as other, ThreadPoolExecutor(1) as pool:
+        door.apply([nft.AddTable(stays.id)])
+        asked = threading.Event()
+
+        def change() -> int:
+            times = 0
+            while not asked.is_set() and times < 50_000:
+                other.apply([nft.AddTable(comes.id)])
+                other.apply([nft.DeleteTable(comes.id)])
+                times += 1
+            return times
+
+        changing = pool.submit(change)
+        try:
+            for _ in range(2000):
+                assert set(door.names()) - {comes.id} == {stays.id}
+        finally:
+            asked.set()
+        assert changing.result() > 0
 
 
 def test_ten_thousand_services_go_through_an_ordinary_users_buffer_and_read_back() -> None:
