@@ -48,6 +48,9 @@ _BIG: Final = 20_000  # elements from where on two threads list a set: of few a 
 # Elements from where on they are looked up if their keys are known. The processor's time for a table of which so many were in one map,
 # listed and looked up: 0.15 and 0.20 s of 45,000, 0.31 and 0.33 s of 65,000, 0.36 and 0.35 s of 80,000, 0.65 to 0.9 and 0.47 s of 100,000.
 _LOOK_UP_FROM: Final = 80_000
+_RCVBUFFORCE: Final = 33  # asm-generic/socket.h
+_FORCED_BYTES: Final = 4 << 20  # of the receive buffer, where that may be had: it is doubled
+_ASKED_MOST: Final = 3_000  # keys in one question, where it may
 _ASKED: Final = 400  # keys in one question: an ordinary user's receive buffer holds 512 answers of 150 bytes
 _ANSWERS_BYTES: Final = 212_992
 _ATTEMPTS: Final = 20
@@ -225,8 +228,8 @@ class Nftables:
     def _looked_up(self, table: TableName, one: Set, keys: Sequence[bytes]) -> Set | None:
         """Have the elements of these keys looked up. None if one is not there, or they are not all, or an answer is not understood."""
         self._sequence += 1
-        lookup, rows, asked = Lookup(table, one, self._sequence), list[bytes](), _ASKED
-        into = Datagrams(_ASKED, lookup.room)
+        lookup, rows, asked = Lookup(table, one, self._sequence), list[bytes](), self._asked_at_once()
+        into = Datagrams(asked, lookup.room)
         while len(rows) < len(keys) and not lookup.refused and asked:
             some = keys[len(rows) : len(rows) + asked]
             self._socket.send(lookup.question(some))
@@ -240,6 +243,14 @@ class Nftables:
         self.looked_up += len(rows)
         whole = replace(one, elements=Packed(one, rows))
         return whole if len(whole.elements) == len(keys) else None
+
+    def _asked_at_once(self) -> int:
+        """Say how many answers the receive buffer holds, which the machine's own root may make bigger: less is asked for more often."""
+        try:
+            self._socket.setsockopt(socket.SOL_SOCKET, _RCVBUFFORCE, _FORCED_BYTES)
+        except PermissionError:
+            return _ASKED
+        return _ASKED_MOST
 
     def _at_hand(self, into: Datagrams, most: int) -> list[bytes]:
         """Receive the answers to what was sent: as many as the buffer held."""

@@ -11,7 +11,8 @@ keep to an endpoint, survive a restart. Ids that lead nowhere are forgotten, and
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import count
 from typing import NamedTuple
 
@@ -29,7 +30,7 @@ _Handles = dict[int, dict[bytes, int]]
 class Ways(NamedTuple):
     """How the Services that are wanted are reached: for each way the name of the port, the map and the key. ``keep``: one has affinity."""
 
-    all: list[tuple[str, str, bytes]]
+    all: Sequence[tuple[str, str, bytes]]
     keep: bool
 
 
@@ -39,15 +40,19 @@ def ways(services: Iterable[ServiceProgram]) -> Ways:
     return Ways(list(_addresses(wanted)), any(service.affinity_s for service in wanted))
 
 
-def adopt(numbers: Numbers, have: nft.Table, wanted: Ways) -> None:
-    """Fill ``numbers`` from a dumped table, for the Services that are wanted."""
-    sets = {one.name: packed(one) for one in have.sets if has_rows(one)}
+def adopt(numbers: Numbers, have: Iterable[nft.Set], wanted: Ways) -> None:
+    """Fill ``numbers`` from the sets of a dumped table, for the Services that are wanted.
+
+    ``backends`` may be missing as long as it is not known, unless some Service ``keep``s clients: who sits where is read when needed.
+    """
+    found = {one.name: one for one in have}
+    sets = {one.name: packed(one) for one in found.values() if has_rows(one)}
     ceiling, backends = _number(sets, "sizes", mark(0)), sets.get("backends")
     handles: _Handles = {}
     highest = FIRST - 1
     if backends is not None and (not ceiling or wanted.keep):
         handles, highest = _handles(backends)
-    numbers.raise_to(max(ceiling, highest + 1, _kept(have) + 1))
+    numbers.raise_to(max(ceiling, highest + 1, _kept(found) + 1))
     external = {_int(key): _number(sets, "short-circuit", key) for key in _keys(sets, "short-circuit")}
     kept = {_int(key) for key in _keys(sets, "keep-source")}
     taken: set[int] = set()
@@ -60,7 +65,8 @@ def adopt(numbers: Numbers, have: nft.Table, wanted: Ways) -> None:
         if numbers.fits(target, view, number):
             owners[base] = target
             taken.add(number)
-            numbers.adopt(target, view, number, _seated(backends, number), handles.get(number, {}))
+            seated = None if view == "cluster" else _seated(backends, number)
+            numbers.adopt(target, view, number, seated, handles.get(number, {}))
 
     for target, place, key in wanted.all:
         number = _number(sets, place, key)
@@ -69,6 +75,12 @@ def adopt(numbers: Numbers, have: nft.Table, wanted: Ways) -> None:
             give(target, "cluster", external[number])
         else:
             give(target, "internal" if number in kept else "cluster", number)
+    read(numbers, found.get("backends"))
+
+
+def read(numbers: Numbers, backends: nft.Set | None) -> None:
+    """Let ``numbers`` know where it is told who sits where."""
+    numbers.read = partial(_seated, packed(backends)) if backends is not None and has_rows(backends) else None
 
 
 def _addresses(services: Iterable[ServiceProgram]) -> Iterator[tuple[str, str, bytes]]:
@@ -116,9 +128,9 @@ def _handles(backends: Packed) -> tuple[_Handles, int]:
     return handles, highest
 
 
-def _kept(have: nft.Table) -> int:
+def _kept(have: Mapping[str, nft.Set]) -> int:
     """The highest number that clients who keep to an endpoint carry."""
-    clients: Mapping[bytes, Element] = next((one.elements for one in have.sets if one.name == "affinity"), {})
+    clients: Mapping[bytes, Element] = have["affinity"].elements if "affinity" in have else {}
     found = 0
     for key, element in clients.items():
         found = max(found, _int(key[-4:]), _int(element.value) if isinstance(element.value, bytes) else 0)

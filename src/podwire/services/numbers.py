@@ -17,7 +17,7 @@ bytes: to find one is to read one place in memory. Those of the cluster view, wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 FIRST = 0x10000
 BLOCK = 4096
@@ -27,12 +27,18 @@ _NOTHING = 0, b""
 
 
 class Numbers:
-    """One writer. ``ceiling`` is the number below which all given numbers lie; it moves in steps, to be written rarely."""
+    """One writer. ``ceiling`` is the number below which all given numbers lie; it moves in steps, to be written rarely.
+
+    ``read`` gives the endpoints of an id by slot as a kernel was found to hold them, as long as there are ports of which that is not
+    known yet.
+    """
 
     def __init__(self) -> None:
         self._next = FIRST
         self.ceiling = FIRST
-        self._ports: dict[str, tuple[int, bytes]] = {}  # the id in the cluster view, and who is seated there
+        # The id in the cluster view, and who is seated there: None where only a kernel that was read could tell.
+        self._ports: dict[str, tuple[int, bytes | None]] = {}
+        self.read: Callable[[int], list[bytes]] | None = None
         self._local: dict[int, bytes] = {}  # who is seated in the other views
         self._handles: dict[str, dict[bytes, int]] = {}
 
@@ -60,6 +66,8 @@ class Numbers:
         number = base | VIEWS[view]
         if view != "cluster":
             before = self._local.get(number, b"")
+        elif before is None:
+            before = self._read(base)
         if before != packed:
             if before and wanted:
                 wanted = _seated(_cut(before, len(wanted[0])), wanted)
@@ -71,22 +79,39 @@ class Numbers:
         return number, wanted
 
     def seated_otherwise(self, targets: Sequence[str], packed: Sequence[bytes]) -> set[int]:
-        """Say which of these ports, by place, have endpoints in the cluster view that are not seated in this order."""
+        """Say which of these ports, by place, are known to have other endpoints in the cluster view than these, or in another order."""
         held = list(map(self._ports.get, targets))
         if held.count(None) == len(held):
             return set()
-        return {at for at, (port, wanted) in enumerate(zip(held, packed, strict=True)) if port is not None and port[1] != wanted}
+        return {
+            at for at, (port, wanted) in enumerate(zip(held, packed, strict=True)) if port is not None and port[1] not in (wanted, None)
+        }
 
     def seat_all(self, targets: Sequence[str], packed: Sequence[bytes]) -> list[int]:
-        """Give the ids of ports in the cluster view whose endpoints are seated in this order, or not yet: they will be."""
+        """Give the ids of ports in the cluster view that have these endpoints in this order, as far as is known, and now have."""
         ports = self._ports
-        new = [(target, wanted) for target, wanted in zip(targets, packed, strict=True) if target not in ports]
-        if new:
+        new = [target for target in targets if target not in ports]
+        if len(new) == len(targets):
             first = self._draw(STEP * len(new), STEP)
-            ports.update({target: (first + STEP * at, wanted) for at, (target, wanted) in enumerate(new)})
-            if len(new) == len(targets):
-                return list(range(first, first + STEP * len(new), STEP))
-        return [ports[target][0] for target in targets]
+            ids = list(range(first, first + STEP * len(new), STEP))
+        else:
+            ids = [self.id(target, "cluster") for target in targets]
+        ports.update(zip(targets, zip(ids, packed, strict=True), strict=True))
+        return ids
+
+    def seat_as_read(self, targets: Iterable[str]) -> None:
+        """Seat the endpoints of ports as the kernel was found to hold them."""
+        for target in targets:
+            base = self.id(target, "cluster")
+            self._ports[target] = base, self._read(base)
+
+    def read_all(self) -> None:
+        """Take what is not known yet out of what was read, which may then be forgotten."""
+        self.seat_as_read([target for target, (_, seated) in self._ports.items() if seated is None])
+        self.read = None
+
+    def _read(self, base: int) -> bytes:
+        return b"".join(self.read(base)) if self.read is not None else b""
 
     def exchange(self, target: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
         """Seat an endpoint in the place of another of the ``count`` that a port has in the cluster view, as ``seat`` would.
@@ -94,6 +119,8 @@ class Numbers:
         Gives the id and the slot; None, with nothing done, if it is not beyond doubt that exactly one is to be replaced.
         """
         number, seated = self._ports.get(target, _NOTHING)
+        if seated is None:
+            return None
         at, size = seated.find(gone), len(came)
         if at < 0 or at % size or len(seated) != count * size or seated.find(gone, at + 1) >= 0 or seated.find(came) >= 0:
             return None
@@ -115,14 +142,15 @@ class Numbers:
             for view in VIEWS.values():
                 self._local.pop(port[0] | view, None)
 
-    def adopt(self, target: str, view: str, number: int, seated: list[bytes], handles: Mapping[bytes, int]) -> None:
-        """Take over what a kernel holds for a Service port: its endpoints by slot, their handles."""
+    def adopt(self, target: str, view: str, number: int, seated: list[bytes] | None, handles: Mapping[bytes, int]) -> None:
+        """Take over what a kernel holds for a Service port: its endpoints by slot, or None for those that are to be ``read``; handles."""
         base = number - VIEWS[view]
+        packed = b"".join(seated) if seated is not None else None
         if view == "cluster":
-            self._ports[target] = base, b"".join(seated)
+            self._ports[target] = base, packed
         else:
             self._ports.setdefault(target, (base, b""))
-            self._local[number] = b"".join(seated)
+            self._local[number] = packed or b""
         if handles:
             self._handles.setdefault(target, {}).update(handles)
         self.raise_to(max(base + STEP, *(handle + 1 for handle in handles.values())) if handles else base + STEP)

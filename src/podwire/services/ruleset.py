@@ -20,9 +20,8 @@ when the first lets go.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Mapping, Sequence, Set
 from functools import partial
-from itertools import islice
 from operator import gt
 
 from podwire import nft
@@ -38,12 +37,10 @@ from podwire.services.desired import ServiceProgram
 from podwire.services.elements import (
     FIELDS,
     NOTHING,
-    SHARED,
     Elements,
     address_bytes,
     addresses,
     cluster_ip_row,
-    elements,
     forms,
     mark,
     set_name,
@@ -54,13 +51,12 @@ from podwire.services.filling import Filling
 from podwire.services.notes import Notes, Shared, difference
 from podwire.services.numbers import Numbers
 from podwire.services.structure import Structure
+from podwire.services.writing import Writing
 
 # Looked up after an earlier look-up of the same packet: a packet under way may still need them.
 LATE = ("backends", "handles", "keep_source", "own_endpoints", "short_circuit", "keep", "how", "sizes")
 INTERVALS = ("source_ranges",)
 SIZED = ("backends", "handles", "short_circuit", "sizes", "frontends", "node_ports")
-
-CHUNK = 64  # Services whose rows are written in one step
 
 _ORDER = {field: place for place, field in enumerate(FIELDS)}
 _CEILING = mark(0)
@@ -87,6 +83,7 @@ class Program:
         self._forms = written = forms(structure.family)
         self._named = {set_name(field): each for field, each in written.items()}
         self._shared = {"own_endpoints": Shared(), "cluster_ips": Shared(partial(cluster_ip_row, written["cluster_ips"]))}
+        self._writing = Writing(self.services, self._lost, self._shared, node, numbers, structure.family)
         self._written_ceiling = 0
         self._chains = Chains(structure, ())
         self._round = 0
@@ -110,7 +107,7 @@ class Program:
         if old is not None and service is not None and claims_alike(old, service):
             before = self._rows(key, old)
             try:
-                after = self._elements_of(service, self._lost.get(key, _NONE))
+                after = self._writing.elements(service, self._lost.get(key, _NONE))
             except ValueError:
                 self._remove(key, old, before)
                 raise
@@ -162,7 +159,7 @@ class Program:
         keys = plain.claims(service, own) if alone else claims
         if not self._claims.free(keys):
             return False
-        new = self._elements_of(service, _NONE) if self._compared else NOTHING
+        new = self._writing.elements(service, _NONE) if self._compared else NOTHING
         if alone:
             self._claims.hold_own(dict.fromkeys(keys, key))
         else:
@@ -193,21 +190,16 @@ class Program:
 
     def _rows(self, key: str, service: ServiceProgram) -> Elements:
         """Write what a Service has now."""
-        return self._elements_of(service, self._lost.get(key, _NONE))
+        return self._writing.elements(service, self._lost.get(key, _NONE))
 
     def _build(self, key: str, service: ServiceProgram, claims: dict[bytes, Rank]) -> Elements:
         lost = self._claims.lost(claims, key)
-        found = self._elements_of(service, lost)
+        found = self._writing.elements(service, lost)
         if lost:
             self._lost[key] = lost
         else:
             self._lost.pop(key, None)
         return found
-
-    def _elements_of(self, service: ServiceProgram, lost: Set[bytes]) -> Elements:
-        if not lost and service.plain:
-            return plain.elements(service, self.node, self._forms, self.numbers)
-        return elements(service, self.node, self.structure.family, self.numbers, lost)
 
     def _contend(
         self,
@@ -286,6 +278,10 @@ class Program:
             gone -= {target_name(new.key, port) for port in new.ports}
         for target in gone:
             self.numbers.drop(target)
+
+    def write_ahead(self) -> Iterator[None]:
+        """Write what is plain for the ``compare`` that follows, in steps: ids are known, and who sits where is guessed."""
+        return self._writing.write_ahead()
 
     # Giving out ----------------------------------------------------------------------------------------------------------
 
@@ -413,47 +409,12 @@ class Program:
 
     def _wanted(self, fields: Set[str]) -> dict[str, list[bytes]]:
         found: dict[str, list[bytes]] = {field: [] for field in fields}
-        for columns in self._written():
+        for columns in self._writing.every():
             for field in fields & columns.keys():
                 found[field] += [row for one in columns[field] for row in one.rows()]
         if "sizes" in fields and self._ceiling is not None:
             found["sizes"].append(self._ceiling)
         return found
-
-    def _written(self) -> Iterator[Mapping[str, Sequence[Column]]]:
-        """Write all rows that should be there, but for the ceiling, some Services at a time: in the order in which they came, which is that
-        in memory. What several want is written once, at the end."""
-        contested, ordered = bool(self._shared["cluster_ips"].contested), iter(self.services.items())
-        shared: dict[str, plain.Own] = {field: [] for field in SHARED}
-        while some := list(islice(ordered, CHUNK)):
-            alike = [service for key, service in some if service.plain and not contested and key not in self._lost]
-            columns, own = plain.write(alike, self.node, self._forms, self.numbers)
-            shared["own_endpoints"] += own
-            yield columns
-            if len(alike) < len(some):
-                known = {service.key for service in alike}
-                yield self._others([(key, service) for key, service in some if key not in known], shared)
-        for field, owned in shared.items():
-            rows = [row for key, its in sorted(owned) for row in self._owned(field, key, its)]
-            yield {field: as_columns(self._forms[field], rows)}
-
-    def _others(self, services: Iterable[tuple[str, ServiceProgram]], shared: Mapping[str, plain.Own]) -> dict[str, list[Column]]:
-        """Write the rows of Services that are otherwise. Those that other Services may want, too, are put aside."""
-        rows: dict[str, list[bytes]] = defaultdict(list)
-        for key, service in services:
-            for field, its in self._elements_of(service, self._lost.get(key, _NONE)).items():
-                if field in shared:
-                    shared[field].append((key, its))
-                else:
-                    rows[field] += its
-        return {field: as_columns(self._forms[field], its) for field, its in rows.items()}
-
-    def _owned(self, field: str, owner: str, rows: Sequence[bytes]) -> list[bytes]:
-        """Of the rows of a Service that others may want, too, give those that it has. Who is first by name comes first."""
-        shared, key = self._shared[field], self._forms[field].key
-        for row in rows:
-            shared.claim(key(row), owner, row)
-        return [row for row in rows if shared.owner(key(row)) == owner]
 
     def fill(self) -> Iterator[list[nft.Change]]:
         """Give all that is wanted as batches for a table of this structure that is empty, and that no packet meets yet."""
@@ -461,12 +422,13 @@ class Program:
         self._round += 1
         self._forget()
         batches = Filling(self.structure, self._sets)
-        for rows in self._written():
+        for rows in self._writing.every():
             yield from batches.put(rows)
         if batches.count["sizes"]:
             yield from batches.put({"sizes": as_columns(self._forms["sizes"], [self._ceiling_row()])})
         yield from batches.done()
         self._count, self._chains, self._grown = batches.count, batches.chains, True
+        self.numbers.read = None  # who sits where in another table is of no interest
 
     def reconcile(self, have: nft.Table | None) -> None:
         """Note the difference between what is wanted and what a kernel was found to hold, in place of all earlier notes.
@@ -485,12 +447,25 @@ class Program:
         held = {field: packed(sets.get(set_name(field), one.declaration())) for field, one in self._sets.items()}
         self._ceiling = held["sizes"].by_key.get(_CEILING)
         count, differing = dict.fromkeys(FIELDS, 0), set[str]()
-        for rows in self._written():
-            for field, wanted in rows.items():
+
+        def take(columns: Mapping[str, Sequence[Column]]) -> None:
+            for field, wanted in columns.items():
                 count[field] += sum(len(one.keys) for one in wanted)
                 if field not in differing and not all(map(held[field].holds, wanted)):
                     differing.add(field)
+
+        own: plain.Own = []
+        for some, written in self._writing.ahead or self._writing.plain_ones():
+            if self.numbers.read is not None and not all(map(held["backends"].holds, written.columns.get("backends", ()))):
+                written = self._writing.seated_as_read(some)
+            own += written.own
+            take(written.columns)
             yield
+        for columns in self._writing.rest(own):
+            take(columns)
+            yield
+        self._writing.ahead = []
+        self.numbers.read_all()
         count["sizes"] += self._ceiling is not None
         self._count, self._grown = count, True
         differing |= {field for field in FIELDS if count[field] != len(held[field])}

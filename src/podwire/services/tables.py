@@ -19,20 +19,21 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from podwire import nft
 from podwire.linux.errors import KernelRefused
 from podwire.linux.nftables import Nftables
 from podwire.nft.difference import same_declaration
 from podwire.nft.fake import Door
+from podwire.nft.rows import packed
 from podwire.objects.discovery import EndpointSlice
 from podwire.services import layout
-from podwire.services.adoption import Ways, adopt, ways
+from podwire.services.adoption import Ways, adopt, read, ways
 from podwire.services.audit import findings
 from podwire.services.chains import as_made
 from podwire.services.desired import ServiceProgram
-from podwire.services.keys import KEYED
+from podwire.services.keys import CEILING, KEYED, backend_keys
 from podwire.services.layout import SMALL, Capacity, Family
 from podwire.services.numbers import Numbers
 from podwire.services.room import room
@@ -60,6 +61,15 @@ def in_bulk() -> Iterator[None]:
         if was:
             gc.freeze()
             gc.enable()
+
+
+class Expected(NamedTuple):
+    """What is wanted at a start, taken in before. ``contended`` wait for a kernel's numbers; ``told`` are sets that gave some already."""
+
+    wanted: Mapping[str, ServiceProgram]
+    contended: list[str]
+    known: Ways | None
+    told: Mapping[str, nft.Set] | None
 
 
 class Tables:
@@ -91,7 +101,8 @@ class Tables:
         self._program = Program(self._structure(layout.TABLE, SMALL), node, Numbers())
         self.sound = False
         self._ahead: tuple[int, list[nft.Table]] | None = None
-        self._expected: tuple[Mapping[str, ServiceProgram], list[str], Ways | None] | None = None
+        self._expected: Expected | None = None
+        self._told: list[Mapping[str, nft.Set]] = []  # the sets of each table that is being read, but for the big one
         self._reading = False
 
     def close(self) -> None:
@@ -109,12 +120,13 @@ class Tables:
         What cannot be read is left to ``start``, which tells.
         """
         self._reading = True
+        self._told = []
         try:
             with contextlib.suppress(KernelRefused):
                 generation = self._kernel.generation()
                 self._ahead = generation, self._found()
         finally:
-            self._reading = False
+            self._reading, self._told = False, []
 
     def expect(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
         """Take in what is wanted at the ``start`` that follows, in steps, while the kernel is read."""
@@ -126,8 +138,15 @@ class Tables:
         while some := dict(islice(ordered, STEP)):
             contended += self._begin(some)
             yield
-        # What takes long to read is tables that are there, which will be adopted.
-        self._expected = wanted, contended, ways(wanted.values()) if self._reading else None
+        # What takes long to read is tables that are there, which will be adopted: what is known of them so far may serve already.
+        known, told = ways(wanted.values()) if self._reading else None, None
+        found = self._told
+        if known is not None and not known.keep and not contended and len(found) == 1:
+            told = found[0]
+            adopt(self._program.numbers, told.values(), known)
+            yield
+            yield from self._program.write_ahead()
+        self._expected = Expected(wanted, contended, known, told)
 
     def _begin(self, services: dict[str, ServiceProgram]) -> Iterator[str]:
         """Take in Services; gives those that another is in the way of: who has what draws numbers, which the kernel may know."""
@@ -147,15 +166,20 @@ class Tables:
 
         Raises KernelRefused; then it may be started again.
         """
-        if self._expected is None or self._expected[0] is not wanted:
-            yield from self.expect(wanted)
-        assert self._expected is not None
-        (_, contended, known), self._expected = self._expected, None
+        expected, self._expected = self._expected, None
         have = self._present()
-        if have is not None:
-            adopt(self._program.numbers, have, known or ways(wanted.values()))
+        if expected is not None and expected.told is not None and not _is_told(have, expected.told):
+            expected = None  # it is another table now
+        if expected is None or expected.wanted is not wanted:
+            yield from self.expect(wanted)
+            expected, self._expected = self._expected, None
+        assert expected is not None
+        if have is not None and expected.told is not None:
+            read(self._program.numbers, have.set("backends"))
+        elif have is not None:
+            adopt(self._program.numbers, have.sets, expected.known or ways(wanted.values()))
         yield
-        for key in contended:
+        for key in expected.contended:
             self._put(key, wanted[key])
         yield from self._settle(have)
 
@@ -255,14 +279,20 @@ class Tables:
     def _found(self) -> list[nft.Table]:
         names = [(self.family.name, name) for name in (layout.TABLE, layout.SPARE)]
         try:
-            return list(self._kernel.dump(names, KEYED).tables)
+            return list(self._kernel.dump(names, {"backends": self._keys}).tables)
         except nft.Unreadable:
             return [table for _, name in names for table in self._read_apart(name)]
+
+    def _keys(self, sets: Mapping[str, nft.Set]) -> list[bytes] | None:
+        keys = backend_keys(sets)
+        if keys is not None and CEILING in packed(sets["sizes"]).by_key:
+            self._told.append({name: one for name, one in sets.items() if name != "backends"})
+        return keys
 
     def _read_apart(self, name: str) -> list[nft.Table]:
         """Read one table. One that somebody has put something unknown into is given without its sets: of another shape, and built anew."""
         try:
-            return list(self._kernel.dump([(self.family.name, name)], KEYED).tables)
+            return list(self._kernel.dump([(self.family.name, name)], {"backends": self._keys}).tables)
         except nft.Unreadable:
             return [replace(self._structure(name, SMALL).table, sets=())]
 
@@ -324,6 +354,11 @@ class Tables:
         one = self._program.structure.table.set("affinity")
         for start in range(0, len(kept), 1000):
             self._kernel.apply([nft.AddElements(self._program.structure.id, one, kept[start : start + 1000])])
+
+
+def _is_told(have: nft.Table | None, told: Mapping[str, nft.Set]) -> bool:
+    """Say whether sets that were told of are those of a table that was read then."""
+    return have is not None and {id(one) for one in have.sets} >= {id(one) for name, one in told.items() if not name.startswith("__")}
 
 
 def _capacity(have: nft.Table) -> Capacity:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -14,7 +16,10 @@ from hypothesis import strategies as st
 from podwire import nft
 from podwire.linux.errors import KernelRefused
 from podwire.nft.fake import Door, Failing, FakeNftables
-from podwire.services import batches, layout
+from podwire.nft.lookup import NONE_KEYED, Keyed, Keys
+from podwire.objects.core import Service
+from podwire.objects.discovery import EndpointSlice
+from podwire.services import batches, desired, layout
 from podwire.services import specification as spec
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.elements import mark
@@ -247,6 +252,91 @@ def test_every_state_between_is_right_for_every_packet(old: list[dict[str, Any]]
         one.update(differences(wanted(old), wanted(new)))
         one.expire(one.round)
     assert meaning(kernel) == from_scratch(new)
+
+
+class Telling(FakeNftables):
+    """A ruleset that is long in being read: when it asks for the keys of a big map, somebody else does something."""
+
+    def __init__(self) -> None:
+        super().__init__(KernelRefused)
+        self.meanwhile: Callable[[], None] = lambda: None
+
+    def dump(self, tables: Iterable[nft.TableName] | None = None, keyed: Keyed = NONE_KEYED) -> nft.Ruleset:
+        def asked(keys: Keys, sets: Mapping[str, nft.Set]) -> Sequence[bytes] | None:
+            found = keys(sets)
+            self.meanwhile()
+            return found
+
+        return super().dump(tables, {name: partial(asked, keys) for name, keys in keyed.items()})
+
+
+@settings(BOUNDED, max_examples=60)
+@given(
+    clusters.objects(both=False), clusters.objects(both=False), clusters.objects(both=False), st.sampled_from(["", "it changes", "more"])
+)
+def test_what_is_told_while_a_kernel_is_read_serves_as_the_whole(
+    old: list[dict[str, Any]], then: list[dict[str, Any]], new: list[dict[str, Any]], meanwhile: str
+) -> None:
+    kernel = Telling()
+    before = start(kernel, wanted(old))
+    settle(before, wanted(old), wanted(then))  # so that endpoints sit as they came
+    expire(before)
+    asked = wanted(new)
+    one = tables(kernel)
+
+    def expect() -> None:
+        kernel.meanwhile = lambda: None
+        for _ in one.expect(asked):
+            pass
+        if meanwhile == "it changes":
+            kernel.apply([nft.FlushSet(before.id, "frontends")])
+
+    kernel.meanwhile = expect
+    one.read()
+    kernel.meanwhile = lambda: None
+    for _ in one.start(asked if meanwhile != "more" else dict(asked)):
+        pass
+    expire(one)
+    assert meaning(kernel) == from_scratch(new)
+    commits = kernel.commits
+    again = tables(kernel)
+    for _ in again.start(asked):
+        pass
+    assert kernel.commits == commits, "nothing is left to be done"
+
+
+def test_numbers_are_told_by_what_is_read_first() -> None:
+    kernel = Telling()
+    endpoints = [f"10.4.1.{n}" for n in range(1, 6)]
+    spec_ = {"clusterIP": "10.8.0.1", "clusterIPs": ["10.8.0.1"], "ports": [{"port": 80}]}
+    service = msgspec.convert({"metadata": {"name": "s", "namespace": "shop"}, "spec": spec_}, Service)
+
+    def program(addresses: list[str]) -> Wanted:
+        rows = [{"addresses": [address], "nodeName": "node-2"} for address in addresses]
+        piece = msgspec.convert({"metadata": {"name": "x"}, "ports": [{"port": 8080}], "endpoints": rows}, EndpointSlice)
+        found = desired.plain("shop/s", service, (piece,), 4)
+        assert found is not None
+        return {"shop/s": found}
+
+    for now in (endpoints, endpoints[::-1], endpoints[:3]):
+        start(kernel, program(endpoints))
+        asked, told = program(now), list[bool]()
+        one = tables(kernel)
+
+        def expect(one: Tables = one, asked: Wanted = asked, told: list[bool] = told) -> None:
+            kernel.meanwhile = lambda: None
+            for _ in one.expect(asked):
+                pass
+            told.append(one._expected is not None and one._expected.told is not None)
+
+        kernel.meanwhile = expect
+        one.read()
+        commits = kernel.commits
+        for _ in one.start(asked):
+            pass
+        assert told == [True]
+        assert (kernel.commits == commits) == (len(now) == len(endpoints)), "in whatever order they are wanted, they sit where they sat"
+        one.expire(one.round)
 
 
 @pytest.mark.parametrize("n", [1, 2, 3])

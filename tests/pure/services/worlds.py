@@ -94,7 +94,7 @@ class World:
 
     def restart(self) -> None:
         numbers, table = Numbers(), self.kernel.table()
-        adopt(numbers, table, ways(self.wanted.values()))
+        adopt(numbers, table.sets, ways(self.wanted.values()))
         assert numbers._next > self.given  # numbers that were drawn and never given to the kernel may be drawn again
         self.program = Program(STRUCTURE, "node-1", numbers)
         for key, wanted in self.wanted.items():
