@@ -81,8 +81,8 @@ def rows(exchange: Exchange, node: str, numbers: Numbers, written: Mapping[str, 
         return None
     port, gone, came = exchange.moved
     is_here = gone.node == node or came.node == node or not gone.node or not came.node  # one that names no node may be here
-    if is_here and len(exchange.service.ports) > 1:
-        return None  # another port may have it, too
+    if is_here and (len(exchange.service.ports) > 1 or type(port.cluster) is not Backends or gone.port != came.port):
+        return None  # another port, or another number of this one, may have it, too
     target = target_name(exchange.service.key, port)
     try:
         left, endpoint = endpoint_bytes(gone), endpoint_bytes(came)

@@ -140,6 +140,8 @@ class Program:
 
     def _exchange(self, key: str, found: Exchange | None) -> bool:
         """One endpoint came for another. False: it is another change, and nothing is done."""
+        if key in self._lost:  # what nothing leads to has no rows, but may have numbers of the time when something led there
+            return False
         rows = exchange.rows(found, self.node, self.numbers, self._forms) if found is not None else None
         if found is None or rows is None:
             return False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -88,6 +89,46 @@ def test_one_endpoint_in_the_place_of_one_is_one_exchange() -> None:
     assert not world.program.put_slice("shop/s0", piece("10.4.1.1", "10.4.1.1"))
     assert not world.program.put_slice("shop/s0", piece("10.4.1.1", "no address"))
     assert not world.program.put_slice("shop/other", piece("10.4.1.1"))
+
+
+def service(name: str, created: str = "") -> Service:
+    metadata = {"name": name, "namespace": "shop", "creationTimestamp": created or None}
+    return convert(Service, {"metadata": metadata, "spec": {"clusterIP": "10.8.0.1", "ports": [{"port": 80}]}})
+
+
+def slice_of(*addresses: str, port: int = 8080, name: str = "x", node: str = "node-2") -> EndpointSlice:
+    rows = [{"addresses": [address], "nodeName": node} for address in addresses]
+    return convert(EndpointSlice, {"metadata": {"name": name, "namespace": "shop"}, "ports": [{"port": port}], "endpoints": rows})
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_an_endpoint_of_a_service_whose_address_another_has_got_is_not_exchanged(alone: bool) -> None:
+    world = World()
+    younger, elder = service("s1", "2020-01-02T00:00:00Z"), service("s0", "2020-01-01T00:00:00Z")
+    world.put("shop/s1", join(younger, [slice_of("10.4.1.1")]))
+    world.take()
+    world.put("shop/s0", join(elder, [slice_of("10.4.1.9")]))
+    world.take()
+    after = join(younger, [slice_of("10.4.1.2")])
+    if alone:
+        assert not world.program.put_slice("shop/s1", slice_of("10.4.1.2"))
+    world.put("shop/s1", after)
+    assert not world.program.changed, "nothing leads there"
+    world.take()
+    world.expire()
+    is_as_made_anew(world)
+
+
+@pytest.mark.parametrize("now", [("10.4.1.2", 8080), ("10.4.1.2", 8081)])
+def test_an_endpoint_of_two_numbers_stays_on_this_node_when_one_goes(now: tuple[str, int]) -> None:
+    world, address = World(), "10.4.1.1"
+    other = slice_of(address, port=8081, name="y", node="node-1")
+    world.put("shop/s0", join(service("s0"), [slice_of(address, node="node-1"), other]))
+    world.take()
+    world.put("shop/s0", join(service("s0"), [slice_of(now[0], port=now[1], node="node-1"), other]))
+    world.take()
+    world.expire()
+    is_as_made_anew(world)
 
 
 @given(services(KEYS[0]))
