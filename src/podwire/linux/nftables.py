@@ -110,13 +110,14 @@ class Nftables:
         transaction = bytecode.encode(changes, self._sequence + 1)
         if not transaction.origins:
             return
-        self._sequence = transaction.last + 1
+        last = transaction.last
+        self._sequence = last + 1
         datagram = transaction.datagram
         try:
             self._socket.send(datagram)
         except OSError as failed:
             raise KernelRefused(failed.errno or 0, _summary(changes), f"{len(datagram)} bytes in one transaction") from None
-        refused = self._acknowledged(transaction, changes)
+        refused = self._acknowledged(transaction, changes, last)
         if refused:
             first = refused[0]
             for other in refused[1 : 1 + _NOTES]:
@@ -129,7 +130,7 @@ class Nftables:
         for changes in batches:
             self.apply(changes)
 
-    def _acknowledged(self, transaction: bytecode.Transaction, changes: Sequence[Change]) -> list[KernelRefused]:
+    def _acknowledged(self, transaction: bytecode.Transaction, changes: Sequence[Change], last: int) -> list[KernelRefused]:
         refused: list[KernelRefused] = []
         done = False
         while not done:  # the answer to the last message comes after all refusals
@@ -137,7 +138,7 @@ class Nftables:
                 datagram = self._socket.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
             except BlockingIOError:
                 break
-            if netlink.carried_out(datagram, transaction.last):
+            if netlink.carried_out(datagram, last):
                 return refused
             for answer in netlink.messages(datagram):
                 if answer.type != netlink.ERROR:
@@ -145,7 +146,7 @@ class Nftables:
                 told = netlink.acknowledgement(answer)
                 if told.errno:
                     refused.append(_refusal(transaction, changes, told))
-                done = done or told.sequence == transaction.last
+                done = done or told.sequence == last
         if not done and not refused:
             raise KernelRefused(errno.EPROTO, _summary(changes), "the kernel did not answer")
         return refused

@@ -218,12 +218,12 @@ class Rows(Sequence[Element]):
 
 
 class Column:
-    """Rows of one set one after the other, and their keys."""
+    """Rows of one set one after the other, and their keys. ``values`` are those of a data map, if they are at hand."""
 
-    __slots__ = ("data", "keys")
+    __slots__ = ("data", "keys", "values")
 
-    def __init__(self, keys: Sequence[bytes], data: bytes) -> None:
-        self.keys, self.data = keys, data
+    def __init__(self, keys: Sequence[bytes], data: bytes, values: Sequence[bytes] = ()) -> None:
+        self.keys, self.data, self.values = keys, data, values
 
     def rows(self) -> list[bytes]:
         """Give them one by one."""
@@ -242,11 +242,11 @@ def columns(form: Form, keys: Sequence[bytes], values: Sequence[bytes], texts: S
         texts, size = [text[:longest] for text in texts], longest
     step = _COLUMN // form.size(size)
     if len(keys) <= step:
-        return [Column(keys, form.many(keys, values or repeat(b""), texts))]
+        return [Column(keys, form.many(keys, values or repeat(b""), texts), values)]
     found: list[Column] = []
     for start in range(0, len(keys), step):
-        some = keys[start : start + step]
-        found.append(Column(some, form.many(some, values[start : start + step] or repeat(b""), texts[start : start + step])))
+        some, theirs = keys[start : start + step], values[start : start + step]
+        found.append(Column(some, form.many(some, theirs or repeat(b""), texts[start : start + step]), theirs))
     return found
 
 

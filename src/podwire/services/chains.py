@@ -33,20 +33,25 @@ class Chains:
         changes: list[nft.Change] = []
         written = self._forms[field]
         if field == "sizes":
-            counts = {written.value(row) for row in rows if written.key(row) != _CEILING} - self._counts
-            self._counts |= counts
-            for count in sorted(int.from_bytes(value, HOST) for value in counts):
-                name, _ = layout.pick_chain(count)
-                if name not in self.names:
-                    self.names.add(name)
-                    changes += self.structure.pick(count)
-            return changes
+            return self.picks({written.value(row) for row in rows if written.key(row) != _CEILING})
         for row in rows:
             verdict = written.element(row).value
             asked = layout.affinity_of(verdict.chain) if isinstance(verdict, nft.Verdict) and verdict.chain not in self.names else None
             for name, rules in layout.affinity_chains(self.structure.family, *asked) if asked is not None else ():
                 self.names.add(name)
                 changes += self.structure.chain(name, rules)
+        return changes
+
+    def picks(self, counts: Iterable[bytes]) -> list[nft.Change]:
+        """Give the changes that make the chains for so many endpoints, packed, that there are none of."""
+        changes: list[nft.Change] = []
+        new = {*counts} - self._counts
+        self._counts |= new
+        for count in sorted(int.from_bytes(value, HOST) for value in new):
+            name, _ = layout.pick_chain(count)
+            if name not in self.names:
+                self.names.add(name)
+                changes += self.structure.pick(count)
         return changes
 
 

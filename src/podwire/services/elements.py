@@ -251,11 +251,15 @@ def exchanged_rows(
     written: Form, number: int, slot: int, endpoints: tuple[bytes, bytes], target: str, pods: tuple[str, str]
 ) -> tuple[bytes, bytes, bytes]:
     """Write the key, and the rows of ``backends`` before and after, for an id and slot that has another endpoint."""
-    key = _MARKS.pack(number, slot)
+    key, middle = _MARKS.pack(number, slot), written.middle
     gone, came = pods
-    before = _label(target, gone).encode()
-    after = before if gone == came else _label(target, came).encode()
-    return key, written.write(key, endpoints[0], before), written.write(key, endpoints[1], after)
+    text = (f"{target} {gone}" if gone else target)[:COMMENT].encode()
+    head, note, tail = written.around(len(text))
+    before = b"".join((head, key, middle, endpoints[0], note, text, tail))
+    if came != gone:
+        text = (f"{target} {came}" if came else target)[:COMMENT].encode()
+        head, note, tail = written.around(len(text))
+    return key, before, b"".join((head, key, middle, endpoints[1], note, text, tail))
 
 
 def _label(target: str, pod: str) -> str:

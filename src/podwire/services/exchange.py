@@ -88,7 +88,9 @@ def rows(exchange: Exchange, node: str, numbers: Numbers, written: Mapping[str, 
         left, endpoint = endpoint_bytes(gone), endpoint_bytes(came)
     except ValueError:
         return None
-    seat = numbers.exchange(target, left, endpoint, len(port.cluster))
+    cluster = port.cluster
+    count = cluster.addresses.count(" ") + 1 if type(cluster) is Backends else len(cluster)
+    seat = numbers.exchange(target, left, endpoint, count)
     if seat is None:
         return None
     found = exchanged_rows(written["backends"], *seat, (left, endpoint), target, (gone.pod, came.pod))

@@ -36,7 +36,7 @@ class Filling:
         for field, some in columns.items():
             for new in some:
                 if field in LEADING:
-                    for change in self.chains.needed(field, new.rows()):
+                    for change in self.chains.picks(new.values) if new.values else self.chains.needed(field, new.rows()):
                         yield from self._room(_CHAIN)
                         self._batch.append(change)
                 self.count[field] += len(new.keys)

@@ -81,7 +81,7 @@ class Numbers:
     def seated_otherwise(self, targets: Sequence[str], packed: Sequence[bytes]) -> set[int]:
         """Say which of these ports, by place, are known to have other endpoints in the cluster view than these, or in another order."""
         held = list(map(self._ports.get, targets))
-        if held.count(None) == len(held):
+        if not any(held):
             return set()
         return {
             at for at, (port, wanted) in enumerate(zip(held, packed, strict=True)) if port is not None and port[1] not in (wanted, None)

@@ -75,9 +75,8 @@ class Written(NamedTuple):
 
 def write(services: Sequence[ServiceProgram], node: str, written: Mapping[str, Form], numbers: Numbers) -> Written:
     """Write the rows of plain Services. Numbers that they have not yet are drawn from ``numbers``. Raises ValueError for a bad address."""
-    into, slim, others = _Columns(), list[ServiceProgram](), list[ServiceProgram]()
-    for service in services:
-        (slim if len(service.ports) == 1 == len(service.cluster_ips) else others).append(service)
+    into, slim = _Columns(), [service for service in services if len(service.ports) == 1 == len(service.cluster_ips)]
+    others = () if len(slim) == len(services) else [one for one in services if not len(one.ports) == 1 == len(one.cluster_ips)]
     own = _write_slim(into, slim, node, written["own_endpoints"], numbers) if slim else []
     own += _write_any(into, others, node, written["own_endpoints"], numbers)
     return Written({field: columns(written[field], *rest, COMMENT) for field, rest in into.by_field() if rest[0]}, own)
@@ -120,7 +119,7 @@ def _add(column: tuple[list[bytes], list[bytes], list[bytes]], keys: list[bytes]
 def _write_slim(into: _Columns, services: Sequence[ServiceProgram], node: str, own: Form, numbers: Numbers) -> Own:
     """Write Services of one port and one address: all of them together."""
     ports = [service.ports[0] for service in services]
-    clusters = [_columns_of(port) for port in ports]
+    clusters: list[Backends] = [port.cluster for port in ports]  # type: ignore[misc]  # of plain ones
     names = [service.key for service in services]
     targets = [f"{name}:{port.name or port.port}/{port.protocol}" for name, port in zip(names, ports, strict=True)]
     counts = [cluster.addresses.count(" ") + 1 for cluster in clusters]

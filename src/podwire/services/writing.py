@@ -58,17 +58,18 @@ class Writing:
 
     def plain_ones(self) -> Iterator[tuple[Sequence[ServiceProgram], plain.Written]]:
         """Write the rows of plain Services that nothing is in the way of."""
-        ordered = iter(self._services.values())
-        while not self._contested and (some := list(islice(ordered, CHUNK))):
-            alike = [service for service in some if service.plain and service.key not in self._lost]
+        ordered, lost = iter(() if self._contested else self._services.values()), self._lost
+        while some := list(islice(ordered, CHUNK)):
+            alike = [service for service in some if service.plain and service.key not in lost]
             yield alike, plain.write(alike, self._node, self._forms, self._numbers)
 
     def rest(self, own: plain.Own) -> Iterator[Mapping[str, Sequence[Column]]]:
         """Write the rows of the others, and those that several Services may want: ``own`` are those of the plain ones."""
         shared: dict[str, plain.Own] = {"own_endpoints": own, "cluster_ips": []}
-        others = ((key, one) for key, one in self._services.items() if self._contested or not one.plain or key in self._lost)
-        while some := list(islice(others, CHUNK)):
-            yield self._others(some, shared)
+        contested, lost = self._contested, self._lost
+        others = [one for one in self._services.values() if contested or not one.plain or one.key in lost]
+        for start in range(0, len(others), CHUNK):
+            yield self._others(others[start : start + CHUNK], shared)
         for field, owned in shared.items():
             rows = [row for key, its in sorted(owned) for row in self._owned(field, key, its)]
             yield {field: as_columns(self._forms[field], rows)}
@@ -89,12 +90,12 @@ class Writing:
     def _contested(self) -> bool:
         return bool(self._shared["cluster_ips"].contested)
 
-    def _others(self, services: Iterable[tuple[str, ServiceProgram]], shared: Mapping[str, plain.Own]) -> dict[str, list[Column]]:
+    def _others(self, services: Iterable[ServiceProgram], shared: Mapping[str, plain.Own]) -> dict[str, list[Column]]:
         rows: dict[str, list[bytes]] = defaultdict(list)
-        for key, service in services:
-            for field, its in self.elements(service, self._lost.get(key, _NONE)).items():
+        for service in services:
+            for field, its in self.elements(service, self._lost.get(service.key, _NONE)).items():
                 if field in shared:
-                    shared[field].append((key, its))
+                    shared[field].append((service.key, its))
                 else:
                     rows[field] += its
         return {field: as_columns(self._forms[field], its) for field, its in rows.items()}
