@@ -21,7 +21,7 @@ from podwire.nft import Element
 from podwire.nft.datatypes import HOST
 from podwire.nft.rows import Packed, has_rows, packed
 from podwire.services.desired import ServiceProgram
-from podwire.services.elements import PORT_KEY, PROTOCOLS, address_bytes, mark, target_name, unpack_marks
+from podwire.services.elements import PROTOCOLS, address_bytes, mark, port_key, target_name, unpack_marks
 from podwire.services.numbers import FIRST, VIEWS, Numbers
 
 _Handles = dict[int, dict[bytes, int]]
@@ -87,15 +87,15 @@ def _addresses(services: Iterable[ServiceProgram]) -> Iterator[tuple[str, str, b
     ordered = sorted(services, key=lambda service: (service.created, service.key))
     ports = [(service, port) for service in ordered for port in service.ports if port.cluster and port.protocol in PROTOCOLS]
     for service, port in ports:
-        key = PORT_KEY.pack(PROTOCOLS[port.protocol], port.port)
+        key = port_key(port.protocol, port.port)
         for address in service.cluster_ips:
             yield target_name(service.key, port), "frontends", address_bytes(address) + key
     for service, port in ports:
-        target, protocol = target_name(service.key, port), PROTOCOLS[port.protocol]
+        target = target_name(service.key, port)
         for address in service.external_ips:
-            yield target, "frontends", address_bytes(address) + PORT_KEY.pack(protocol, port.port)
+            yield target, "frontends", address_bytes(address) + port_key(port.protocol, port.port)
         if port.node_port:
-            yield target, "node-ports", PORT_KEY.pack(protocol, port.node_port)
+            yield target, "node-ports", port_key(port.protocol, port.node_port)
 
 
 def _seated(backends: Packed | None, number: int) -> list[bytes]:

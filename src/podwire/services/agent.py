@@ -213,7 +213,15 @@ class ServiceProxy:
         return None
 
     def decide(self, key: str) -> list[ServiceProgram | None]:
-        """Give what this node does for one Service now, by family."""
+        """Give what this node does for one Service now, by family: nothing, where what the API says of it is not to be understood."""
+        try:
+            return self._decided(key)
+        except ValueError as error:
+            self._say_left_out(key, str(error))
+            self.beside.note(key, NONE)
+            return [None] * len(self.families)
+
+    def _decided(self, key: str) -> list[ServiceProgram | None]:
         service, slices = self._services.table.get(key), self._slices.table.by("service", key)
         if service is not None and (found := self._plain(key, service, slices)) is not None:
             self.beside.note(key, NONE)
@@ -278,17 +286,17 @@ class ServiceProxy:
         taken: list[str] = []
         changes: list[dict[str, ServiceProgram | None]] = [{} for _ in self.families]
         until = self._context.clock() + SLICE_S
-        while self._dirty and self._context.clock() < until:
-            key = next(iter(self._dirty))
-            piece = self._dirty.pop(key)
-            taken.append(key)
-            if piece is not None and self._take_in(key, piece):
-                continue
-            programs = self.decide(key)
-            for by_key, program in zip(changes, programs, strict=True):
-                by_key[key] = program
         took: list[float] = []
         try:
+            while self._dirty and self._context.clock() < until:
+                key = next(iter(self._dirty))
+                piece = self._dirty.pop(key)
+                taken.append(key)
+                if piece is not None and self._take_in(key, piece):
+                    continue
+                programs = self.decide(key)
+                for by_key, program in zip(changes, programs, strict=True):
+                    by_key[key] = program
             for tables, by_key, label in zip(self.tables, changes, self.beside.labels, strict=True):
                 began, partial = self._context.clock(), tables.sound
                 try:
@@ -347,9 +355,12 @@ class ServiceProxy:
 
     def _say_refused(self, tables: Dialect) -> None:
         for key, reason in tables.refused.items():
-            if self._said.get(key) != reason:
-                self._said[key] = reason
-                self._context.log.warning("Service %s is left out: %s", key, reason)
+            self._say_left_out(key, reason)
+
+    def _say_left_out(self, key: str, reason: str) -> None:
+        if self._said.get(key) != reason:
+            self._said[key] = reason
+            self._context.log.warning("Service %s is left out: %s", key, reason)
 
 
 def families(config: AgentConfig, namespace: int | None = None) -> tuple[Family, ...]:

@@ -104,8 +104,15 @@ def addresses_bytes(addresses: Sequence[str], ends: Mapping[str, bytes] = _OCTET
 
 @lru_cache(maxsize=64)
 def _ends(port: int) -> Mapping[str, bytes]:
-    packed = _PORT.pack(port)
+    packed = _port_bytes(port)
     return {text: octet + packed for text, octet in _OCTETS.items()}
+
+
+def _port_bytes(port: int) -> bytes:
+    try:
+        return _PORT.pack(port)
+    except struct.error:
+        raise ValueError(f"{port} is no port") from None
 
 
 def endpoints_bytes(addresses: Sequence[str], port: int) -> list[bytes]:
@@ -124,8 +131,11 @@ def marks(numbers: Iterable[int]) -> list[bytes]:
 
 @lru_cache(maxsize=4096)
 def port_key(protocol: str, port: int) -> bytes:
-    """Pack a protocol and port, as the keys of ``frontends`` end. Raises KeyError for an unknown protocol."""
-    return PORT_KEY.pack(PROTOCOLS[protocol], port)
+    """Pack a protocol and port, as the keys of ``frontends`` end; 0 stands for an unknown protocol. Raises ValueError if it is no port."""
+    try:
+        return PORT_KEY.pack(PROTOCOLS.get(protocol, 0), port)
+    except struct.error:
+        raise ValueError(f"{port} is no port") from None
 
 
 unpack_marks: Final[Callable[[bytes], tuple[int, int]]] = _MARKS.unpack
@@ -183,13 +193,12 @@ def addresses(service: ServiceProgram) -> list[tuple[bytes, tuple[bool, str, str
     cluster_ips, external_ips = [address_bytes(a) for a in service.cluster_ips], [address_bytes(a) for a in service.external_ips]
     found: list[tuple[bytes, tuple[bool, str, str]]] = []
     for port in service.ports:
-        protocol = PROTOCOLS.get(port.protocol, 0)
-        key = PORT_KEY.pack(protocol, port.port)
+        key = port_key(port.protocol, port.port)
         found += [(address + key, inner) for address in cluster_ips]
         if external_ips:
             found += [(address + key, outer) for address in external_ips if address not in cluster_ips]
         if port.node_port:
-            found.append((PORT_KEY.pack(protocol, port.node_port), outer))
+            found.append((port_key(port.protocol, port.node_port), outer))
     return found
 
 
@@ -238,7 +247,7 @@ def endpoint_bytes(backend: Backend) -> bytes:
     try:  # as address_bytes, which costs a call
         return _PREFIXES[prefix] + _ends(backend.port)[last]
     except (KeyError, ValueError):
-        return ipaddress.ip_address(backend.address).packed + _PORT.pack(backend.port)
+        return ipaddress.ip_address(backend.address).packed + _port_bytes(backend.port)
 
 
 def own_row(written: Form, backend: Backend) -> bytes:
@@ -324,11 +333,10 @@ def _unique(rows: list[bytes], written: Form) -> list[bytes]:
 
 def _port(building: _Building, service: ServiceProgram, port: PortProgram) -> None:
     target = target_name(service.key, port)
-    protocol = PROTOCOLS.get(port.protocol)
-    if protocol is None:
+    if port.protocol not in PROTOCOLS:
         raise ValueError(f"{service.key}: the protocol {port.protocol} is none of {', '.join(PROTOCOLS)}")
     comment, anywhere = target[:COMMENT], bool(port.cluster)
-    key = PORT_KEY.pack(protocol, port.port)
+    key = port_key(port.protocol, port.port)
     if service.affinity_s:
         views = (port.cluster, port.internal or (), port.external or ())
         building.handles = building.numbers.handles(target, dict.fromkeys(endpoint_bytes(one) for view in views for one in view))
@@ -357,17 +365,17 @@ def _reachable(building: _Building, service: ServiceProgram, port: PortProgram, 
         return True, bool(port.node_port)
     external = [address_bytes(a) + key for a in service.external_ips if a not in service.cluster_ips]  # its own is no other address
     if port.node_port:
-        external.append(PORT_KEY.pack(PROTOCOLS[port.protocol], port.node_port))
+        external.append(port_key(port.protocol, port.node_port))
     return any(address + key not in lost for address in building.cluster_ips), any(one not in lost for one in external)
 
 
 def _outside(building: _Building, service: ServiceProgram, port: PortProgram, target: str, cluster: int) -> None:
     """The addresses that clients outside the cluster use: external IPs, load-balancer VIPs, the node port."""
-    protocol, comment = PROTOCOLS[port.protocol], target[:COMMENT]
+    comment = target[:COMMENT]
     outer, reached = cluster, bool(cluster)
     if port.external is not None and cluster:
         outer, reached = _external(building, target, port.external, cluster, service.affinity_s), bool(port.external)
-    key = PORT_KEY.pack(protocol, port.port)
+    key = port_key(port.protocol, port.port)
     for address in service.external_ips:
         if address in service.cluster_ips:
             continue
@@ -375,7 +383,7 @@ def _outside(building: _Building, service: ServiceProgram, port: PortProgram, ta
         if address in service.vips and service.source_ranges is not None:
             own = (address,) if service.node_may_come else ()
             _guard(building, address_bytes(address) + key, service.source_ranges + own, comment)
-    key = PORT_KEY.pack(protocol, port.node_port)
+    key = port_key(port.protocol, port.node_port)
     if port.node_port and key not in building.lost:
         if outer:
             building.add("node_ports", key, mark(outer), comment)

@@ -423,6 +423,7 @@ class Program:
         self._compared = True
         self._round += 1
         self._forget()
+        self._writing.ahead = []  # for a comparison that never came
         batches = Filling(self.structure, self._sets)
         for rows in self._writing.every():
             yield from batches.put(rows)

@@ -33,6 +33,7 @@ from podwire.services.adoption import Ways, adopt, read, ways
 from podwire.services.audit import findings
 from podwire.services.chains import as_made
 from podwire.services.desired import ServiceProgram
+from podwire.services.elements import elements
 from podwire.services.keys import CEILING, KEYED, backend_keys
 from podwire.services.layout import SMALL, Capacity, Family
 from podwire.services.numbers import Numbers
@@ -139,14 +140,20 @@ class Tables:
             contended += self._begin(some)
             yield
         # What takes long to read is tables that are there, which will be adopted: what is known of them so far may serve already.
-        known, told = ways(wanted.values()) if self._reading else None, None
+        known, told = self._ways(wanted) if self._reading else None, None
         found = self._told
         if known is not None and not known.keep and not contended and len(found) == 1:
             told = found[0]
             adopt(self._program.numbers, told.values(), known)
             yield
-            yield from self._program.write_ahead()
+            try:
+                yield from self._program.write_ahead()
+            except ValueError:  # ``start`` looks for whom it is of
+                return
         self._expected = Expected(wanted, contended, known, told)
+
+    def _ways(self, wanted: Mapping[str, ServiceProgram]) -> Ways:
+        return ways(service for key, service in wanted.items() if key not in self.refused)
 
     def _begin(self, services: dict[str, ServiceProgram]) -> Iterator[str]:
         """Take in Services; gives those that another is in the way of: who has what draws numbers, which the kernel may know."""
@@ -166,6 +173,26 @@ class Tables:
 
         Raises KernelRefused; then it may be started again.
         """
+        try:
+            yield from self._start(wanted)
+        except ValueError:  # of endpoints it is not known before they are written that one is none: then it is looked for
+            refused = self._unwritable(wanted)
+            if not refused:
+                raise
+            yield from self._start({key: service for key, service in wanted.items() if key not in refused})
+            self.refused |= refused
+
+    def _unwritable(self, wanted: Mapping[str, ServiceProgram]) -> dict[str, str]:
+        """Give the Services that cannot be programmed, with the reason."""
+        found: dict[str, str] = {}
+        for key, service in wanted.items():
+            try:
+                elements(service, self.node, self.family, Numbers())
+            except ValueError as error:
+                found[key] = str(error)
+        return found
+
+    def _start(self, wanted: Mapping[str, ServiceProgram]) -> Iterator[None]:
         expected, self._expected = self._expected, None
         have = self._present()
         if expected is not None and expected.told is not None and not _is_told(have, expected.told):
@@ -177,7 +204,7 @@ class Tables:
         if have is not None and expected.told is not None:
             read(self._program.numbers, have.set("backends"))
         elif have is not None:
-            adopt(self._program.numbers, have.sets, expected.known or ways(wanted.values()))
+            adopt(self._program.numbers, have.sets, expected.known or self._ways(wanted))
         yield
         for key in expected.contended:
             self._put(key, wanted[key])

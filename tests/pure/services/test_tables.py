@@ -339,6 +339,83 @@ def test_numbers_are_told_by_what_is_read_first() -> None:
         one.expire(one.round)
 
 
+def plain(name: str, address: str, *endpoints: str, port: int = 80, target: int = 8080) -> ServiceProgram:
+    spec_ = {"clusterIP": address, "clusterIPs": [address], "ports": [{"port": port}]}
+    service = msgspec.convert({"metadata": {"name": name, "namespace": "shop"}, "spec": spec_}, Service)
+    rows = [{"addresses": [one], "nodeName": "node-2"} for one in endpoints]
+    piece = msgspec.convert({"metadata": {"name": "x"}, "ports": [{"port": target}], "endpoints": rows}, EndpointSlice)
+    found = desired.plain(service.key, service, (piece,), 4)
+    assert found is not None
+    return found
+
+
+BAD = {
+    "endpoint": plain("bad", "10.8.0.2", "10.4.1.1", "nonsense"),
+    "address": plain("bad", "nonsense", "10.4.1.1"),
+    "port": plain("bad", "10.8.0.2", "10.4.1.1", port=70_000),
+    "target": plain("bad", "10.8.0.2", "10.4.1.1", target=-1),
+    "outside": msgspec.structs.replace(plain("bad", "10.8.0.2", "10.4.1.1"), external_ips=("010.0.0.1",), plain=False),
+}
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("what", BAD)
+def test_a_service_that_cannot_be_programmed_keeps_no_other_from_a_start(what: str, told: bool) -> None:
+    kernel, good = Telling(), {"shop/good": plain("good", "10.8.0.1", "10.4.1.1")}
+    asked = {**good, "shop/bad": BAD[what]}
+    right = FakeNftables(KernelRefused)
+    start(right, good)
+    for _ in range(2):  # nothing is there, then it is
+        one = start(kernel, asked) if not told else tables(kernel)
+        if told:
+
+            def expect(one: Tables = one) -> None:
+                kernel.meanwhile = lambda: None
+                for _ in one.expect(asked):
+                    pass
+
+            kernel.meanwhile = expect
+            one.read()
+            for _ in one.start(asked):
+                pass
+        assert list(one.refused) == ["shop/bad"]
+        assert meaning(kernel) == meaning(right)
+    one.update({"shop/bad": plain("bad", "10.8.0.2", "10.4.1.9")})
+    assert not one.refused
+    one.update({"shop/bad": BAD[what]})
+    one.expire(one.round)
+    assert list(one.refused) == ["shop/bad"]
+    assert meaning(kernel) == meaning(right)
+
+
+def test_what_was_written_ahead_of_a_comparison_does_not_serve_a_later_one() -> None:
+    """The table that was read turns out to be of another shape, and is built anew; then a change is refused."""
+    kernel, before, after = Telling(), {"shop/s": plain("s", "10.8.0.1", "10.4.1.1")}, {"shop/s": plain("s", "10.8.0.1", "10.4.1.2")}
+    first = start(kernel, before)
+    kernel.apply([nft.AddChain(first.id, nft.Chain("somebody"))])
+    failing = [False]
+    one = tables(Failing(kernel, lambda _: failing[0], KernelRefused))
+
+    def expect() -> None:
+        kernel.meanwhile = lambda: None
+        for _ in one.expect(before):
+            pass
+
+    kernel.meanwhile = expect
+    one.read()
+    for _ in one.start(before):
+        pass
+    assert one.id != first.id
+    failing[0] = True
+    with pytest.raises(KernelRefused):
+        one.update({"shop/s": after["shop/s"]})
+    failing[0] = False
+    one.update({})
+    right = FakeNftables(KernelRefused)
+    start(right, after)
+    assert meaning(kernel) == meaning(right)
+
+
 @pytest.mark.parametrize("n", [1, 2, 3])
 def test_a_door_that_fails_says_which_operation_it_was(n: int) -> None:
     door = Failing(FakeNftables(), lambda operation: operation == n)

@@ -1,0 +1,62 @@
+"""The agent's rounds before kernels in memory: what it is told, in whatever order and whatever fails, the kernels come to hold."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from pure.services.rounds import Rounds
+from pure.services.test_tables import meaning
+
+
+def service(ip: str, *sources: str, protocol: str = "TCP") -> dict[str, Any]:
+    tree: dict[str, Any] = {"spec": {"clusterIP": ip, "clusterIPs": [ip], "ports": [{"port": 80, "protocol": protocol}]}}
+    if sources:
+        tree["spec"] |= {"type": "LoadBalancer", "loadBalancerSourceRanges": sources}
+        tree["status"] = {"loadBalancer": {"ingress": [{"ip": "203.0.113.7"}]}}
+    return tree
+
+
+def slice_of(name: str, *addresses: str, protocol: str = "TCP") -> dict[str, Any]:
+    rows = [{"addresses": [address], "nodeName": "node-2"} for address in addresses]
+    labels = {"kubernetes.io/service-name": name}
+    return {"metadata": {"labels": labels}, "ports": [{"port": 8080, "protocol": protocol}], "endpoints": rows}
+
+
+ODD = {
+    "ranges": (service("10.8.0.9", "010.0.0.0/8"), None),  # leading zeros, as some old Services have
+    "endpoints": (service("10.8.0.9", protocol="UDP"), slice_of("odd", "nonsense", protocol="UDP")),
+}
+
+
+@pytest.mark.parametrize("what", ODD)
+def test_a_service_that_is_not_to_be_understood_keeps_no_other_from_being_programmed(what: str) -> None:
+    odd, piece = ODD[what]
+
+    async def main() -> None:
+        right, rounds = Rounds(), Rounds()
+        for one in (right, rounds):
+            one.service("a", service("10.8.0.1"))
+            one.slice("a-x", slice_of("a", "10.4.1.1"))
+        rounds.slice("odd-x", piece)
+        rounds.service("odd", odd)
+        for _ in range(2):
+            await right.round()
+            await rounds.round()
+            assert meaning(rounds.kernels[0]) == meaning(right.kernels[0])
+            assert not rounds.proxy._dirty
+            for one in (right, rounds):
+                one.slice("a-x", slice_of("a", "10.4.1.2"))
+                if one is rounds:
+                    one.service("odd", odd)
+                one.service("b", service("10.8.0.2"))
+        rounds.service("odd", service("10.8.0.9", "10.0.0.0/8"))
+        right.service("odd", service("10.8.0.9", "10.0.0.0/8"))
+        rounds.slice("odd-x", None)
+        await right.round()
+        await rounds.round()
+        assert meaning(rounds.kernels[0]) == meaning(right.kernels[0])
+
+    asyncio.run(main())
