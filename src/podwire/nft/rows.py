@@ -233,13 +233,20 @@ class Column:
 _COLUMN: Final = 24_000  # bytes of rows in one column: two are a message
 
 
+def cut(text: bytes, longest: int) -> bytes:
+    """Cut a comment at so many bytes, but not within a letter: what is no text could not be written again as it is read."""
+    if len(text) <= longest:
+        return text
+    return text[:longest] if text.isascii() else text[:longest].decode(errors="ignore").encode()
+
+
 def columns(form: Form, keys: Sequence[bytes], values: Sequence[bytes], texts: Sequence[bytes], longest: int) -> list[Column]:
     """Write elements of a data map, or a plain set, whose values are none. Comments are cut at ``longest`` bytes. Raises Unreadable."""
     if not keys:
         return []
     size = max(map(len, texts))
     if size > longest:
-        texts, size = [text[:longest] for text in texts], longest
+        texts, size = [cut(text, longest) for text in texts], longest
     step = _COLUMN // form.size(size)
     if len(keys) <= step:
         return [Column(keys, form.many(keys, values or repeat(b""), texts), values)]

@@ -19,7 +19,7 @@ import msgspec
 
 from podwire import nft
 from podwire.nft.model import Verdict
-from podwire.nft.rows import Form, form
+from podwire.nft.rows import Form, cut, form
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.layout import Family, affinity_chain, table_text
 from podwire.services.numbers import Numbers
@@ -142,6 +142,10 @@ unpack_marks: Final[Callable[[bytes], tuple[int, int]]] = _MARKS.unpack
 """Unpack a key of two marks: an id and a slot or a handle."""
 
 
+def _cut(comment: str) -> str:
+    return comment if len(comment) <= COMMENT and comment.isascii() else cut(comment.encode(), COMMENT).decode()
+
+
 def target_name(service: str, port: PortProgram) -> str:
     """What ids are given to: ``shop/users:http/TCP``, ``shop/users:80/TCP`` for a port without a name."""
     return f"{service}:{port.name or port.port}/{port.protocol}"
@@ -158,7 +162,7 @@ class _Building:
         self.handles: dict[bytes, int] = {}  # of the port that is being built
 
     def add(self, field: str, key: bytes, value: bytes | Verdict | None = None, comment: str = "", end: bytes = b"") -> None:
-        self.lists.setdefault(field, []).append(self.forms[field].row(key, value, comment, end))
+        self.lists.setdefault(field, []).append(self.forms[field].row(key, value, _cut(comment), end))
 
     def view(self, target: str, view: str, backends: Endpoints, affinity_s: int) -> int:
         """Give a view of a port its id, sizes and backends. Returns the id, or 0 if it has no endpoint."""
@@ -172,7 +176,7 @@ class _Building:
             lists.setdefault("own_endpoints", []).extend(here)
         number, slots = self.numbers.seat(target, view, wanted)
         pods = _by_slot(slots, wanted, pods)
-        self.add("sizes", mark(number), mark(len(slots)), label[:COMMENT])
+        self.add("sizes", mark(number), mark(len(slots)), label)
         rows = lists.setdefault("backends", [])
         _write_backends(self.forms["backends"], mark(number), _slots(len(slots)), slots, pods, target, rows)
         if affinity_s:
@@ -204,7 +208,7 @@ def addresses(service: ServiceProgram) -> list[tuple[bytes, tuple[bool, str, str
 
 def cluster_ip_row(written: Form, owner: str, address: bytes) -> bytes:
     """Write the row of ``cluster_ips`` for an address of a Service."""
-    return written.write(address, b"", owner[:COMMENT].encode())
+    return written.write(address, b"", cut(owner.encode(), COMMENT))
 
 
 def elements(service: ServiceProgram, node: str, family: Family, numbers: Numbers, lost: Set[bytes] = frozenset()) -> Elements:
@@ -217,9 +221,8 @@ def elements(service: ServiceProgram, node: str, family: Family, numbers: Number
     """
     building = _Building(family, node, numbers, lost)
     own = building.cluster_ips = [address_bytes(address) for address in service.cluster_ips]
-    comment = service.key[:COMMENT]
     for address in own:
-        building.add("cluster_ips", address, comment=comment)
+        building.add("cluster_ips", address, comment=service.key)
     for port, twice in zip(service.ports, _claimed_twice(service), strict=True):
         building.lost = lost | twice if twice else lost
         _port(building, service, port)
@@ -253,7 +256,7 @@ def endpoint_bytes(backend: Backend) -> bytes:
 def own_row(written: Form, backend: Backend) -> bytes:
     """Write the row of ``own_endpoints`` for one that is on this node. Raises ValueError."""
     address = address_bytes(backend.address)
-    return written.row(address + address, None, backend.pod[:COMMENT])
+    return written.row(address + address, None, _cut(backend.pod))
 
 
 def exchanged_rows(
@@ -262,17 +265,17 @@ def exchanged_rows(
     """Write the key, and the rows of ``backends`` before and after, for an id and slot that has another endpoint."""
     key, middle = _MARKS.pack(number, slot), written.middle
     gone, came = pods
-    text = (f"{target} {gone}" if gone else target)[:COMMENT].encode()
+    text = cut((f"{target} {gone}" if gone else target).encode(), COMMENT)
     head, note, tail = written.around(len(text))
     before = b"".join((head, key, middle, endpoints[0], note, text, tail))
     if came != gone:
-        text = (f"{target} {came}" if came else target)[:COMMENT].encode()
+        text = cut((f"{target} {came}" if came else target).encode(), COMMENT)
         head, note, tail = written.around(len(text))
     return key, before, b"".join((head, key, middle, endpoints[1], note, text, tail))
 
 
 def _label(target: str, pod: str) -> str:
-    return f"{target} {pod}"[:COMMENT] if pod else target[:COMMENT]
+    return f"{target} {pod}" if pod else target
 
 
 SLOTS: Final = tuple(mark(slot) for slot in range(256))
@@ -297,7 +300,9 @@ def _write_backends(
     size, before, note, after = -1, b"", b"", b""
     middle, join = written.middle, b"".join
     for place, endpoint, pod in zip(places, endpoints, pods, strict=False):
-        text = (f"{target} {pod}" if pod else target)[:COMMENT].encode()
+        text = (f"{target} {pod}" if pod else target).encode()
+        if len(text) > COMMENT:
+            text = cut(text, COMMENT)
         if len(text) != size:  # the Pods of a Service have names of one length, mostly
             size = len(text)
             before, note, after = written.around(size)
@@ -335,7 +340,7 @@ def _port(building: _Building, service: ServiceProgram, port: PortProgram) -> No
     target = target_name(service.key, port)
     if port.protocol not in PROTOCOLS:
         raise ValueError(f"{service.key}: the protocol {port.protocol} is none of {', '.join(PROTOCOLS)}")
-    comment, anywhere = target[:COMMENT], bool(port.cluster)
+    comment, anywhere = target, bool(port.cluster)
     key = port_key(port.protocol, port.port)
     if service.affinity_s:
         views = (port.cluster, port.internal or (), port.external or ())
@@ -371,7 +376,7 @@ def _reachable(building: _Building, service: ServiceProgram, port: PortProgram, 
 
 def _outside(building: _Building, service: ServiceProgram, port: PortProgram, target: str, cluster: int) -> None:
     """The addresses that clients outside the cluster use: external IPs, load-balancer VIPs, the node port."""
-    comment = target[:COMMENT]
+    comment = target
     outer, reached = cluster, bool(cluster)
     if port.external is not None and cluster:
         outer, reached = _external(building, target, port.external, cluster, service.affinity_s), bool(port.external)
@@ -408,16 +413,16 @@ def _frontend(building: _Building, key: bytes, comment: str, number: int, *, rea
 def _local(building: _Building, target: str, view: str, backends: Endpoints, affinity_s: int) -> int:
     number = building.view(target, view, backends, affinity_s)
     if number:
-        building.add("keep_source", mark(number), comment=f"{target} {view}"[:COMMENT])
+        building.add("keep_source", mark(number), comment=f"{target} {view}")
         if affinity_s:
-            building.add("how", mark(number), Verdict("goto", affinity_chain(affinity_s, view)), target[:COMMENT])
+            building.add("how", mark(number), Verdict("goto", affinity_chain(affinity_s, view)), target)
     return number
 
 
 def _external(building: _Building, target: str, backends: Endpoints, cluster: int, affinity_s: int) -> int:
     """The view of clients outside. Pods and the node itself are led to the cluster view; so it has an id even without endpoints."""
     number = building.numbers.id(target, "external")
-    label = f"{target} external"[:COMMENT]
+    label = f"{target} external"
     building.view(target, "external", backends, affinity_s)
     building.add("keep_source", mark(number), comment=label)
     building.add("short_circuit", mark(number), mark(cluster), label)

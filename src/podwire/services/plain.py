@@ -15,7 +15,7 @@ from itertools import accumulate, chain, repeat
 from operator import add
 from typing import Final, NamedTuple, TypeAlias
 
-from podwire.nft.rows import Column, Form, columns
+from podwire.nft.rows import Column, Form, columns, cut
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.elements import (
     COMMENT,
@@ -89,7 +89,8 @@ def elements(service: ServiceProgram, node: str, written: Mapping[str, Form], nu
     rows: dict[str, list[bytes]] = {}
     for field, (keys, values, texts) in into.by_field():
         write_one = written[field].write
-        rows[field] = [write_one(*parts) for parts in zip(keys, values or repeat(b""), [text[:COMMENT] for text in texts], strict=False)]
+        comments = [cut(text, COMMENT) for text in texts]
+        rows[field] = [write_one(*parts) for parts in zip(keys, values or repeat(b""), comments, strict=False)]
     if own:
         ((_, rows["own_endpoints"]),) = own
     return rows

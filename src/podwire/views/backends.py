@@ -132,6 +132,8 @@ def one_came(piece: EndpointSlice, name: str, protocol: str, before: Backends) -
         if address != addresses[at] or pod != pods[at] or node != nodes[at]:
             if found is not None:  # it came in another place, as where somebody appends
                 return _one_came_elsewhere(before, in_columns_of(piece, name, protocol))
+            if (":" in address) != (before.family == 6):
+                return None
             if " " in address or " " in pod or " " in node or address in addresses[:at] + addresses[at + 1 :]:
                 return None if address not in addresses else _one_came_elsewhere(before, in_columns_of(piece, name, protocol))
             found = Backend(addresses[at], before.port, nodes[at], pods[at]), Backend(address, before.port, node, pod)
@@ -159,16 +161,17 @@ def merged(parts: Sequence[Backends]) -> Backends | None:
 
 
 def _joined(addresses: list[str], port: int, family: int, nodes: list[str], pods: list[str]) -> Backends | None:
-    """Write columns. None where there is nothing, an endpoint twice, or a word that is not one."""
+    """Write columns. None where there is nothing, an endpoint twice, a word that is not one, or an address of the other family."""
     count = len(addresses)
     if count == 1:
-        if " " in addresses[0] or " " in nodes[0] or " " in pods[0]:
+        if " " in addresses[0] or " " in nodes[0] or " " in pods[0] or (":" in addresses[0]) != (family == 6):
             return None
         return Backends(addresses[0], port, family, nodes[0], pods[0])
     one = Backends(" ".join(addresses), port, family, " ".join(nodes), " ".join(pods))
-    if one.addresses.count(" ") + 1 == count == one.nodes.count(" ") + 1 == one.pods.count(" ") + 1 == len(set(addresses)):
-        return one
-    return None
+    if not one.addresses.count(" ") + 1 == count == one.nodes.count(" ") + 1 == one.pods.count(" ") + 1 == len(set(addresses)):
+        return None
+    alike = ":" not in one.addresses if family == 4 else all(":" in address for address in addresses)
+    return one if alike else None
 
 
 def one_for_one(one: Endpoints, other: Endpoints) -> tuple[Backend, Backend] | None:

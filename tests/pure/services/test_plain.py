@@ -96,8 +96,9 @@ def service(name: str, created: str = "") -> Service:
     return convert(Service, {"metadata": metadata, "spec": {"clusterIP": "10.8.0.1", "ports": [{"port": 80}]}})
 
 
-def slice_of(*addresses: str, port: int = 8080, name: str = "x", node: str = "node-2") -> EndpointSlice:
-    rows = [{"addresses": [address], "nodeName": node} for address in addresses]
+def slice_of(*addresses: str, port: int = 8080, name: str = "x", node: str = "node-2", pod: str = "p") -> EndpointSlice:
+    target = {"kind": "Pod", "namespace": "shop", "name": pod}
+    rows = [{"addresses": [address], "nodeName": node, "targetRef": target} for address in addresses]
     return convert(EndpointSlice, {"metadata": {"name": name, "namespace": "shop"}, "ports": [{"port": port}], "endpoints": rows})
 
 
@@ -129,6 +130,28 @@ def test_an_endpoint_of_two_numbers_stays_on_this_node_when_one_goes(now: tuple[
     world.take()
     world.expire()
     is_as_made_anew(world)
+
+
+@pytest.mark.parametrize("pod", ["p" * 300, "é" * 100, "日本" * 50, "a" + "日本" * 50, "two words" * 20, 'a "quoted" one'], ids=range(6))
+def test_comments_are_cut_alike_by_whoever_writes_them(pod: str) -> None:
+    """What a target is called is checked by no API."""
+    world = World()
+    for addresses in (["10.4.1.1"], ["10.4.1.2"], ["10.4.1.2", "10.4.1.3"], ["10.4.1.4", "10.4.1.3"]):
+        for node in ("node-2", "node-1"):
+            piece = slice_of(*addresses, node=node, pod=pod)
+            if world.program.put_slice("shop/s0", piece):
+                world.wanted["shop/s0"] = world.program.services["shop/s0"]
+            else:
+                world.put("shop/s0", join(service("s0"), [piece]))
+            world.take()
+            world.expire()
+            is_as_made_anew(world)
+    world.restart()
+    assert not world.program.take()
+    program = world.wanted["shop/s0"]
+    if program.plain:
+        found = plain.elements(program, "node-1", forms(layout.IPV4), Numbers())
+        assert in_order(found) == in_order(elements(program, "node-1", layout.IPV4, Numbers()))
 
 
 @given(services(KEYS[0]))

@@ -60,3 +60,22 @@ def test_a_service_that_is_not_to_be_understood_keeps_no_other_from_being_progra
         assert meaning(rounds.kernels[0]) == meaning(right.kernels[0])
 
     asyncio.run(main())
+
+
+def test_an_address_of_the_other_family_in_a_slice_is_passed_over() -> None:
+    """No API takes it: what is alike in columns must be as what is not."""
+    histories = [["10.4.1.1"], ["fd00:4::1"], ["10.4.1.1", "fd00:4::1"], ["fd00:4::2", "10.4.1.1"], ["10.4.1.2", "fd00:4::2"]]
+
+    async def main() -> None:
+        right, rounds = Rounds(), Rounds()
+        for one in (right, rounds):
+            one.service("a", service("10.8.0.1"))
+        for addresses in histories:
+            right.slice("a-x", slice_of("a", *[address for address in addresses if ":" not in address]))
+            rounds.slice("a-x", slice_of("a", *addresses))
+            for one in (right, rounds):
+                await one.round()
+                one.expire()
+            assert meaning(rounds.kernels[0]) == meaning(right.kernels[0])
+
+    asyncio.run(main())
