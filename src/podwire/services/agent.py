@@ -48,6 +48,7 @@ from podwire.views.frontends import join
 from podwire.views.topology import Place, place
 
 SLICE_S = 0.01  # how long the loop is held by one piece of work
+FORMER = 1000  # slices that are kept until there is time to let go of them
 
 TABLES, STALE = "tables", "what is stale"
 
@@ -66,7 +67,9 @@ class ServiceProxy:
         self._slices = context.informer(ENDPOINT_SLICES, indexes={"service": _service_of})
         self._nodes = context.informer(NODES, fields=f"metadata.name={context.node}")
         self._dirty: dict[str, EndpointSlice | None] = {}  # with the slice that changed, where that is all
-        self._former: list[object] = []  # let go of when the kernel has acknowledged: that takes long, as nobody has read it lately
+        # Let go of when the kernel has acknowledged: that takes long, as nobody has read it lately. The last ones alone: while a kernel
+        # refuses, or slices change that no Service has, there would be ever more.
+        self._former: deque[EndpointSlice | None] = deque(maxlen=FORMER)
         self._rounds: deque[tuple[float, list[int]]] = deque()
         self._started = self._make_anew = False
         self._node_port_ranges: tuple[str, ...] = ()

@@ -23,7 +23,7 @@ from podwire.nft.rows import Form, cut, form
 from podwire.services.desired import PortProgram, ServiceProgram
 from podwire.services.layout import Family, affinity_chain, table_text
 from podwire.services.numbers import Numbers
-from podwire.views.backends import Backend, Endpoints
+from podwire.views.backends import Backend, Backends, Endpoints
 
 PROTOCOLS = {"TCP": 6, "UDP": 17, "SCTP": 132}
 COMMENT = 127
@@ -219,6 +219,7 @@ def elements(service: ServiceProgram, node: str, family: Family, numbers: Number
     Raises:
         ValueError: an address is none, or a protocol is unknown (the API refuses both).
     """
+    _check(service)
     building = _Building(family, node, numbers, lost)
     own = building.cluster_ips = [address_bytes(address) for address in service.cluster_ips]
     for address in own:
@@ -228,6 +229,17 @@ def elements(service: ServiceProgram, node: str, family: Family, numbers: Number
         _port(building, service, port)
     written = building.forms
     return {name: _unique(rows, written[name]) if name in _REPEATED else rows for name, rows in building.lists.items()}
+
+
+def _check(service: ServiceProgram) -> None:
+    """Refuse endpoints that are none also where nothing leads to them now: what another does may lead there, and is not to be refused."""
+    for port in service.ports:
+        for view in (port.cluster, port.internal or (), port.external or ()):
+            if type(view) is Backends:
+                endpoints_bytes(view.addresses.split(" "), view.port)
+            else:
+                for backend in view:
+                    endpoint_bytes(backend)
 
 
 def _claimed_twice(service: ServiceProgram) -> list[Set[bytes]]:

@@ -206,8 +206,8 @@ class Tables:
         elif have is not None:
             adopt(self._program.numbers, have.sets, expected.known or self._ways(wanted))
         yield
-        for key in expected.contended:
-            self._put(key, wanted[key])
+        for key in expected.contended:  # what is wrong may be with one that has what this one claims: ``start`` looks for it
+            self._program.put(key, wanted[key])
         yield from self._settle(have)
 
     def put_slice(self, key: str, piece: EndpointSlice) -> bool:

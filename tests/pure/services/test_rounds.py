@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from podwire.services.agent import FORMER
 from pure.services.rounds import Rounds
 from pure.services.test_tables import meaning
 
@@ -77,5 +78,19 @@ def test_an_address_of_the_other_family_in_a_slice_is_passed_over() -> None:
                 await one.round()
                 one.expire()
             assert meaning(rounds.kernels[0]) == meaning(right.kernels[0])
+
+    asyncio.run(main())
+
+
+def test_former_slices_do_not_heap_up_where_no_round_follows() -> None:
+    async def main() -> None:
+        rounds = Rounds()
+        await rounds.round()
+        for at in range(2 * FORMER):
+            rounds.slice("x", slice_of("", f"10.4.1.{at % 250}"))
+        assert len(rounds.proxy._former) == FORMER
+        rounds.service("a", service("10.8.0.1"))
+        await rounds.round()
+        assert not rounds.proxy._former
 
     asyncio.run(main())

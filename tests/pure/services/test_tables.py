@@ -388,6 +388,26 @@ def test_a_service_that_cannot_be_programmed_keeps_no_other_from_a_start(what: s
     assert meaning(kernel) == meaning(right)
 
 
+@pytest.mark.parametrize("names", [("a", "b"), ("b", "a")])
+def test_of_two_that_claim_one_address_the_one_that_cannot_be_programmed_is_left_out(names: tuple[str, str]) -> None:
+    good, bad = names
+    sound, broken = plain(good, "10.8.0.1", "10.4.1.1"), plain(bad, "10.8.0.1", "10.4.1.2", "nonsense")
+    both, alone = {f"shop/{good}": sound, f"shop/{bad}": broken}, {f"shop/{good}": sound}
+    right = FakeNftables(KernelRefused)
+    start(right, alone)
+    for asked in (both, dict(reversed(both.items()))):
+        kernel = FakeNftables(KernelRefused)
+        one = start(kernel, asked)
+        assert list(one.refused) == [f"shop/{bad}"]
+        assert meaning(kernel) == meaning(right)
+    one.update({f"shop/{bad}": plain(bad, "10.8.0.1", "10.4.1.2")})
+    assert not one.refused
+    one.update({f"shop/{bad}": broken})  # whoever of the two has the address
+    assert list(one.refused) == [f"shop/{bad}"]
+    one.expire(one.round)
+    assert meaning(kernel) == meaning(right)
+
+
 def test_what_was_written_ahead_of_a_comparison_does_not_serve_a_later_one() -> None:
     """The table that was read turns out to be of another shape, and is built anew; then a change is refused."""
     kernel, before, after = Telling(), {"shop/s": plain("s", "10.8.0.1", "10.4.1.1")}, {"shop/s": plain("s", "10.8.0.1", "10.4.1.2")}
