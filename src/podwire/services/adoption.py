@@ -65,8 +65,7 @@ def adopt(numbers: Numbers, have: Iterable[nft.Set], wanted: Ways) -> None:
         if numbers.fits(target, view, number):
             owners[base] = target
             taken.add(number)
-            seated = None if view == "cluster" else _seated(backends, number)
-            numbers.adopt(target, view, number, seated, handles.get(number, {}))
+            numbers.adopt(target, view, number, None, handles.get(number, {}))
 
     for target, place, key in wanted.all:
         number = _number(sets, place, key)

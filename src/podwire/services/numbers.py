@@ -39,7 +39,7 @@ class Numbers:
         # The id in the cluster view, and who is seated there: None where only a kernel that was read could tell.
         self._ports: dict[str, tuple[int, bytes | None]] = {}
         self.read: Callable[[int], list[bytes]] | None = None
-        self._local: dict[int, bytes] = {}  # who is seated in the other views
+        self._local: dict[int, bytes | None] = {}  # who is seated in the other views
         self._handles: dict[str, dict[bytes, int]] = {}
 
     def id(self, target: str, view: str) -> int:
@@ -66,8 +66,8 @@ class Numbers:
         number = base | VIEWS[view]
         if view != "cluster":
             before = self._local.get(number, b"")
-        elif before is None:
-            before = self._read(base)
+        if before is None:
+            before = self._read(number)
         if before != packed:
             if before and wanted:
                 wanted = _seated(_cut(before, len(wanted[0])), wanted)
@@ -108,10 +108,11 @@ class Numbers:
     def read_all(self) -> None:
         """Take what is not known yet out of what was read, which may then be forgotten."""
         self.seat_as_read([target for target, (_, seated) in self._ports.items() if seated is None])
+        self._local |= {number: self._read(number) for number, seated in self._local.items() if seated is None}
         self.read = None
 
-    def _read(self, base: int) -> bytes:
-        return b"".join(self.read(base)) if self.read is not None else b""
+    def _read(self, number: int) -> bytes:
+        return b"".join(self.read(number)) if self.read is not None else b""
 
     def exchange(self, target: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
         """Seat an endpoint in the place of another of the ``count`` that a port has in the cluster view, as ``seat`` would.
@@ -150,7 +151,7 @@ class Numbers:
             self._ports[target] = base, packed
         else:
             self._ports.setdefault(target, (base, b""))
-            self._local[number] = packed or b""
+            self._local[number] = packed
         if handles:
             self._handles.setdefault(target, {}).update(handles)
         self.raise_to(max(base + STEP, *(handle + 1 for handle in handles.values())) if handles else base + STEP)

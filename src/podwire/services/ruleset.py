@@ -130,7 +130,7 @@ class Program:
         self._drop_numbers(old, None)
 
     def put_slice(self, key: str, piece: EndpointSlice) -> bool:
-        """Take the only slice of a Service, in which one endpoint of another node came for another, as most often.
+        """Take the only slice of a Service, in which one endpoint came for another, as most often.
 
         What else is known of the Service is as it was put. False: it is another change, and nothing is done.
         """

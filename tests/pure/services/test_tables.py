@@ -339,6 +339,32 @@ def test_numbers_are_told_by_what_is_read_first() -> None:
         one.expire(one.round)
 
 
+def test_endpoints_of_a_local_policy_sit_where_they_sat_though_they_are_told_last() -> None:
+    kernel = Telling()
+    endpoints = tuple(Backend(f"10.4.0.{n}", 8080, NODE) for n in range(1, 6))
+
+    def program(backends: tuple[Backend, ...]) -> Wanted:
+        port = PortProgram("", "TCP", 80, 30_000, backends, backends, backends)
+        return {"shop/s": ServiceProgram("shop/s", ("10.8.0.1",), (), (), (port,))}
+
+    start(kernel, program(endpoints))
+    one, asked, told = tables(kernel), program(endpoints[::-1]), list[bool]()
+
+    def expect() -> None:
+        kernel.meanwhile = lambda: None
+        for _ in one.expect(asked):
+            pass
+        told.append(one._expected is not None and one._expected.told is not None)
+
+    kernel.meanwhile = expect
+    one.read()
+    commits = kernel.commits
+    for _ in one.start(asked):
+        pass
+    assert told == [True]
+    assert kernel.commits == commits
+
+
 def plain(name: str, address: str, *endpoints: str, port: int = 80, target: int = 8080) -> ServiceProgram:
     spec_ = {"clusterIP": address, "clusterIPs": [address], "ports": [{"port": port}]}
     service = msgspec.convert({"metadata": {"name": name, "namespace": "shop"}, "spec": spec_}, Service)
