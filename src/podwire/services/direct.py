@@ -68,8 +68,11 @@ class Direct:
         """Keep a slice in place of the former one of its name. Gives the key of the Service."""
         key = piece.service_key
         held = self._former = self._slices.get(key, ())
-        others = [one for one in held if one.metadata.name != piece.metadata.name] if held else ()
-        self._slices[key] = (*others, piece) if others else (piece,)
+        name = piece.metadata.name
+        if not held or (len(held) == 1 and held[0].metadata.name == name):  # as most have one
+            self._slices[key] = (piece,)
+        else:
+            self._slices[key] = (*[one for one in held if one.metadata.name != name], piece)
         return key
 
     def _program(self, key: str) -> ServiceProgram | None:

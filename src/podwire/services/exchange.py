@@ -7,7 +7,6 @@ holds (ruleset.py).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import msgspec
 
@@ -20,7 +19,7 @@ from podwire.services.numbers import Numbers
 from podwire.views.backends import Backend, Backends, in_columns_of, one_came, one_for_one
 
 
-class Exchange(NamedTuple):
+class Exchange(msgspec.Struct, frozen=True, gc=False):
     """What is wanted of a Service now, and of which port which endpoint went and which came: ``moved`` is None where none did."""
 
     service: ServiceProgram
@@ -65,7 +64,7 @@ def of_states(old: ServiceProgram, new: ServiceProgram) -> Exchange | None:
     return Exchange(new, found) if found is not None else None
 
 
-class Rows(NamedTuple):
+class Rows(msgspec.Struct, frozen=True, gc=False):
     """The key and the row of ``backends`` before and after; the rows of ``own_endpoints`` that the Service no longer has, and has now."""
 
     key: bytes

@@ -120,8 +120,8 @@ def one_came(piece: EndpointSlice, name: str, protocol: str, before: Backends) -
     addresses, nodes, pods = before.addresses.split(" "), before.nodes.split(" "), before.pods.split(" ")
     if len(endpoints) != len(addresses):
         return None
-    found: tuple[Backend, Backend] | None = None
-    for at, endpoint in enumerate(endpoints):
+    found: tuple[str, str, str, Backend] | None = None
+    for endpoint, had, had_node, had_pod in zip(endpoints, addresses, nodes, pods, strict=True):
         conditions, target, node = endpoint.conditions, endpoint.target_ref, endpoint.node_name
         if endpoint.hints is not None or conditions.ready is False or conditions.terminating or conditions.serving is False:
             return None
@@ -129,18 +129,26 @@ def one_came(piece: EndpointSlice, name: str, protocol: str, before: Backends) -
         if not endpoint.addresses:
             return None
         address = endpoint.addresses[0]
-        if address != addresses[at] or pod != pods[at] or node != nodes[at]:
-            if found is not None:  # it came in another place, as where somebody appends
+        if address != had or pod != had_pod or node != had_node:
+            # Where another differs already, or it is that of another place, somebody appends.
+            if found is not None or (address != had and address in addresses):
                 return _one_came_elsewhere(before, in_columns_of(piece, name, protocol))
-            if (":" in address) != (before.family == 6):
+            if " " in address or " " in pod or " " in node or (":" in address) != (before.family == 6):
                 return None
-            if " " in address or " " in pod or " " in node or address in addresses[:at] + addresses[at + 1 :]:
-                return None if address not in addresses else _one_came_elsewhere(before, in_columns_of(piece, name, protocol))
-            found = Backend(addresses[at], before.port, nodes[at], pods[at]), Backend(address, before.port, node, pod)
-            addresses[at], nodes[at], pods[at] = address, node, pod
+            found = had, had_node, had_pod, Backend(address, before.port, node, pod)
     if found is None:
         return None
-    return *found, Backends(" ".join(addresses), before.port, before.family, " ".join(nodes), " ".join(pods))
+    had, had_node, had_pod, came = found
+    at = addresses.index(had)
+    addresses[at], nodes[at], pods[at] = came.address, came.node, came.pod
+    now = Backends(
+        " ".join(addresses) if came.address != had else before.addresses,
+        before.port,
+        before.family,
+        " ".join(nodes) if came.node != had_node else before.nodes,
+        " ".join(pods) if came.pod != had_pod else before.pods,
+    )
+    return Backend(had, before.port, had_node, had_pod), came, now
 
 
 def _one_came_elsewhere(before: Backends, now: Backends | None) -> tuple[Backend, Backend, Backends] | None:
