@@ -285,9 +285,7 @@ class Columns(Sequence[Element]):
     @overload
     def __getitem__(self, at: slice) -> list[Element]: ...
     def __getitem__(self, at: int | slice) -> Element | list[Element]:
-        if isinstance(at, slice):
-            return [self.form.element(row) for row in self.rows[at]]
-        return self.form.element(self.rows[at])
+        return Rows(self.form, self.rows)[at]
 
     def __iter__(self) -> Iterator[Element]:
         return map(self.form.element, self.rows)

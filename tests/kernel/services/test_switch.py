@@ -167,11 +167,12 @@ def test_chains_of_the_older_iptables_stay_and_are_told(folder: Path, mode: str)
         done = subprocess.run([f"iptables-legacy-{what}"], input=text, capture_output=True, text=True, check=True)
         return re.sub(r"#.*|\[[0-9:]+\]", "", done.stdout)
 
-    if not Path("/proc/net/ip_tables_names").exists():
-        pytest.skip("this kernel has no tables of iptables-legacy")
+    has_tables = Path("/proc/net/ip_tables_names").exists()
 
     async def body(world: World) -> None:
         assert legacy.told() == []
+        if not has_tables:
+            return  # a kernel without the older iptables has nothing to be told of
         older("restore", OF_OTHERS)
         assert legacy.told() == [], "rules of others are nobody's concern"
         older("restore", LEGACY)

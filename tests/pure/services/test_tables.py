@@ -305,6 +305,23 @@ def test_what_is_told_while_a_kernel_is_read_serves_as_the_whole(
     assert kernel.commits == commits, "nothing is left to be done"
 
 
+def started_while_read(kernel: Telling, one: Tables, asked: Wanted) -> None:
+    """Start over tables, of which some was told before all was read."""
+    told: list[bool] = []
+
+    def expect() -> None:
+        kernel.meanwhile = lambda: None
+        for _ in one.expect(asked):
+            pass
+        told.append(one._expected is not None and one._expected.told is not None)
+
+    kernel.meanwhile = expect
+    one.read()
+    for _ in one.start(asked):
+        pass
+    assert told == [True]
+
+
 def test_numbers_are_told_by_what_is_read_first() -> None:
     kernel = Telling()
     endpoints = [f"10.4.1.{n}" for n in range(1, 6)]
@@ -320,21 +337,8 @@ def test_numbers_are_told_by_what_is_read_first() -> None:
 
     for now in (endpoints, endpoints[::-1], endpoints[:3]):
         start(kernel, program(endpoints))
-        asked, told = program(now), list[bool]()
-        one = tables(kernel)
-
-        def expect(one: Tables = one, asked: Wanted = asked, told: list[bool] = told) -> None:
-            kernel.meanwhile = lambda: None
-            for _ in one.expect(asked):
-                pass
-            told.append(one._expected is not None and one._expected.told is not None)
-
-        kernel.meanwhile = expect
-        one.read()
-        commits = kernel.commits
-        for _ in one.start(asked):
-            pass
-        assert told == [True]
+        one, commits = tables(kernel), kernel.commits
+        started_while_read(kernel, one, program(now))
         assert (kernel.commits == commits) == (len(now) == len(endpoints)), "in whatever order they are wanted, they sit where they sat"
         one.expire(one.round)
 
@@ -348,20 +352,8 @@ def test_endpoints_of_a_local_policy_sit_where_they_sat_though_they_are_told_las
         return {"shop/s": ServiceProgram("shop/s", ("10.8.0.1",), (), (), (port,))}
 
     start(kernel, program(endpoints))
-    one, asked, told = tables(kernel), program(endpoints[::-1]), list[bool]()
-
-    def expect() -> None:
-        kernel.meanwhile = lambda: None
-        for _ in one.expect(asked):
-            pass
-        told.append(one._expected is not None and one._expected.told is not None)
-
-    kernel.meanwhile = expect
-    one.read()
     commits = kernel.commits
-    for _ in one.start(asked):
-        pass
-    assert told == [True]
+    started_while_read(kernel, tables(kernel), program(endpoints[::-1]))
     assert kernel.commits == commits
 
 
