@@ -9,7 +9,6 @@ restarted), and takes away what belongs to no Pod any more.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import platform
@@ -60,7 +59,6 @@ from podwire.views import resources
 from podwire.views.resources import Amounts
 
 _WORKER_RETRY_S = 5.0
-_LAST_WORDS_S = 5.0
 # Where the program of a Pod such as cluster DNS is: this interpreter's environment, and these packages.
 _INSTALLATION = (sys.prefix, str(Path(__file__).resolve().parents[2]))
 
@@ -226,11 +224,7 @@ class PodsAgent:
     async def _take_away(self, record: Record) -> None:
         self._log.info("pod %s/%s (%s) is no longer this node's: removed", record.namespace, record.name, record.uid)
         await self._host.remove_sandbox(record)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_LAST_WORDS_S):
-                await self._host.streams.logs.drained_of(record.uid)
-        self._host.volumes.remove(record.uid)
-        self._host.records.remove(record.uid)
+        await self._host.remove_files(record.uid)
 
     # What changes ----------------------------------------------------------------------------------------------------------
 

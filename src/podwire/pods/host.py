@@ -7,6 +7,7 @@ Here: the making and unmaking of a Pod's sandbox, since that is where these meet
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import functools
 import ipaddress
@@ -48,6 +49,7 @@ from podwire.pods.wiring import IPAddress
 
 HANDLERS = ("runc",)
 """What a RuntimeClass may name for this node to run its Pods."""
+_LAST_WORDS_S = 5.0
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -177,6 +179,14 @@ class Host:
         await self._wired(self._unmake, record)
         await self.programs.release(record.uid)
         await self.ipc.release(record.uid)
+
+    async def remove_files(self, uid: str) -> None:
+        """Remove all that is kept of a Pod whose sandbox is gone, once its last words are written: then nobody makes files for it."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LAST_WORDS_S):
+                await self.streams.logs.drained_of(uid)
+        self.volumes.remove(uid)
+        self.records.remove(uid)
 
     def _unmake(self, record: Record) -> None:
         addresses = [ipaddress.ip_address(address) for address in record.addresses]

@@ -200,7 +200,7 @@ class PodWorker:
             await self._terminate(live)
             await cancelled(writer)
             await self._status.finish(vanished=self.vanished)
-            self._host.records.remove(self.record.uid)
+            await self._host.remove_files(self.record.uid)
         finally:
             await cancelled(live, deletion, writer, doom)
             self.volumes.close()

@@ -6,7 +6,8 @@ import os
 import signal
 from pathlib import Path
 
-from kernel.pods.running import eventually, running_node
+from kernel.pods.running import NODE, eventually, running_node
+from podwire.linux.init_client import InitClient
 
 COUNT = "i=0; while [ $i -lt {} ]; do echo line $i; i=$((i+1)); {}; done"
 
@@ -68,6 +69,27 @@ def test_when_a_run_has_ended_all_that_it_said_is_written_and_the_run_before_is_
             assert said.replace("and this", "").replace("error\n", "") == "".join(f"{number}\n" for number in range(1, 20001)) or said == ""
         assert "and this" in first
         assert "error\n" in first
+
+
+def test_of_a_pod_that_ends_before_its_log_is_begun_nothing_is_left() -> None:
+    with running_node() as node:
+        node.service_account()
+        node.pod("other", machine("sleep 1000"))
+        node.ready("other")
+        (writer,) = writing_programs()
+        init = InitClient(f"{node.folder}/init.sock")
+        os.kill(writer, signal.SIGSTOP)
+        pod = node.pod("short", machine("echo said; sleep 1000"))
+        uid = pod["metadata"]["uid"]
+        eventually(lambda: init.programs(f"pod/{uid}"))
+        node.delete("short")
+        node.gone("short")
+        os.kill(writer, signal.SIGCONT)
+        eventually(lambda: not [os.close(fd) for fd in init.give(f"log/{uid}").values()])
+        pods = node.folder / "state/nodes" / NODE / "pods"
+        eventually(lambda: not list(pods.glob(f"{uid}*")), lambda: list(pods.rglob("*")))
+        assert node.said(node.get("other")) == ""
+        init.close()
 
 
 def test_a_terminal_is_one_stream() -> None:

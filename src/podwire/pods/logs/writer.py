@@ -140,8 +140,9 @@ class Writer:
                 answer()
             case "attach":
                 answer({"attached": self._attach(name, descriptors)})
-            case "drained" if name in self._runs:
-                self._runs[name].drained.append(answer)
+            case "drained":
+                self._take(name)  # of whoever was killed, or called off, before it asked for that
+                self._drain(name, answer)
             case _:
                 answer()
                 for fd in descriptors:
@@ -164,6 +165,13 @@ class Writer:
             run.sources.append(source)
             os.set_blocking(fd, False)
             self._watch(fd, self._reading(source))
+
+    def _drain(self, name: str, answer: Callable[[], None]) -> None:
+        """Answer when everything of a run is written: at once where it is not written any more."""
+        if name in self._runs:
+            self._runs[name].drained.append(answer)
+        else:
+            answer()
 
     def _begun(self, name: str) -> _Run:
         uid, container, number = name.split("/")
