@@ -20,7 +20,7 @@ import contextlib
 import errno
 import itertools
 import socket
-from collections import defaultdict
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import replace
@@ -28,8 +28,10 @@ from types import TracebackType
 from typing import Final, Self
 
 from podwire.linux import namespaces
+from podwire.linux.asking import Asking
 from podwire.linux.errors import KernelRefused
-from podwire.linux.syscalls import Datagrams
+from podwire.linux.sending import Sending
+from podwire.linux.syscalls import Datagrams, Taken
 from podwire.nft import bytecode, dump
 from podwire.nft.changes import Change
 from podwire.nft.commands import element_at, render_change
@@ -51,7 +53,7 @@ _LOOK_UP_FROM: Final = 80_000
 _RCVBUFFORCE: Final = 33  # asm-generic/socket.h
 _FORCED_BYTES: Final = 4 << 20  # of the receive buffer, where that may be had: it is doubled
 _ASKED_MOST: Final = 3_000  # keys in one question, where it may
-_ASKED: Final = 400  # keys in one question: an ordinary user's receive buffer holds 512 answers of 150 bytes
+_ASKED: Final = 200  # keys in one question: an ordinary user's receive buffer holds 512 answers of 150 bytes, those to two questions
 _ANSWERS_BYTES: Final = 212_992
 _ATTEMPTS: Final = 20
 _NOTES: Final = 5
@@ -116,14 +118,52 @@ class Nftables:
         try:
             self._socket.send(datagram)
         except OSError as failed:
-            raise KernelRefused(failed.errno or 0, _summary(changes), f"{len(datagram)} bytes in one transaction") from None
-        refused = self._acknowledged(transaction, changes, last)
+            raise _unsent(failed, transaction, changes) from None
+        self._carried_out(transaction, changes)
+
+    def _carried_out(self, transaction: bytecode.Transaction, changes: Sequence[Change]) -> None:
+        """Take the kernel's answer to what was sent. Raises KernelRefused."""
+        refused = self._acknowledged(transaction, changes, transaction.last)
         if refused:
             first = refused[0]
             for other in refused[1 : 1 + _NOTES]:
                 first.add_note(f"also refused: {other}")
             raise first
         self.commits += 1
+
+    def pour(self, batches: Iterable[Sequence[Change]]) -> Iterator[None]:
+        """Carry out one transaction after the other while the next ones are made, in steps. For tables that no packet meets.
+
+        Raises as ``apply``; of those after the refused one some may be carried out.
+        """
+        told, refused, sending = deque[tuple[bytecode.Transaction, Sequence[Change]]](), list[KernelRefused](), Sending(self._socket.send)
+        try:
+            with sending:
+                for changes in batches:
+                    transaction = bytecode.encode(changes, self._sequence + 1)
+                    if transaction.origins:
+                        self._sequence = transaction.last + 1
+                        told.append((transaction, changes))
+                        sending.put(transaction.datagram)
+                    self._answers_to(sending, told, refused)
+                    if refused or sending.failure is not None:
+                        break
+                    yield
+        finally:  # or who asks next would hear them
+            self._answers_to(sending, told, refused)
+        if refused:
+            raise refused[0]
+        if sending.failure is not None:
+            raise _unsent(sending.failure, *told[0])
+
+    def _answers_to(
+        self, sending: Sending, told: deque[tuple[bytecode.Transaction, Sequence[Change]]], refused: list[KernelRefused]
+    ) -> None:
+        for _ in range(sending.news()):
+            try:
+                self._carried_out(*told.popleft())
+            except KernelRefused as refusal:
+                refused.append(refusal)
 
     def apply_batches(self, batches: Iterable[Sequence[Change]]) -> None:
         """Carry out one transaction after the other. Raises as ``apply``; those before the refused one stay carried out."""
@@ -229,21 +269,36 @@ class Nftables:
     def _looked_up(self, table: TableName, one: Set, keys: Sequence[bytes]) -> Set | None:
         """Have the elements of these keys looked up. None if one is not there, or they are not all, or an answer is not understood."""
         self._sequence += 1
-        lookup, rows, asked = Lookup(table, one, self._sequence), list[bytes](), self._asked_at_once()
-        into = Datagrams(asked, lookup.room)
-        while len(rows) < len(keys) and not lookup.refused and asked:
-            some = keys[len(rows) : len(rows) + asked]
-            self._socket.send(lookup.question(some))
-            try:
-                found = lookup.rows(self._at_hand(into, len(some)))
-            except netlink.MalformedNetlink:  # it was cut off
+        lookup, rows, asked, wanted = Lookup(table, one, self._sequence), Packed(one, ()), self._asked_at_once(), keys
+        while wanted and asked:
+            if not self._look_up(lookup, wanted, asked, rows):
                 return None
-            rows += found
-            if len(found) < len(some):
-                asked //= 2  # the buffer did not hold more
+            wanted = [key for key in keys if key not in rows.by_key]
+            asked //= 2  # if there are some, the buffer did not hold more
         self.looked_up += len(rows)
-        whole = replace(one, elements=Packed(one, rows))
-        return whole if len(whole.elements) == len(keys) else None
+        return replace(one, elements=rows) if len(rows) == len(keys) else None
+
+    def _look_up(self, lookup: Lookup, keys: Sequence[bytes], asked: int, into: Packed) -> bool:
+        """Ask for elements, so many at once, and put those that come ``into`` others. False: the kernel answered otherwise.
+
+        A thread asks, and the kernel looks up while it is asked; meanwhile the answers to the question before are received and read.
+        """
+        asking = Asking(self._socket.send, lookup.question, [keys[at : at + asked] for at in range(0, len(keys), asked)])
+        room, sent, found, understood = Datagrams(asked, lookup.room), 0, 0, True
+        with asking:
+            for some in asking.asked():
+                sent += some
+                taken = list(self._at_hand(room, sent - found))
+                found += sum(len(each.lengths) for each in taken)
+                asking.answered(whole=found >= sent and understood)
+                for each in taken:
+                    try:
+                        rows = lookup.rows(each.datagrams())
+                    except netlink.MalformedNetlink:  # it was cut off
+                        rows = []
+                    into.put(rows)
+                    understood = understood and len(rows) == len(each.lengths)
+        return understood
 
     def _asked_at_once(self) -> int:
         """Say how many answers the receive buffer holds, which the machine's own root may make bigger: less is asked for more often."""
@@ -253,18 +308,20 @@ class Nftables:
             return _ASKED
         return _ASKED_MOST
 
-    def _at_hand(self, into: Datagrams, most: int) -> list[bytes]:
+    def _at_hand(self, into: Datagrams, most: int) -> Iterator[Taken]:
         """Receive the answers to what was sent: as many as the buffer held."""
-        found: list[bytes] = []
-        while len(found) < most:
+        found = 0
+        while found < most:
             try:
-                found += into.receive(self._socket.fileno(), wait=False)
+                taken = into.take(self._socket.fileno(), wait=False)
             except BlockingIOError:
                 break
             except OSError as failed:
                 if failed.errno != errno.ENOBUFS:  # which says that there were more
                     raise
-        return found
+            else:
+                found += len(taken.lengths)
+                yield taken
 
     def _received(self) -> Iterator[bytes]:
         while True:
@@ -320,6 +377,10 @@ def _about(one: Set, payload: bytes) -> int:
 
 def _with_rules(chain: Chain, rules: list[Rule]) -> Chain:
     return Chain(chain.name, tuple(rules), chain.type, chain.hook, chain.priority, chain.policy, chain.device, chain.comment)
+
+
+def _unsent(failure: OSError, transaction: bytecode.Transaction, changes: Sequence[Change]) -> KernelRefused:
+    return KernelRefused(failure.errno or 0, _summary(changes), f"{len(transaction.datagram)} bytes in one transaction")
 
 
 def _refusal(transaction: bytecode.Transaction, changes: Sequence[Change], told: netlink.Acknowledgement) -> KernelRefused:

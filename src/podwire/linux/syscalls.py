@@ -13,7 +13,7 @@ import ctypes
 import os
 import platform
 import struct
-from typing import Final
+from typing import Final, NamedTuple
 
 CLONE_NEWNS: Final = 0x00020000
 CLONE_NEWCGROUP: Final = 0x02000000
@@ -250,6 +250,24 @@ class _Many(ctypes.Structure):  # struct mmsghdr
     _fields_ = (("header", _Header), ("received", ctypes.c_uint))
 
 
+class Taken(NamedTuple):
+    """Datagrams that were received: the first begins at byte 0 of ``data``, the second at byte ``size``, and so on."""
+
+    data: bytes
+    size: int
+    lengths: list[int]
+
+    def datagrams(self) -> list[bytes]:
+        """Give them one by one."""
+        data, size = self.data, self.size
+        return [data[at : at + length] for at, length in zip(range(0, len(data), size), self.lengths, strict=True)]
+
+    @property
+    def last(self) -> bytes:
+        """The last one."""
+        return self.data[-self.size :][: self.lengths[-1]]
+
+
 class Datagrams:
     """Room for ``count`` datagrams of at most ``size`` bytes, that one call receives (recvmmsg): other threads run for longer meanwhile."""
 
@@ -264,15 +282,19 @@ class Datagrams:
         fields = memoryview(self._headers).cast("B").cast("I")
         self._received = fields[_Many.received.offset // word :: ctypes.sizeof(_Many) // word]
 
-    def receive(self, fd: int, *, wait: bool = True) -> list[bytes]:
-        """Wait for one datagram, and take those that are there, too. What does not fit is cut off.
+    def receive(self, fd: int) -> list[bytes]:
+        """Wait for one datagram, and take those that are there, too. What does not fit is cut off."""
+        return self.take(fd, wait=True).datagrams()
+
+    def take(self, fd: int, *, wait: bool) -> Taken:
+        """Take the datagrams that are there, as they were received: others may cut them while more are asked for.
 
         Raises BlockingIOError when none is there and is not to be waited for.
         """
         flags = _MSG_WAITFORONE | (0 if wait else _MSG_DONTWAIT)
         found = _check(_libc.recvmmsg(fd, self._headers, self._count, flags, None), "receive datagrams")
-        size, data = self._size, bytes(memoryview(self._data)[: found * self._size])  # slices of bytes cost least
-        return [data[at : at + received] for at, received in zip(range(0, len(data), size), self._received[:found].tolist(), strict=True)]
+        data = bytes(memoryview(self._data)[: found * self._size])  # slices of bytes cost least
+        return Taken(data, self._size, self._received[:found].tolist())
 
 
 def close_on_exec_from(lowest: int) -> None:

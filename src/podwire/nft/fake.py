@@ -88,6 +88,7 @@ class Door(Protocol):
     def commits(self) -> int: ...
     def apply(self, changes: Sequence[Change]) -> None: ...
     def apply_batches(self, batches: Iterable[Sequence[Change]]) -> None: ...
+    def pour(self, batches: Iterable[Sequence[Change]]) -> Iterator[None]: ...
     def dump(self, tables: Iterable[TableName] | None = None, keyed: Keyed = ...) -> Ruleset: ...
     def generation(self) -> int: ...
     def close(self) -> None: ...
@@ -128,6 +129,12 @@ class FakeNftables:
         """Carry out one transaction after the other. Raises as ``apply``; those before the refused one stay carried out."""
         for changes in batches:
             self.apply(changes)
+
+    def pour(self, batches: Iterable[Sequence[Change]]) -> Iterator[None]:
+        """As ``apply_batches``, in steps."""
+        for changes in batches:
+            self.apply(changes)
+            yield
 
     def generation(self) -> int:
         """The number of transactions so far."""
@@ -464,6 +471,11 @@ class Failing:
     def apply_batches(self, batches: Iterable[Sequence[Change]]) -> None:
         for changes in batches:
             self.apply(changes)
+
+    def pour(self, batches: Iterable[Sequence[Change]]) -> Iterator[None]:
+        for changes in batches:
+            self.apply(changes)
+            yield
 
     def dump(self, tables: Iterable[TableName] | None = None, keyed: Keyed = NONE_KEYED) -> Ruleset:
         if self._count():

@@ -36,10 +36,7 @@ _BEYOND: Final = 272  # a comment as long as can be, and what pads it
 
 
 class Lookup:
-    """One set whose elements are asked for by key, in several questions that have the same number.
-
-    ``refused`` is the error number with which the kernel ended the last answers, or 0.
-    """
+    """One set whose elements are asked for by key, in several questions that have the same number."""
 
     def __init__(self, table: TableName, one: Set, sequence: int) -> None:
         self._form, self._sequence = form(one), sequence
@@ -48,7 +45,6 @@ class Lookup:
         self._named = named
         self._row_at = netlink.HEADER.size + len(self._about) + 4
         self._heads: dict[int, bytes] = {}
-        self.refused = 0
 
     @property
     def room(self) -> int:
@@ -78,7 +74,5 @@ class Lookup:
         for told in netlink.messages(answer):
             if told.sequence != self._sequence:
                 continue
-            if told.type == netlink.ERROR:
-                self.refused = netlink.acknowledgement(told).errno
-            elif told.type == _TOLD:
+            if told.type == _TOLD:
                 yield from self._form.regular(split(netlink.attributes(told.payload, 4).get(A.ELEMENTS_LIST, b"")))

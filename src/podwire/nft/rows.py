@@ -302,7 +302,11 @@ class Packed(Mapping[bytes, Element]):
     def __init__(self, one: Set, rows: Iterable[bytes]) -> None:
         self.form = form(one)
         held = rows if isinstance(rows, list) else list(rows)
-        self.by_key: Mapping[bytes, bytes] = dict(zip(map(self.form.key, held), held, strict=True))
+        self.by_key: dict[bytes, bytes] = dict(zip(map(self.form.key, held), held, strict=True))
+
+    def put(self, rows: Sequence[bytes]) -> None:
+        """Put more of them."""
+        self.by_key.update(zip(map(self.form.key, rows), rows, strict=True))
 
     def holds(self, rows: Column) -> bool:
         """Say whether all of these rows are there, to the byte."""

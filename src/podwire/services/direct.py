@@ -33,7 +33,9 @@ class Direct:
             reading = pool.submit(self.tables.read)
             self._services = {service.key: service for service in services}
             for piece in slices:
-                self._keep(piece)
+                alone = (piece,)
+                if self._slices.setdefault(piece.service_key, alone) is not alone:
+                    self._keep(piece)
             wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
             for _ in self.tables.expect(wanted):
                 pass

@@ -29,7 +29,8 @@ def backend_keys(sets: Mapping[str, Set]) -> list[bytes] | None:
     if sizes is None or handles is None:
         return None
     keys: list[bytes] = []
-    for number, value in sizes.items():
+    # In the order in which ids were given: so are Services compared with them later, and what lies together is read together.
+    for number, value in sorted(sizes.items(), key=_given):
         count = int.from_bytes(value, HOST)
         if number == CEILING:
             continue
@@ -37,6 +38,10 @@ def backend_keys(sets: Mapping[str, Set]) -> list[bytes] | None:
             return None
         keys += [number + slot for slot in (_SLOTS[:count] if count <= len(_SLOTS) else map(mark, range(count)))]
     return keys + [key[:4] + handle for key, handle in handles.items()]
+
+
+def _given(size: tuple[bytes, bytes]) -> int:
+    return int.from_bytes(size[0], HOST)
 
 
 def _values(one: Set, size: int) -> dict[bytes, bytes] | None:

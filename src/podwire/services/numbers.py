@@ -80,9 +80,9 @@ class Numbers:
 
     def seated_otherwise(self, targets: Sequence[str], packed: Sequence[bytes]) -> set[int]:
         """Say which of these ports, by place, are known to have other endpoints in the cluster view than these, or in another order."""
-        held = list(map(self._ports.get, targets))
-        if not any(held):
+        if self._ports.keys().isdisjoint(targets):
             return set()
+        held = list(map(self._ports.get, targets))
         return {
             at for at, (port, wanted) in enumerate(zip(held, packed, strict=True)) if port is not None and port[1] not in (wanted, None)
         }

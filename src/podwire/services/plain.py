@@ -46,14 +46,16 @@ def claims(service: ServiceProgram, cluster_ips: Sequence[bytes]) -> list[bytes]
 
 def claimed(services: Mapping[str, ServiceProgram]) -> tuple[dict[bytes, str], dict[bytes, str]] | tuple[None, None]:
     """Give who of plain Services claims what, and who has which cluster address. None where two want one. Raises ValueError."""
-    if all(len(service.ports) == 1 == len(service.cluster_ips) for service in services.values()):
-        ports = _places([service.ports[0] for service in services.values()])
-        addresses = addresses_bytes([service.cluster_ips[0] for service in services.values()])
-        if len(ports) == 1:
-            place = port_key(*ports[0])
+    slim = [service for service in services.values() if len(service.ports) == 1 == len(service.cluster_ips)]
+    if len(slim) == len(services):
+        kinds = {(port.protocol, port.port) for port in [service.ports[0] for service in slim]}
+        addresses = addresses_bytes([service.cluster_ips[0] for service in slim])
+        if len(kinds) == 1:
+            place = port_key(*kinds.pop())
             keys = [address + place for address in addresses]
         else:
-            keys = [address + port_key(*port) for address, port in zip(addresses, ports, strict=True)]
+            ports = [service.ports[0] for service in slim]
+            keys = [address + port_key(port.protocol, port.port) for address, port in zip(addresses, ports, strict=True)]
         claims_, owners = dict(zip(keys, services, strict=True)), dict(zip(addresses, services, strict=True))
         return (claims_, owners) if len(claims_) == len(services) == len(owners) else (None, None)
     claims_, owners, count, many = {}, {}, 0, 0
@@ -128,7 +130,7 @@ def _write_slim(into: _Columns, services: Sequence[ServiceProgram], node: str, o
     seats = endpoints
     if len(endpoints) > len(ports):
         seats = [b"".join(endpoints[end - count : end]) for count, end in zip(counts, accumulate(counts), strict=True)]
-    six = any(cluster.family == 6 for cluster in clusters)  # one address may be written in several ways
+    six = 6 in {cluster.family for cluster in clusters}  # one address may be written in several ways
     odd = set(range(len(services))) if six else numbers.seated_otherwise(targets, seats)
     if odd:
         found = _write_any(into, [service for at, service in enumerate(services) if at in odd], node, own, numbers)
@@ -152,11 +154,12 @@ def _write_slim(into: _Columns, services: Sequence[ServiceProgram], node: str, o
     if b"" in pods:
         texts = [label + pod if pod else label[:-1] for label, pod in zip(labels, pods, strict=True)]
     _add(into.backends, keys, endpoints, texts)
-    nodes = " ".join([cluster.nodes for cluster in clusters]).split(" ")
-    if "" in nodes:
+    nodes = [cluster.nodes for cluster in clusters]
+    every = " ".join(nodes).split(" ")
+    if "" in every:
         here = list(zip(names, clusters, strict=True))
-    elif node in nodes:
-        here = [(name, cluster) for name, cluster in zip(names, clusters, strict=True) if node in cluster.nodes]
+    elif node in every:
+        here = [(names[at], clusters[at]) for at, its in enumerate(nodes) if node in its]
     else:
         return []
     return [(name, rows) for name, cluster in here if (rows := _here(cluster, node, own))]

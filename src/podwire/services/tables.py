@@ -16,7 +16,6 @@ import contextlib
 import gc
 import sys
 from collections.abc import Iterator, Mapping
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import replace
 from itertools import islice
 from typing import Any, NamedTuple
@@ -355,25 +354,13 @@ class Tables:
         self.sound = False
         self._program.move(self._structure(name, room(self._program.services.values())))
         self._kernel.apply(self._program.structure.create())
-        yield from self._send(self._program.fill())
+        yield from self._kernel.pour(self._program.fill())
         swap = self._program.structure.hook()
         if old is not None:
             swap.append(nft.DeleteTable(old.id))
             self._carry_over(old)
         self._kernel.apply(swap)
         self.sound = True
-
-    def _send(self, batches: Iterator[list[nft.Change]]) -> Iterator[None]:
-        """Carry out one batch while the next is made."""
-        with ThreadPoolExecutor(1, "send") as sender:
-            sent: Future[None] | None = None
-            for batch in batches:
-                if sent is not None:
-                    sent.result()
-                sent = sender.submit(self._kernel.apply, batch)
-                yield
-            if sent is not None:
-                sent.result()
 
     def _carry_over(self, old: nft.Table) -> None:
         """Keep clients at their endpoints: ids and handles are the same in the new table."""

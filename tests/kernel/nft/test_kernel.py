@@ -11,6 +11,7 @@ import socket
 import struct
 import subprocess
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -181,6 +182,58 @@ def test_too_big_a_transaction_is_refused_whole() -> None:
         assert refused.value.errno == errno.EMSGSIZE
         door.apply_batches(batches([AddElements(table.id, held, elements)]))
         assert len(door.dump().tables[0].set("m").elements) == 100_000
+
+
+def test_what_is_poured_is_carried_out_in_order_while_it_is_made() -> None:
+    table = nft.table("table ip t { map m { type mark : mark; size 100000; } }")
+    held = table.set("m")
+    pieces = [[Element(MARK.pack(number), MARK.pack(start)) for number in range(start, start + 500)] for start in range(0, 20_000, 500)]
+    with Nftables() as door:
+        door.apply([nft.AddTable(table.id), nft.AddSet(table.id, held)])
+        before, steps = door.commits, 0
+        for _ in door.pour([AddElements(table.id, held, piece)] if piece else [] for piece in [*pieces[:3], [], *pieces[3:]]):
+            steps += 1
+        assert (door.commits - before, steps) == (len(pieces), len(pieces) + 1)
+        assert dict(door.dump().tables[0].set("m").elements) == {element.key: element for piece in pieces for element in piece}
+
+
+def test_what_is_poured_ends_with_what_is_refused_and_nobody_hears_of_it_later() -> None:
+    table = nft.table("table ip t { map m { type mark : mark; size 100000; } }")
+    held = table.set("m")
+
+    def piece(start: int, value: int = 1) -> list[nft.Change]:
+        return [AddElements(table.id, held, [Element(MARK.pack(number), MARK.pack(value)) for number in range(start, start + 10)])]
+
+    with Nftables() as door:
+        door.apply([nft.AddTable(table.id), nft.AddSet(table.id, held), *piece(100)])
+        made: list[int] = []
+
+        def batches_() -> Iterator[list[nft.Change]]:
+            for start in range(0, 100_000, 10):
+                made.append(start)
+                yield piece(start, 2)
+
+        with pytest.raises(KernelRefused) as refused:
+            for _ in door.pour(batches_()):
+                pass
+        assert refused.value.errno == errno.EEXIST
+        assert refused.value.what.startswith("add element ip t m { 0x00000064 : 0x00000002 }")
+        assert len(made) < 1000, "it goes on for a few at most"
+        there = len(door.dump().tables[0].set("m").elements)
+        door.apply(piece(100))  # as it is there already
+        assert len(door.dump().tables[0].set("m").elements) == there
+
+        pouring = door.pour(batches_())
+        next(pouring)
+        pouring.close()
+        door.apply(piece(100))
+
+        too_much = [AddElements(table.id, held, [Element(MARK.pack(number), MARK.pack(1)) for number in range(200_000, 300_000)])]
+        with pytest.raises(KernelRefused, match="bytes in one transaction") as unsent:
+            for _ in door.pour([piece(100), too_much, piece(400_000)]):
+                pass
+        assert unsent.value.errno == errno.EMSGSIZE
+        assert MARK.pack(400_000) not in door.dump().tables[0].set("m").elements
 
 
 # Any table to any table ------------------------------------------------------------------------------------------------------

@@ -56,7 +56,6 @@ def test_every_answer_is_a_row(given_rows: list[tuple[int, str]]) -> None:
         told = [answer(one, listed(row)) for row in written]
         assert lookup.rows(told) == written
         assert lookup.rows(told[:3]) == written[:3], "and again, of lengths that are known"
-        assert not lookup.refused
         assert all(len(datagram) <= lookup.room for datagram in told)
 
 
@@ -88,14 +87,12 @@ def test_answers_of_another_shape_are_read_as_messages() -> None:
     assert Lookup(T, M, SEQUENCE).rows([answer(M, listed(row)) + answer(M, listed(others[0]))]) == [row, others[0]], "or in one datagram"
 
 
-def test_what_answers_another_question_is_none_and_a_refusal_is_told() -> None:
+def test_what_answers_another_question_is_none_and_a_refusal_is_no_row() -> None:
     row = rows.form(M).of(Element(KEY.pack(1, 1), VALUE.pack(1, 80)))
     lookup = Lookup(T, M, SEQUENCE)
     others = [answer(M, listed(row), sequence=6), refusal(5, sequence=6), answer(M, listed(row), kind=nfnetlink.NEWGEN)]
     assert lookup.rows([*others, answer(M, listed(row))]) == [row]
-    assert not lookup.refused
     assert lookup.rows([answer(M, listed(row)), refusal(2)]) == [row]
-    assert lookup.refused == 2
 
 
 def test_an_answer_that_was_cut_off_is_none() -> None:
