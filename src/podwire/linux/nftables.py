@@ -43,6 +43,7 @@ from podwire.wire.netlink import string
 from podwire.wire.nfnetlink import NFTA
 
 _RECEIVE_BYTES: Final = 65_536
+_AT_HAND: Final = int(socket.MSG_DONTWAIT)
 _ANSWER_BYTES: Final = 4_096  # one answer, which repeats nothing of what was asked: some words at most
 _DUMP_BYTES: Final = 32_768  # the kernel never writes more into one datagram of a dump
 _RECEIVE_COUNT: Final = 128
@@ -107,23 +108,38 @@ class Nftables:
                 the set is full, EMSGSIZE the transaction is too big for the socket.
             Unreadable: a change that cannot be said.
         """
-        if not changes:
+        first = self._sequence + 1
+        if len(changes) == 2 and (datagram := bytecode.exchange(changes, first)) is not None:
+            self._apply_exchange(datagram, first, changes)
             return
-        transaction = bytecode.encode(changes, self._sequence + 1)
+        transaction = bytecode.encode(changes, first)
         if not transaction.origins:
             return
-        last = transaction.last
-        self._sequence = last + 1
-        datagram = transaction.datagram
+        self._sequence = transaction.last + 1
         try:
-            self._socket.send(datagram)
+            self._socket.send(transaction.datagram)
         except OSError as failed:
             raise _unsent(failed, transaction, changes) from None
         self._carried_out(transaction, changes)
 
-    def _carried_out(self, transaction: bytecode.Transaction, changes: Sequence[Change]) -> None:
-        """Take the kernel's answer to what was sent. Raises KernelRefused."""
-        refused = self._acknowledged(transaction, changes, transaction.last)
+    def _apply_exchange(self, datagram: bytes, first: int, changes: Sequence[Change]) -> None:
+        """Do as ``apply`` in as few steps as can be, if the kernel does it."""
+        self._sequence = first + 3
+        try:
+            self._socket.send(datagram)
+            answer = self._socket.recv(_ANSWER_BYTES, _AT_HAND)
+        except BlockingIOError:
+            answer = b""
+        except OSError as failed:
+            raise _unsent(failed, bytecode.encode(changes, first), changes) from None
+        if netlink.carried_out(answer, first + 2):
+            self.commits += 1
+        else:
+            self._carried_out(bytecode.encode(changes, first), changes, answer)
+
+    def _carried_out(self, transaction: bytecode.Transaction, changes: Sequence[Change], heard: bytes = b"") -> None:
+        """Take the kernel's answer to what was sent, of which a datagram may have been ``heard``. Raises KernelRefused."""
+        refused = self._acknowledged(transaction, changes, heard)
         if refused:
             first = refused[0]
             for other in refused[1 : 1 + _NOTES]:
@@ -170,12 +186,12 @@ class Nftables:
         for changes in batches:
             self.apply(changes)
 
-    def _acknowledged(self, transaction: bytecode.Transaction, changes: Sequence[Change], last: int) -> list[KernelRefused]:
+    def _acknowledged(self, transaction: bytecode.Transaction, changes: Sequence[Change], heard: bytes) -> list[KernelRefused]:
         refused: list[KernelRefused] = []
-        done = False
+        done, last = False, transaction.last
         while not done:  # the answer to the last message comes after all refusals
             try:
-                datagram = self._socket.recv(_ANSWER_BYTES, socket.MSG_DONTWAIT)
+                datagram, heard = heard or self._socket.recv(_ANSWER_BYTES, _AT_HAND), b""
             except BlockingIOError:
                 break
             if netlink.carried_out(datagram, last):

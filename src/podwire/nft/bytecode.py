@@ -92,8 +92,6 @@ class Transaction:
 def encode(changes: Sequence[Change], sequence: int = 1) -> Transaction:
     """Encode changes as one transaction whose messages are numbered from ``sequence + 1``. Raises Unreadable for what cannot be said."""
     first = sequence + 1
-    if len(changes) == 2 and (exchange := _exchange(changes[0], changes[1], first)) is not None:
-        return Transaction(first, [0, 1], exchange)
     origins: list[int] = []
     parts: list[bytes] = []
     done = Transaction(first, origins, parts)
@@ -118,8 +116,12 @@ _ADD: Final = nfnetlink.NFTABLES << 8 | nfnetlink.NEWSETELEM
 _DELETE: Final = nfnetlink.NFTABLES << 8 | nfnetlink.DELSETELEM
 
 
-def _exchange(gone: Change, came: Change, first: int) -> list[bytes] | None:
-    """The messages about one element that goes and one that comes in the same set, both rows, as most often. None for anything else."""
+def exchange(changes: Sequence[Change], sequence: int = 1) -> bytes | None:
+    """Encode one element that goes and one that comes in the same set, both rows, as the most transactions are. None for anything else.
+
+    It is the datagram that ``encode`` gives, whose last message has the number ``sequence + 2``.
+    """
+    gone, came = changes
     if type(gone) is not DeleteElements or type(came) is not AddElements or gone.set is not came.set or gone.table != came.table:
         return None
     before, after = gone.elements, came.elements
@@ -127,10 +129,20 @@ def _exchange(gone: Change, came: Change, first: int) -> list[bytes] | None:
         return None
     old, new, head = before.form.deletion(before.rows[0]), after.rows[0], _of_set(gone.table, gone.set.name)
     room = 20 + len(head)
-    return [
-        b"".join((_HEADER(room + len(old), _DELETE, netlink.REQUEST, first, 0), head, _LIST(4 + len(old), _ELEMENTS), old)),
-        b"".join((_HEADER(room + len(new), _ADD, _CREATE | netlink.ACK, first + 1, 0), head, _LIST(4 + len(new), _ELEMENTS), new)),
-    ]
+    return b"".join(
+        (
+            nfnetlink.begin(sequence),
+            _HEADER(room + len(old), _DELETE, netlink.REQUEST, sequence + 1, 0),
+            head,
+            _LIST(4 + len(old), _ELEMENTS),
+            old,
+            _HEADER(room + len(new), _ADD, _ADD_FLAGS, sequence + 2, 0),
+            head,
+            _LIST(4 + len(new), _ELEMENTS),
+            new,
+            nfnetlink.end(sequence + 3),
+        )
+    )
 
 
 def _of_one(change: AddElements | DeleteElements, rows: Rows, sequence: int) -> bytes:
@@ -146,6 +158,7 @@ def _of_one(change: AddElements | DeleteElements, rows: Rows, sequence: int) -> 
 _HEADER: Final = netlink.HEADER.pack
 _LIST: Final = netlink.ATTRIBUTE.pack
 _ELEMENTS: Final = A.ELEMENTS_LIST | netlink.NESTED
+_ADD_FLAGS: Final = _CREATE | netlink.ACK
 
 
 class _Encoder:

@@ -275,15 +275,17 @@ def exchanged_rows(
     written: Form, number: int, slot: int, endpoints: tuple[bytes, bytes], target: str, pods: tuple[str, str]
 ) -> tuple[bytes, bytes, bytes]:
     """Write the key, and the rows of ``backends`` before and after, for an id and slot that has another endpoint."""
-    key, middle = _MARKS.pack(number, slot), written.middle
+    key = _MARKS.pack(number, slot)
     gone, came = pods
-    text = cut((f"{target} {gone}" if gone else target).encode(), COMMENT)
+    text = cut(_label(target, gone).encode(), COMMENT)
     head, note, tail = written.around(len(text))
-    before = b"".join((head, key, middle, endpoints[0], note, text, tail))
+    begin, end = head + key + written.middle, note + text + tail
+    before = begin + endpoints[0] + end
     if came != gone:
-        text = cut((f"{target} {came}" if came else target).encode(), COMMENT)
+        text = cut(_label(target, came).encode(), COMMENT)
         head, note, tail = written.around(len(text))
-    return key, before, b"".join((head, key, middle, endpoints[1], note, text, tail))
+        begin, end = head + key + written.middle, note + text + tail
+    return key, before, begin + endpoints[1] + end
 
 
 def _label(target: str, pod: str) -> str:

@@ -81,6 +81,7 @@ class Program:
         self._grown = True  # since it was last seen that there is room
         self._ceiling: bytes | None = None
         self._forms = written = forms(structure.family)
+        self._place = structure.id, self._sets["backends"], written["backends"]  # of endpoints
         self._named = {set_name(field): each for field, each in written.items()}
         self._shared = {"own_endpoints": Shared(), "cluster_ips": Shared(partial(cluster_ip_row, written["cluster_ips"]))}
         self._writing = Writing(self.services, self._lost, self._shared, node, numbers, structure.family)
@@ -314,16 +315,15 @@ class Program:
         if not self._compared:
             self.reconcile(None)
         self._round += 1
-        self._write_ceiling()
-        if len(self._noted) == 1 and "backends" in self._noted:
-            notes = self._noted["backends"]
-            if len(notes) == 1:  # one endpoint in the place of one, as most often
-                ((before, after),) = notes.values()
-                if before is not None and after is not None and before != after:
-                    self._noted.clear()
-                    one, form = self._sets["backends"], self._forms["backends"]
-                    table = self.structure.id
-                    return [[nft.DeleteElements(table, one, Rows(form, [before])), nft.AddElements(table, one, Rows(form, [after]))]]
+        if self._noted and self._written_ceiling != self.numbers.ceiling:
+            self._write_ceiling()
+        noted = self._noted
+        if len(noted) == 1 and "backends" in noted and len(notes := noted["backends"]) == 1:  # one endpoint for one, as most often
+            ((before, after),) = notes.values()
+            if before is not None and after is not None and before != after:
+                noted.clear()
+                table, one, form = self._place
+                return [[nft.DeleteElements(table, one, Rows(form, (before,))), nft.AddElements(table, one, Rows(form, (after,)))]]
         taking = sorted(self._noted, key=_ORDER.__getitem__)
         batches = Batcher(self.structure.id, self._named)
         plans = {field: self._plan(field) for field in taking}
@@ -346,6 +346,7 @@ class Program:
         """Go on in another table of the same shape: another name, or more room. A comparison follows, or a filling."""
         self.structure = structure
         self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
+        self._place = structure.id, self._sets["backends"], self._forms["backends"]
         self._walls = self._three_quarters()
         self._grown = True
 
@@ -353,8 +354,6 @@ class Program:
         return [self._sets[field].size * 3 // 4 for field in SIZED]
 
     def _write_ceiling(self) -> None:
-        if not self._noted or self._written_ceiling == self.numbers.ceiling:
-            return
         before, after = self._ceiling, self._ceiling_row()
         if before != after:
             self._noted["sizes"][_CEILING] = (before, after)

@@ -127,6 +127,34 @@ def test_a_refusal_names_the_change_and_the_element_and_nothing_is_done() -> Non
         assert [chain.name for chain in door.dump().tables[0].chains] == ["c"]
 
 
+def test_an_exchange_of_one_element_that_is_refused_names_it_and_nothing_is_done() -> None:
+    table = nft.table("table ip t { map m { type mark : mark; size 8; } }")
+    held = table.set("m")
+
+    def exchange(gone: int, came: int, value: int) -> list[nft.Change]:
+        written = rows.form(held)
+        return [
+            DeleteElements(table.id, held, rows.Rows(written, [written.row(MARK.pack(gone), MARK.pack(1))])),
+            AddElements(table.id, held, rows.Rows(written, [written.row(MARK.pack(came), MARK.pack(value))])),
+        ]
+
+    with Nftables() as door:
+        door.apply_batches(difference(EMPTY, nft.Ruleset((table,))))
+        door.apply([AddElements(table.id, held, [held.element((number,), (1,)) for number in (1, 2)])])
+        door.apply(exchange(1, 1, 7))
+        have, commits = door.dump(), door.commits
+        assert [have.tables[0].set("m").elements[MARK.pack(number)].value for number in (1, 2)] == [MARK.pack(7), MARK.pack(1)]
+        with pytest.raises(KernelRefused) as missing:
+            door.apply(exchange(5, 5, 9))
+        assert (missing.value.errno, "0x00000005" in missing.value.what) == (errno.ENOENT, True)
+        with pytest.raises(KernelRefused) as exists:
+            door.apply(exchange(1, 2, 9))
+        assert (exists.value.errno, exists.value.what) == (errno.EEXIST, "add element ip t m { 0x00000002 : 0x00000009 }")
+        assert (door.dump(), door.commits) == (have, commits)
+        door.apply(exchange(1, 1, 8))
+        assert door.commits == commits + 1
+
+
 def test_names_are_told_while_tables_come_and_go() -> None:
     stays, comes = nft.table("table ip stays { }"), nft.table("table ip comes { }")
     with Nftables() as door, Nftables() as other, ThreadPoolExecutor(1) as pool:

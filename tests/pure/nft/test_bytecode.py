@@ -122,6 +122,31 @@ def test_a_small_difference_is_one_transaction() -> None:
     assert difference(want, want) == []
 
 
+@given(st.integers(0, 65_535), COMMENTS, COMMENTS, st.integers(1, 2**31))
+def test_an_exchange_is_the_datagram_of_both_changes(number: int, gone: str, came: str, sequence: int) -> None:
+    def row(one: nft.Set, comment: str, port: int) -> rows.Rows:
+        value = VALUE.pack(number, port) if one is M else None
+        key = KEY.pack(number, 1) if one is M else struct.pack(">H", number)
+        return rows.Rows(rows.form(one), [rows.form(one).row(key, value, comment)])
+
+    for one in (M, S):
+        before, after = DeleteElements(T, one, row(one, gone, 80)), AddElements(T, one, row(one, came, 81))
+        whole = bytecode.encode([before, after], sequence)
+        assert bytecode.exchange([before, after], sequence) == whole.datagram
+        assert whole.last == sequence + 2
+        two = rows.Rows(after.elements.form, [*after.elements.rows] * 2)
+        others = [
+            [after, before],
+            [before, before],
+            [before, AddElements(("ip", "other"), one, after.elements)],
+            [before, AddElements(T, one, two)],
+            [before, AddElements(T, one, backends(1) if one is M else [Element(b"\0\1")])],
+            [before, AddElements(T, S if one is M else M, after.elements)],
+            [before, nft.AddTable(T)],
+        ]
+        assert [bytecode.exchange(other, sequence) for other in others] == [None] * len(others)
+
+
 def test_every_message_but_the_last_goes_without_acknowledgement() -> None:
     transaction = bytecode.encode([nft.AddTable(T), AddElements(T, M, backends(3)), nft.FlushSet(T, "m")], 10)
     found = list(netlink.messages(transaction.datagram))
