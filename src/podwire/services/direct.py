@@ -33,9 +33,9 @@ class Direct:
             reading = pool.submit(self.tables.read)
             self._services = {service.key: service for service in services}
             for piece in slices:
-                alone = (piece,)
-                if self._slices.setdefault(piece.service_key, alone) is not alone:
-                    self._keep(piece)
+                key, alone = piece.service_key, (piece,)
+                if self._slices.setdefault(key, alone) is not alone:
+                    self._keep(key, piece)
             wanted = {key: program for key in self._services if (program := self._program(key)) is not None}
             for _ in self.tables.expect(wanted):
                 pass
@@ -50,8 +50,8 @@ class Direct:
 
     def put_slice(self, piece: EndpointSlice) -> None:
         """A slice came or changed. Raises KernelRefused."""
-        key = self._keep(piece)
-        if len(self._slices[key]) == 1 and self.tables.put_slice(key, piece):
+        key = piece.service_key
+        if len(self._keep(key, piece)) == 1 and self.tables.put_slice(key, piece):
             self.tables.update({})
         else:
             self._update(key)
@@ -66,16 +66,16 @@ class Direct:
         self.tables.expire(self.tables.round)
         self._former = None
 
-    def _keep(self, piece: EndpointSlice) -> str:
-        """Keep a slice in place of the former one of its name. Gives the key of the Service."""
-        key = piece.service_key
+    def _keep(self, key: str, piece: EndpointSlice) -> tuple[EndpointSlice, ...]:
+        """Keep a slice of a Service in place of the former one of its name. Gives all that are kept of it now."""
         held = self._former = self._slices.get(key, ())
         name = piece.metadata.name
         if not held or (len(held) == 1 and held[0].metadata.name == name):  # as most have one
-            self._slices[key] = (piece,)
+            kept: tuple[EndpointSlice, ...] = (piece,)
         else:
-            self._slices[key] = (*[one for one in held if one.metadata.name != name], piece)
-        return key
+            kept = (*[one for one in held if one.metadata.name != name], piece)
+        self._slices[key] = kept
+        return kept
 
     def _program(self, key: str) -> ServiceProgram | None:
         service, slices, family = self._services.get(key), self._slices.get(key, ()), self.tables.family.number

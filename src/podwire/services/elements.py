@@ -265,6 +265,16 @@ def endpoint_bytes(backend: Backend) -> bytes:
         return ipaddress.ip_address(backend.address).packed + _port_bytes(backend.port)
 
 
+def pair_bytes(one: str, other: str, port: int) -> tuple[bytes, bytes]:
+    """Pack two endpoints of one port. Raises ValueError."""
+    ends, (prefix, _, last), (others, _, end) = _ends(port), one.rpartition("."), other.rpartition(".")
+    try:
+        return _PREFIXES[prefix] + ends[last], _PREFIXES[others] + ends[end]
+    except (KeyError, ValueError):
+        first, second = endpoints_bytes((one, other), port)
+        return first, second
+
+
 def own_row(written: Form, backend: Backend) -> bytes:
     """Write the row of ``own_endpoints`` for one that is on this node. Raises ValueError."""
     address = address_bytes(backend.address)
@@ -275,17 +285,20 @@ def exchanged_rows(
     written: Form, number: int, slot: int, endpoints: tuple[bytes, bytes], target: str, pods: tuple[str, str]
 ) -> tuple[bytes, bytes, bytes]:
     """Write the key, and the rows of ``backends`` before and after, for an id and slot that has another endpoint."""
-    key = _MARKS.pack(number, slot)
-    gone, came = pods
-    text = cut(_label(target, gone).encode(), COMMENT)
-    head, note, tail = written.around(len(text))
-    begin, end = head + key + written.middle, note + text + tail
+    key, (gone, came) = _MARKS.pack(number, slot), pods
+    begin, end = _round(written, key, f"{target} {gone}" if gone else target)
     before = begin + endpoints[0] + end
     if came != gone:
-        text = cut(_label(target, came).encode(), COMMENT)
-        head, note, tail = written.around(len(text))
-        begin, end = head + key + written.middle, note + text + tail
+        begin, end = _round(written, key, f"{target} {came}" if came else target)
     return key, before, begin + endpoints[1] + end
+
+
+def _round(written: Form, key: bytes, label: str) -> tuple[bytes, bytes]:
+    text = label.encode()
+    if len(text) > COMMENT:
+        text = cut(text, COMMENT)
+    head, note, tail = written.around(len(text))
+    return head + key + written.middle, note + text + tail
 
 
 def _label(target: str, pod: str) -> str:

@@ -14,7 +14,7 @@ from podwire.nft.rows import Form
 from podwire.objects.discovery import EndpointSlice
 from podwire.services.alike import claims_alike
 from podwire.services.desired import PortProgram, ServiceProgram
-from podwire.services.elements import endpoint_bytes, exchanged_rows, own_row, target_name
+from podwire.services.elements import endpoint_bytes, exchanged_rows, own_row, pair_bytes, target_name
 from podwire.services.numbers import Numbers
 from podwire.views.backends import Backend, Backends, in_columns_of, one_came, one_for_one
 
@@ -43,6 +43,42 @@ def of_slice(old: ServiceProgram, piece: EndpointSlice) -> Exchange | None:
         elif came is not None or in_columns_of(piece, port.name, port.protocol) != port.cluster:
             return None
     return Exchange(msgspec.structs.replace(old, ports=tuple(ports)) if found is not None else old, found)
+
+
+def at_once(
+    old: ServiceProgram, piece: EndpointSlice, node: str, numbers: Numbers, written: Form
+) -> tuple[ServiceProgram, tuple[bytes, bytes, bytes]] | None:
+    """Do what ``of_slice`` and ``rows`` do where a plain Service has one port and neither endpoint is on the node, as most often.
+
+    ``written`` is how ``backends`` are. Gives the Service, and the key and the row of ``backends`` before and after. None, with nothing
+    done: it is another change, or it is not beyond doubt who sits where.
+    """
+    if not old.plain or len(old.ports) > 1:
+        return None
+    port = old.ports[0]
+    if port.protocol == "UDP":
+        return None
+    name, protocol, number, cluster = port.name, port.protocol, port.port, port.cluster
+    assert type(cluster) is Backends
+    found = one_came(piece, name, protocol, cluster)
+    if found is None:
+        return None
+    gone, came, now = found
+    if gone.node in (node, "") or came.node in (node, ""):
+        return None
+    try:
+        left, endpoint = pair_bytes(gone.address, came.address, cluster.port)
+    except ValueError:
+        return None
+    key = old.key
+    target = f"{key}:{name or number}/{protocol}"
+    seat = numbers.exchange(target, left, endpoint, cluster.addresses.count(" ") + 1)
+    if seat is None:
+        return None
+    service = ServiceProgram(
+        key, old.cluster_ips, (), (), (PortProgram(name, protocol, number, 0, now, None, None),), 0, None, False, old.created, True
+    )
+    return service, exchanged_rows(written, *seat, (left, endpoint), target, (gone.pod, came.pod))
 
 
 def of_states(old: ServiceProgram, new: ServiceProgram) -> Exchange | None:

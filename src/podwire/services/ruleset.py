@@ -101,7 +101,8 @@ class Program:
         if old is None:
             if service is None or self.begin(key, service):
                 return
-        elif service is not None and self._exchange(key, exchange.of_states(old, service)):
+        # What nothing leads to has no rows, but may have numbers of the time when something led there.
+        elif service is not None and key not in self._lost and self._exchange(key, exchange.of_states(old, service)):
             return
         if old == service:
             return
@@ -136,13 +137,17 @@ class Program:
         What else is known of the Service is as it was put. False: it is another change, and nothing is done.
         """
         old = self.services.get(key)
-        found = exchange.of_slice(old, piece) if old is not None else None
+        if old is None or key in self._lost:
+            return False
+        if (told := exchange.at_once(old, piece, self.node, self.numbers, self._place[2])) is not None:
+            self.services[key], rows = told
+            self._note("backends", *rows)
+            return True
+        found = exchange.of_slice(old, piece)
         return found is not None and (found.moved is None or self._exchange(key, found))
 
     def _exchange(self, key: str, found: Exchange | None) -> bool:
         """One endpoint came for another. False: it is another change, and nothing is done."""
-        if key in self._lost:  # what nothing leads to has no rows, but may have numbers of the time when something led there
-            return False
         rows = exchange.rows(found, self.node, self.numbers, self._forms) if found is not None else None
         if found is None or rows is None:
             return False
@@ -433,10 +438,7 @@ class Program:
         self.numbers.read = None  # who sits where in another table is of no interest
 
     def reconcile(self, have: nft.Table | None) -> None:
-        """Note the difference between what is wanted and what a kernel was found to hold, in place of all earlier notes.
-
-        ``have`` None: a table of this structure that was just made, empty.
-        """
+        """Note how what is wanted differs from what a kernel was found to hold (None: a table just made), instead of earlier notes."""
         for _ in self.compare(have):
             pass
 
