@@ -7,6 +7,7 @@ about a difference (ruleset.py).
 from __future__ import annotations
 
 from podwire.services.desired import ServiceProgram
+from podwire.services.elements import target_name
 
 
 def claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
@@ -22,3 +23,11 @@ def claims_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
 def named_alike(one: ServiceProgram, other: ServiceProgram) -> bool:
     """Say that two states of a Service have the same ports, by all that names them."""
     return [(p.name, p.port, p.protocol) for p in one.ports] == [(p.name, p.port, p.protocol) for p in other.ports]
+
+
+def targets_gone(old: ServiceProgram, new: ServiceProgram | None) -> set[str]:
+    """Give what had ids in an old state of a Service, and in a new one no more."""
+    if new is not None and named_alike(old, new):
+        return set()
+    gone = {target_name(old.key, port) for port in old.ports}
+    return gone if new is None else gone - {target_name(new.key, port) for port in new.ports}

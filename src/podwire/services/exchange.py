@@ -40,7 +40,9 @@ def of_slice(old: ServiceProgram, piece: EndpointSlice) -> Exchange | None:
         if came is not None and found is None:
             found = port, came[0], came[1]
             ports[at] = PortProgram(port.name, port.protocol, port.port, port.node_port, came[2], None, None)
-        elif came is not None or in_columns_of(piece, port.name, port.protocol) != port.cluster:
+        elif (
+            came is not None or len(piece.endpoints) != len(port.cluster) or in_columns_of(piece, port.name, port.protocol) != port.cluster
+        ):
             return None
     return Exchange(msgspec.structs.replace(old, ports=tuple(ports)) if found is not None else old, found)
 

@@ -114,6 +114,15 @@ class Numbers:
     def _read(self, number: int) -> bytes:
         return b"".join(self.read(number)) if self.read is not None else b""
 
+    def seated(self, target: str) -> tuple[int, bytes | None]:
+        """Give the id of a port in the cluster view, and who is seated there, by slot: None if that is not known."""
+        number, seated = self._ports.get(target, _NOTHING)
+        return number, seated if number else None
+
+    def seat_again(self, target: str, seated: bytes) -> None:
+        """Seat others under the id that a port has in the cluster view."""
+        self._ports[target] = self._ports[target][0], seated
+
     def exchange(self, target: str, gone: bytes, came: bytes, count: int) -> tuple[int, int] | None:
         """Seat an endpoint in the place of another of the ``count`` that a port has in the cluster view, as ``seat`` would.
 

@@ -28,8 +28,8 @@ from podwire import nft
 from podwire.nft.model import Element
 from podwire.nft.rows import Column, Packed, Rows, as_columns, packed
 from podwire.objects.discovery import EndpointSlice
-from podwire.services import exchange, plain
-from podwire.services.alike import claims_alike, named_alike
+from podwire.services import exchange, plain, resize
+from podwire.services.alike import claims_alike, targets_gone
 from podwire.services.batches import Batcher, Plan
 from podwire.services.chains import LEADING, Chains
 from podwire.services.claims import Claims, Rank
@@ -44,7 +44,6 @@ from podwire.services.elements import (
     forms,
     mark,
     set_name,
-    target_name,
 )
 from podwire.services.exchange import Exchange
 from podwire.services.filling import Filling
@@ -69,19 +68,16 @@ class Program:
     """One writer, one table, one node. ``node`` is the node's name; ``numbers`` is shared with nobody else."""
 
     def __init__(self, structure: Structure, node: str, numbers: Numbers) -> None:
-        self.structure, self.node, self.numbers = structure, node, numbers
+        self.node, self.numbers = node, numbers
         self.services: dict[str, ServiceProgram] = {}
         self._claims = Claims(self.services)
         self._lost: dict[str, Set[bytes]] = {}  # what a Service claims and another has, of those to whom that happens
         self._noted: defaultdict[str, Notes] = defaultdict(dict)
         self._stale: dict[str, dict[bytes, tuple[bytes, int]]] = {field: {} for field in LATE}
-        self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
-        self._walls = self._three_quarters()
         self._count = dict.fromkeys(FIELDS, 0)
-        self._grown = True  # since it was last seen that there is room
         self._ceiling: bytes | None = None
         self._forms = written = forms(structure.family)
-        self._place = structure.id, self._sets["backends"], written["backends"]  # of endpoints
+        self.move(structure)
         self._named = {set_name(field): each for field, each in written.items()}
         self._shared = {"own_endpoints": Shared(), "cluster_ips": Shared(partial(cluster_ip_row, written["cluster_ips"]))}
         self._writing = Writing(self.services, self._lost, self._shared, node, numbers, structure.family)
@@ -101,8 +97,7 @@ class Program:
         if old is None:
             if service is None or self.begin(key, service):
                 return
-        # What nothing leads to has no rows, but may have numbers of the time when something led there.
-        elif service is not None and key not in self._lost and self._exchange(key, exchange.of_states(old, service)):
+        elif service is not None and self._of_one(key, old, service):
             return
         if old == service:
             return
@@ -156,6 +151,19 @@ class Program:
             self._differ(key, "own_endpoints", rows.own_before, rows.own_after)
         self.services[key] = found.service
         return True
+
+    def _of_one(self, key: str, old: ServiceProgram, service: ServiceProgram) -> bool:
+        """One endpoint came, or went, or one for another. False: it is another change, and nothing is done."""
+        if key in self._lost:  # what nothing leads to has no rows, but may have numbers of the time when something led there
+            return False
+        if self._exchange(key, exchange.of_states(old, service)):
+            return True
+        notes = resize.notes(old, service, self.node, self.numbers, self._forms)
+        for note in notes or ():
+            self._note(*note)
+        if notes:
+            self.services[key] = service
+        return bool(notes)
 
     def begin(self, key: str, service: ServiceProgram) -> bool:
         """Put a Service that is new. False: another claims an address of its, and nothing is done. Before a comparison it draws no numbers.
@@ -279,12 +287,7 @@ class Program:
             self._count[field] -= 1
 
     def _drop_numbers(self, old: ServiceProgram, new: ServiceProgram | None) -> None:
-        if new is not None and named_alike(old, new):
-            return
-        gone = {target_name(old.key, port) for port in old.ports}
-        if new is not None:
-            gone -= {target_name(new.key, port) for port in new.ports}
-        for target in gone:
+        for target in targets_gone(old, new):
             self.numbers.drop(target)
 
     def write_ahead(self) -> Iterator[None]:
@@ -351,12 +354,9 @@ class Program:
         """Go on in another table of the same shape: another name, or more room. A comparison follows, or a filling."""
         self.structure = structure
         self._sets = {field: structure.table.set(set_name(field)) for field in FIELDS}
-        self._place = structure.id, self._sets["backends"], self._forms["backends"]
-        self._walls = self._three_quarters()
-        self._grown = True
-
-    def _three_quarters(self) -> list[int]:
-        return [self._sets[field].size * 3 // 4 for field in SIZED]
+        self._place = structure.id, self._sets["backends"], self._forms["backends"]  # of endpoints
+        self._walls = [self._sets[field].size * 3 // 4 for field in SIZED]
+        self._grown = True  # since it was last seen that there is room
 
     def _write_ceiling(self) -> None:
         before, after = self._ceiling, self._ceiling_row()

@@ -91,6 +91,47 @@ def test_one_endpoint_in_the_place_of_one_is_one_exchange() -> None:
     assert not world.program.put_slice("shop/other", piece("10.4.1.1"))
 
 
+def told(world: World, batches: list[list[nft.Change]]) -> list[tuple[str, str, int]]:
+    """Carry out changes; give what they do with elements, to which map, and of how many. Chains that draw are made when first needed."""
+    world.kernel.apply_batches(batches)
+    world.check()
+    changes = [one for batch in batches for one in batch if isinstance(one, (nft.AddElements, nft.DeleteElements))]
+    return sorted((type(one).__name__, one.set.name, len(one.elements)) for one in changes if one.set.name != "pick")
+
+
+@pytest.mark.parametrize("count", [2, 3, 200])
+def test_one_endpoint_more_or_less_is_three_elements_however_many_there_are(count: int) -> None:
+    world, names = World(), [f"10.4.1.{number}" for number in range(1, count + 1)]
+
+    def put(*addresses: str) -> None:
+        pieces = [{"addresses": [one], "nodeName": "node-2", "targetRef": pod_of(one)} for one in addresses]
+        piece = {"metadata": {"name": "x", "namespace": "shop"}, "ports": [{"port": 8080}], "endpoints": pieces}
+        world.put("shop/s0", join(service("s0"), [convert(EndpointSlice, piece)]))
+
+    size = [("AddElements", "sizes", 1), ("DeleteElements", "sizes", 1)]
+    put(*names)
+    world.take()
+    put(*names, "10.4.2.1")
+    assert told(world, world.program.take()) == [("AddElements", "backends", 1), *size]
+    is_as_made_anew(world)
+    put(*names[:-1], "10.4.2.1")  # in the slot of the one that goes the last one sits down
+    exchange = [("AddElements", "backends", 1), size[0], ("DeleteElements", "backends", 1), size[1]]
+    assert told(world, world.program.take()) == exchange
+    assert told(world, world.program.expire(world.program.round)) == [("DeleteElements", "backends", 1)]
+    is_as_made_anew(world)
+    put(*names[:-1])  # the last one: its slot is kept for packets under way
+    assert told(world, world.program.take()) == size
+    put(*names[:-1], "10.4.2.2")  # where another one sits down
+    assert told(world, world.program.take()) == exchange
+    is_as_made_anew(world)
+    world.restart()
+    assert not world.program.take()
+
+
+def pod_of(address: str) -> dict[str, str]:
+    return {"kind": "Pod", "namespace": "shop", "name": f"web-{address}"}
+
+
 def service(name: str, created: str = "") -> Service:
     metadata = {"name": name, "namespace": "shop", "creationTimestamp": created or None}
     return convert(Service, {"metadata": metadata, "spec": {"clusterIP": "10.8.0.1", "ports": [{"port": 80}]}})
