@@ -8,11 +8,11 @@ It is a guess that the kernel's count and every answer confirm: what is kept bac
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import struct
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from podwire.nft import Set
-from podwire.nft.datatypes import HOST
 from podwire.nft.lookup import Keyed
 from podwire.nft.rows import form, packed
 from podwire.services.elements import mark
@@ -28,20 +28,19 @@ def backend_keys(sets: Mapping[str, Set]) -> list[bytes] | None:
     sizes, handles, most = _values(sets["sizes"], 4), _values(sets["handles"], 8), sets["backends"].size
     if sizes is None or handles is None:
         return None
-    keys: list[bytes] = []
     # In the order in which ids were given: so are Services compared with them later, and what lies together is read together.
-    for number, value in sorted(sizes.items(), key=_given):
-        count = int.from_bytes(value, HOST)
-        if number == CEILING:
-            continue
-        if len(keys) + count > most:
-            return None
-        keys += [number + slot for slot in (_SLOTS[:count] if count <= len(_SLOTS) else map(mark, range(count)))]
+    ids = sorted(zip(_numbers(sizes), sizes, _numbers(sizes.values()), strict=True))
+    if sum(count for number, _, count in ids if number) > most:
+        return None
+    keys: list[bytes] = []
+    for number, packed_, count in ids:
+        if number:  # 0 is the ceiling
+            keys.extend(map(packed_.__add__, _SLOTS[:count] if count <= len(_SLOTS) else map(mark, range(count))))
     return keys + [key[:4] + handle for key, handle in handles.items()]
 
 
-def _given(size: tuple[bytes, bytes]) -> int:
-    return int.from_bytes(size[0], HOST)
+def _numbers(marks: Collection[bytes]) -> tuple[int, ...]:
+    return struct.unpack(f"={len(marks)}I", b"".join(marks))
 
 
 def _values(one: Set, size: int) -> dict[bytes, bytes] | None:
