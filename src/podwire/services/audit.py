@@ -40,9 +40,9 @@ def _chains(have: nft.Table, program: Program) -> Iterator[str]:
             yield f"chain {chain.name} is gone"
         elif found[chain.name] != chain:
             yield f"chain {chain.name} has other rules"
-    known = {chain.name for chain in program.structure.table.chains} | program.made_chains
+    known = {chain.name for chain in program.structure.table.chains} | program.chains.made
     yield from (f"chain {name} was added" for name in found if name not in known)
-    for name in sorted(program.made_chains):
+    for name in sorted(program.chains.made):
         if name not in found:
             yield f"chain {name} is gone"
         elif not as_made(found[name], program.structure.family):
@@ -61,7 +61,7 @@ def _sets(have: nft.Table, program: Program) -> Iterator[str]:
             yield from _elements(kind, there, wanted[fields[one.name]], program.kept_back(fields[one.name]))
         elif one.elements and dict(there.elements) != dict(one.elements):
             yield f"{kind} {one.name} has other elements"
-        elif one.name == "pick" and {str(count) for count in _picks(there)} != program.pick_counts:
+        elif one.name == "pick" and {str(count) for count in _picks(there)} != program.chains.pick_counts:
             yield f"{kind} pick has other elements"
     yield from (f"set {name} was added" for name in found if name not in {one.name for one in program.structure.table.sets})
 

@@ -28,6 +28,16 @@ class Chains:
         self._forms = {field: form(structure.table.set(field)) for field in LEADING}
         self._counts: set[bytes] = set()  # for which there is one, as is known already
 
+    @property
+    def made(self) -> set[str]:
+        """Those that were made when first needed."""
+        return self.names - {chain.name for chain in self.structure.table.chains}
+
+    @property
+    def pick_counts(self) -> set[str]:
+        """The numbers of endpoints for which there is a chain."""
+        return {name.removeprefix("pick-") for name in self.names if name.startswith("pick-")}
+
     def needed(self, field: str, rows: Iterable[bytes]) -> list[nft.Change]:
         """Give the changes that make the chains that rows of a map lead to and that there are none of."""
         changes: list[nft.Change] = []

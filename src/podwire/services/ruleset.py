@@ -65,7 +65,10 @@ Batches = list[list[nft.Change]]
 
 
 class Program:
-    """One writer, one table, one node. ``node`` is the node's name; ``numbers`` is shared with nobody else."""
+    """One writer, one table, one node. ``node`` is the node's name; ``numbers`` is shared with nobody else.
+
+    ``chains`` are those that were made in the table.
+    """
 
     def __init__(self, structure: Structure, node: str, numbers: Numbers) -> None:
         self.node, self.numbers = node, numbers
@@ -74,6 +77,7 @@ class Program:
         self._lost: dict[str, Set[bytes]] = {}  # what a Service claims and another has, of those to whom that happens
         self._noted: defaultdict[str, Notes] = defaultdict(dict)
         self._stale: dict[str, dict[bytes, tuple[bytes, int]]] = {field: {} for field in LATE}
+        self._alone: tuple[bytes, bytes, bytes] | None = None  # of one endpoint for one, as most often: the note, if it is the only one
         self._count = dict.fromkeys(FIELDS, 0)
         self._ceiling: bytes | None = None
         self._forms = written = forms(structure.family)
@@ -82,7 +86,7 @@ class Program:
         self._shared = {"own_endpoints": Shared(), "cluster_ips": Shared(partial(cluster_ip_row, written["cluster_ips"]))}
         self._writing = Writing(self.services, self._lost, self._shared, node, numbers, structure.family)
         self._written_ceiling = 0
-        self._chains = Chains(structure, ())
+        self.chains = Chains(structure, ())
         self._round = 0
         self._compared = False  # with a kernel: what is put before is noted all at once, then
 
@@ -136,7 +140,10 @@ class Program:
             return False
         if (told := exchange.at_once(old, piece, self.node, self.numbers, self._place[2])) is not None:
             self.services[key], rows = told
-            self._note("backends", *rows)
+            if self._compared and self._alone is None and not self._noted:
+                self._alone = rows
+            else:
+                self._note("backends", *rows)
             return True
         found = exchange.of_slice(old, piece)
         return found is not None and (found.moved is None or self._exchange(key, found))
@@ -277,6 +284,9 @@ class Program:
     def _note(self, field: str, key: bytes, before: bytes | None, after: bytes | None) -> None:
         if not self._compared or before == after:
             return
+        if self._alone is not None:
+            alone, self._alone = self._alone, None
+            self._note("backends", *alone)
         noted = self._noted[field]
         earlier = noted.get(key)
         noted[key] = (before if earlier is None else earlier[0], after)
@@ -298,7 +308,7 @@ class Program:
 
     @property
     def changed(self) -> bool:
-        return bool(self._noted)
+        return bool(self._noted) or self._alone is not None
 
     @property
     def round(self) -> int:
@@ -325,20 +335,17 @@ class Program:
         self._round += 1
         if self._noted and self._written_ceiling != self.numbers.ceiling:
             self._write_ceiling()
-        noted = self._noted
-        if len(noted) == 1 and "backends" in noted and len(notes := noted["backends"]) == 1:  # one endpoint for one, as most often
-            ((before, after),) = notes.values()
-            if before is not None and after is not None and before != after:
-                noted.clear()
-                table, one, form = self._place
-                return [[nft.DeleteElements(table, one, Rows(form, (before,))), nft.AddElements(table, one, Rows(form, (after,)))]]
+        if self._alone is not None:
+            (_, before, after), self._alone = self._alone, None
+            table, one, form = self._place
+            return [[nft.DeleteElements(table, one, Rows(form, (before,))), nft.AddElements(table, one, Rows(form, (after,)))]]
         taking = sorted(self._noted, key=_ORDER.__getitem__)
         batches = Batcher(self.structure.id, self._named)
         plans = {field: self._plan(field) for field in taking}
         self._noted.clear()
         for field in LEADING:
             if field in plans:
-                batches.rules(self._chains.needed(field, plans[field].written()))
+                batches.rules(self.chains.needed(field, plans[field].written()))
         for field, plan in plans.items():
             if field in INTERVALS:
                 # What an earlier process left there may meet what would come to stand there, and goes last.
@@ -434,7 +441,7 @@ class Program:
         if batches.count["sizes"]:
             yield from batches.put({"sizes": as_columns(self._forms["sizes"], [self._ceiling_row()])})
         yield from batches.done()
-        self._count, self._chains, self._grown = batches.count, batches.chains, True
+        self._count, self.chains, self._grown = batches.count, batches.chains, True
         self.numbers.read = None  # who sits where in another table is of no interest
 
     def reconcile(self, have: nft.Table | None) -> None:
@@ -446,7 +453,7 @@ class Program:
         """Do as ``reconcile``, in steps. Nothing may be put between."""
         self._compared = True
         self._forget()
-        self._chains = Chains(self.structure, () if have is None else (chain.name for chain in have.chains))
+        self.chains = Chains(self.structure, () if have is None else (chain.name for chain in have.chains))
         sets = {} if have is None else {one.name: one for one in have.sets}
         held = {field: packed(sets.get(set_name(field), one.declaration())) for field, one in self._sets.items()}
         self._ceiling = held["sizes"].by_key.get(_CEILING)
@@ -480,20 +487,11 @@ class Program:
 
     def _forget(self) -> None:
         self._noted.clear()
+        self._alone = None
         for rows in self._stale.values():
             rows.clear()
         self._written_ceiling = 0
         self._ceiling = None
-
-    @property
-    def made_chains(self) -> set[str]:
-        """The chains that were made when first needed."""
-        return self._chains.names - {chain.name for chain in self.structure.table.chains}
-
-    @property
-    def pick_counts(self) -> set[str]:
-        """The numbers of endpoints for which there is a chain."""
-        return {name.removeprefix("pick-") for name in self._chains.names if name.startswith("pick-")}
 
     def kept_back(self, field: str) -> Mapping[bytes, Element]:
         """Give the elements that are still there for packets under way, by key."""
