@@ -1,6 +1,7 @@
 """The ruleset of one network namespace: the blocking door to nf_tables.
 
-One method changes it, ``apply``: all changes or none, acknowledged. One reads it, ``dump``. What the values mean is in
+One method changes it, ``apply``: all changes or none, acknowledged; ``pour`` does so with one transaction after the other while the next
+are made. One reads it, ``dump``. What the values mean is in
 ``podwire.nft``; here are the socket, the acknowledgements and the refusals.
 
 The kernel carries a transaction out while it is being sent, so its answers are there when ``send`` returns. A

@@ -122,7 +122,7 @@ def _add(column: tuple[list[bytes], list[bytes], list[bytes]], keys: list[bytes]
 def _write_slim(into: _Columns, services: Sequence[ServiceProgram], node: str, own: Form, numbers: Numbers) -> Own:
     """Write Services of one port and one address: all of them together."""
     ports = [service.ports[0] for service in services]
-    clusters: list[Backends] = [port.cluster for port in ports]  # type: ignore[misc]  # of plain ones
+    clusters = [port.cluster for port in ports if isinstance(port.cluster, Backends)]  # as all plain ones have
     names = [service.key for service in services]
     targets = [f"{name}:{port.name or port.port}/{port.protocol}" for name, port in zip(names, ports, strict=True)]
     counts = [cluster.addresses.count(" ") + 1 for cluster in clusters]

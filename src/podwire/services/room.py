@@ -14,16 +14,8 @@ from podwire.views.backends import Backends
 
 def room(services: Iterable[ServiceProgram]) -> Capacity:
     """Give room for twice what Services have, and never less than a small cluster needs."""
-    node_ports = handles = 0
-    some = list(services)
-    plain = [service for service in some if service.plain]
-    ports = [port for service in plain for port in service.ports]
-    columns: list[Backends] = [port.cluster for port in ports]  # type: ignore[misc]  # of plain ones
-    frontends = sum([len(service.cluster_ips) * len(service.ports) for service in plain])
-    sizes, backends = len(ports), sum([one.addresses.count(" ") for one in columns]) + len(columns)
-    for service in some if len(plain) < len(some) else ():
-        if service.plain:
-            continue
+    frontends = node_ports = sizes = backends = handles = 0
+    for service in services:
         addresses, keeps = len(service.cluster_ips) + len(service.external_ips), service.affinity_s > 0
         for port in service.ports:
             cluster = port.cluster
