@@ -14,8 +14,16 @@ from podwire.views.backends import Backends
 
 def room(services: Iterable[ServiceProgram]) -> Capacity:
     """Give room for twice what Services have, and never less than a small cluster needs."""
-    frontends = node_ports = sizes = backends = handles = 0
-    for service in services:
+    node_ports = handles = 0
+    some = list(services)
+    plain = [service for service in some if service.plain]
+    ports = [port for service in plain for port in service.ports]
+    columns = [port.cluster for port in ports if isinstance(port.cluster, Backends)]  # as all plain ones have
+    frontends = sum([len(service.cluster_ips) * len(service.ports) for service in plain])
+    sizes, backends = len(ports), sum([one.addresses.count(" ") for one in columns]) + len(columns)
+    for service in some if len(plain) < len(some) else ():
+        if service.plain:
+            continue
         addresses, keeps = len(service.cluster_ips) + len(service.external_ips), service.affinity_s > 0
         for port in service.ports:
             cluster = port.cluster

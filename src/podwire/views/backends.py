@@ -16,7 +16,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from podwire.objects.discovery import EndpointSlice
+from podwire.objects.discovery import Endpoint, EndpointSlice
 
 _FAMILIES = {"IPv4": 4, "IPv6": 6}
 
@@ -80,10 +80,28 @@ def in_columns(backends: tuple[Backend, ...], family: int) -> Endpoints:
     )
 
 
+def _one_in_columns(endpoint: Endpoint, port: int, family: int) -> Backends | None:
+    """Give the only endpoint as ``in_columns_of`` does several."""
+    conditions, pod, node = endpoint.conditions, endpoint.target_ref, endpoint.node_name
+    if endpoint.hints is not None or conditions.ready is False or conditions.terminating or conditions.serving is False:
+        return None
+    if not endpoint.addresses:
+        return None
+    address = endpoint.addresses[0]
+    name = f"{pod.namespace}/{pod.name}" if pod is not None and pod.kind == "Pod" else ""
+    if " " in address or " " in node or " " in name or (":" in address) != (family == 6):
+        return None
+    return Backends(address, port, family, node, name)
+
+
 def _port_of(piece: EndpointSlice, name: str, protocol: str) -> int | None:
     """Give the one number that a Service port has in a slice."""
+    targets = piece.ports
+    if len(targets) == 1:
+        target = targets[0]
+        return target.port if target.name == name and target.protocol == protocol else None
     port: int | None = None
-    for target in piece.ports:
+    for target in targets:
         if target.name == name and target.protocol == protocol:
             if port is not None:
                 return None
@@ -96,6 +114,8 @@ def in_columns_of(piece: EndpointSlice, name: str, protocol: str) -> Backends | 
     port = _port_of(piece, name, protocol)
     if port is None:
         return None
+    if len(piece.endpoints) == 1:
+        return _one_in_columns(piece.endpoints[0], port, _FAMILIES.get(piece.address_type, 0))
     addresses: list[str] = []
     nodes: list[str] = []
     pods: list[str] = []
@@ -171,10 +191,6 @@ def merged(parts: Sequence[Backends]) -> Backends | None:
 def _joined(addresses: list[str], port: int, family: int, nodes: list[str], pods: list[str]) -> Backends | None:
     """Write columns. None where there is nothing, an endpoint twice, a word that is not one, or an address of the other family."""
     count = len(addresses)
-    if count == 1:
-        if " " in addresses[0] or " " in nodes[0] or " " in pods[0] or (":" in addresses[0]) != (family == 6):
-            return None
-        return Backends(addresses[0], port, family, nodes[0], pods[0])
     one = Backends(" ".join(addresses), port, family, " ".join(nodes), " ".join(pods))
     if not one.addresses.count(" ") + 1 == count == one.nodes.count(" ") + 1 == one.pods.count(" ") + 1 == len(set(addresses)):
         return None
